@@ -1,0 +1,92 @@
+"""One GLAM block on an N-dimensional map; with no global tokens it is a Swin block.
+
+The paper's reading used here, for the tokens g_k and patches w_k of every window k in one sequence z_k = [g_k ; w_k]:
+
+    z_k <- z_k + W-MSA(LN(z_k))     inside window k
+    g   <- g   + G-MSA(LN(g))       between the tokens of all windows
+    z_k <- z_k + MLP(LN(z_k))
+
+Source: Themyr et al. (WACV 2023), section 3.1; the order of norms is Swin's.
+"""
+
+import torch
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from .attention import WindowAttention
+from .mixers import create_mixer
+from .windows import WindowLayout, from_windows, to_windows
+
+
+class GlamBlock(nn.Module):
+    """W-MSA over tokens and patches, exchange between windows, MLP; each residual and pre-norm.
+
+    Args:
+        dim: channels C.
+        num_heads: attention heads of W-MSA and of the mixer.
+        window_size: patches along each dimension of a window.
+        shifted: whether the windows lie half a window off (every second block).
+        mixer: name of what exchanges between windows.
+        is_last: the last block of a stage. Nothing reads its tokens, so it builds no mixer and returns none.
+        mlp_ratio: hidden channels of the MLP over C.
+        drop_path: probability of dropping a residual branch, per sample.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: tuple[int, ...],
+        shifted: bool,
+        mixer: str = "none",
+        is_last: bool = False,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.shifted = shifted
+        self.is_last = is_last
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, num_heads, window_size)
+        self.mixer = None if is_last else create_mixer(mixer, dim, num_heads)
+        self.norm_mixer = nn.LayerNorm(dim) if self.mixer is not None else None
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(
+        self, x: Tensor, tokens: Tensor | None = None, trace: dict | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Apply the block.
+
+        Args:
+            x: the map, ``(B, *size, C)``.
+            tokens: ``(B, nW, T, C)``, or None.
+            trace: if given, attention is explicit and its weights are stored here under ``layout``,
+                ``window`` ``(B, nW, heads, T + P, T + P)`` and ``global`` ``(B, heads, nW * T, nW * T)`` or None.
+
+        Returns:
+            The new map and the new tokens, shaped as they came; tokens are None after the last block of a stage.
+        """
+        layout = WindowLayout.fit(tuple(x.shape[1:-1]), self.window_size, self.shifted)
+        num_tokens = 0 if tokens is None else tokens.shape[2]
+        # The norm comes before the padding, so padded patches are exact zeros, as in Swin.
+        sequence = to_windows(self.norm1(x), layout)  # (B, nW, P, C)
+        if tokens is not None:
+            sequence = torch.cat([self.norm1(tokens), sequence], dim=2)  # (B, nW, T + P, C)
+        update, window_weights = self.attn(sequence, layout, num_tokens, trace is not None)
+        x = x + self.drop_path(from_windows(update[:, :, num_tokens:], layout))
+
+        global_weights = None
+        if self.is_last:
+            tokens = None
+        elif tokens is not None:
+            tokens = tokens + self.drop_path(update[:, :, :num_tokens])
+            if self.mixer is not None:
+                exchanged, global_weights = self.mixer(self.norm_mixer(tokens), layout.grid, trace is not None)
+                tokens = tokens + self.drop_path(exchanged)
+            tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        if trace is not None:
+            trace.update({"layout": layout, "window": window_weights, "global": global_weights})
+        return x + self.drop_path(self.mlp(self.norm2(x))), tokens

@@ -1,0 +1,77 @@
+"""ModelConfig: everything that makes up a model, checked for type and sense when it is made."""
+
+from dataclasses import dataclass, fields, replace
+from typing import get_type_hints
+
+from glamlib.errors import InputError, one_of
+from glamlib.layers.mixers import MIXERS
+
+DECODERS = ("upernet", "linear")
+
+
+def checked(name: str, value: object, kind: type) -> object:
+    """Return ``value`` as ``kind`` (int, float, str, bool or tuple[int, ...]), or raise InputError naming both.
+
+    An int is taken for a float and a list for a tuple; nothing else is converted, and a bool is not an int.
+    """
+    if kind == tuple[int, ...]:
+        if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
+            return tuple(value)
+        raise InputError(f"{name}={value!r}: must be a non-empty list of integers")
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise InputError(f"{name}={value!r}: must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim, decoder_channels)."""
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_size: int = 7
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    num_global_tokens: int = 0
+    mixer: str = "gmsa"
+    decoder: str = "upernet"
+    decoder_channels: int = 512
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(ModelConfig).items():
+            object.__setattr__(self, name, checked(name, getattr(self, name), kind))
+        for name in ("embed_dim", "window_size", "patch_size", "decoder_channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.num_global_tokens < 0:
+            raise InputError(f"num_global_tokens={self.num_global_tokens}: must be at least 0")
+        if len(self.depths) != len(self.num_heads) or min(self.depths + self.num_heads) < 1:
+            raise InputError(
+                f"depths={list(self.depths)}, num_heads={list(self.num_heads)}: must be as many, and each at least 1"
+            )
+        for i, heads in enumerate(self.num_heads):
+            if self.embed_dim * 2**i % heads:
+                raise InputError(
+                    f"num_heads={list(self.num_heads)}: {heads} does not divide the "
+                    f"{self.embed_dim * 2**i} channels of stage {i}"
+                )
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path={self.drop_path}: must be at least 0 and below 1")
+        if self.mixer not in MIXERS:
+            raise one_of("mixer", self.mixer, MIXERS)
+        if self.decoder not in DECODERS:
+            raise one_of("decoder", self.decoder, DECODERS)
+
+    def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> "ModelConfig":
+        """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""
+        for key in overrides:
+            if key not in allowed:
+                raise one_of(f"override for {name}:", key, allowed)
+        return replace(self, **overrides)
+
+
+FIELD_NAMES = [field.name for field in fields(ModelConfig)]

@@ -1,0 +1,74 @@
+"""The table of named models: create_model, list_models."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from glamlib.errors import InputError, one_of
+
+from .config import DECODERS, FIELD_NAMES, ModelConfig
+from .pretrained import load_swin_weights
+from .segmenter import Segmenter
+
+# Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
+_SIZES = {
+    "nano": ModelConfig(embed_dim=32, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16), window_size=4, decoder_channels=64),
+    "tiny": ModelConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
+    "small": ModelConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
+    "base": ModelConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.3),
+}
+_FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless overridden; 10 is the paper's usual number
+_GLAM_ONLY = ("num_global_tokens", "mixer")
+
+MODELS: dict[str, ModelConfig] = {
+    f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
+    for family, tokens in _FAMILIES.items()
+    for size, config in _SIZES.items()
+    for decoder in DECODERS
+}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the models that match a shell-style pattern, sorted."""
+    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+
+
+def allowed_overrides(name: str) -> list[str]:
+    """Return the overrides that the model ``name`` takes. Swin has no tokens, so it takes none of theirs."""
+    glam = name.startswith("glam_")
+    return [field for field in FIELD_NAMES if field != "decoder" and (glam or field not in _GLAM_ONLY)]
+
+
+def model_config(name: str, **overrides: object) -> ModelConfig:
+    """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
+    if name not in MODELS:
+        raise one_of("model", name, list_models())
+    return MODELS[name].with_overrides(name, allowed_overrides(name), overrides)
+
+
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool | str | Path = False, **overrides: object
+) -> Segmenter:
+    """Build a model by name.
+
+    Args:
+        name: one of `list_models`.
+        num_classes: channels of the logits.
+        in_channels: channels of the images.
+        pretrained: True for timm's ImageNet weights of the same size, or a local file of such weights (safetensors, or
+            a torch file, read with weights_only).
+        **overrides: fields of `ModelConfig`.
+
+    Returns:
+        A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size.
+
+    Raises:
+        InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.
+    """
+    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if type(value) is not int or value < 1:
+            raise InputError(f"{key}={value!r}: must be an integer of at least 1")
+    model = Segmenter(model_config(name, **overrides), num_classes, in_channels)
+    if pretrained is not False:
+        load_swin_weights(model, name, pretrained)
+    return model

@@ -1,0 +1,34 @@
+"""What the tests share: one thread, and the reference tensors of the released code where they lie beside the project."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import glamlib.torchvision_schemas  # noqa: F401  (before any test imports timm)
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REFERENCE = REPOSITORY.parent / "shared" / "reference"
+
+
+def reference(name: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """Return the tensors (float32) and constructor arguments of one released module; skips where they are absent."""
+    file = REFERENCE / "tensors" / f"{name}.safetensors"
+    if not file.is_file():
+        pytest.skip("the released code's reference tensors are not beside this clone")
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
+    return tensors, json.loads(file.with_suffix(".json").read_text())["arguments"]
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of real data; skips where there is none."""
+    root = Path(os.environ.get("GLAM_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not (root / "camvid").is_dir():
+        pytest.skip("no real data: set GLAM_DATA")
+    return root

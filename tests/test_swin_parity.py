@@ -1,0 +1,102 @@
+"""With no global tokens the encoder is Swin: equal to timm's, weights copied, at every stage.
+
+Where a map is no multiple of the window, timm 1.0 rolls first and pads after, while its mask is made for the padded
+map, so that rows wrapped around from the other side are not masked. Swin (and the released GLAM code) pads first. The
+comparison at such sizes therefore hands timm's attention a map that is padded already; everything else is timm's.
+"""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import reference
+from timm.models import swin_transformer as timm_swin
+from torch import Tensor, nn
+
+from glamlib.models.encoder import Encoder
+
+
+def pad_before_roll(block: nn.Module) -> None:
+    attention = block._attn
+
+    def padded(x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        widths = (0, -width % block.window_size[1], 0, -height % block.window_size[0])
+        return attention(F.pad(x, (0, 0, *widths)))[:, :height, :width]
+
+    block._attn = padded
+
+
+def swin_pair(size: tuple[int, int], window: int) -> tuple[Encoder, nn.Module]:
+    torch.manual_seed(0)
+    shape = {"embed_dim": 24, "depths": (2, 2, 3), "num_heads": (3, 6, 6)}
+    theirs = timm_swin.SwinTransformer(img_size=size, window_size=window, num_classes=0, strict_img_size=False, **shape)
+    for parameter in theirs.parameters():  # timm's biases start at 0: random ones would show a missing bias
+        nn.init.normal_(parameter, std=0.1)
+    ours = Encoder(window_size=window, **shape)
+    weights = {k: v for k, v in theirs.state_dict().items() if k in ours.state_dict()}
+    missing, unexpected = ours.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(key.startswith("norms.") for key in missing)
+    return ours.eval(), theirs.eval()
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "divides"),
+    [((112, 112), 7, True), ((64, 64), 4, True), ((84, 132), 4, False), ((75, 61), 4, False), ((124, 148), 5, False)],
+)
+def test_every_stage_equals_timm(size: tuple[int, int], window: int, divides: bool) -> None:
+    ours, theirs = swin_pair((-(-size[0] // 4) * 4, -(-size[1] // 4) * 4), window)
+    if not divides:
+        for stage in theirs.layers:
+            for block in stage.blocks:
+                pad_before_roll(block)
+    image = torch.randn(2, 3, *size)
+    x = theirs.patch_embed(F.pad(image, (0, -size[1] % 4, 0, -size[0] % 4)))
+    for stage, mine in zip(theirs.layers, ours.stages(image), strict=True):
+        x = stage(x)
+        assert mine.shape == x.shape
+        torch.testing.assert_close(mine, x, rtol=1e-5, atol=1e-5)
+
+
+def test_clipped_window_equals_timm_with_the_table_cropped() -> None:
+    """On a map smaller than the window timm has a small bias table; ours uses the middle of the full one."""
+    torch.manual_seed(0)
+    theirs = timm_swin.SwinTransformer(
+        img_size=(20, 12), window_size=7, embed_dim=24, depths=(2,), num_heads=(3,), num_classes=0
+    ).eval()
+    ours = Encoder(window_size=7, embed_dim=24, depths=(2,), num_heads=(3,)).eval()
+    weights = theirs.state_dict()
+    for block in range(2):
+        key = f"layers.0.blocks.{block}.attn.relative_position_bias_table"
+        small = torch.randn(9, 5, 3)  # offsets -4..4 and -2..2 of a 5x3 map
+        weights[key].copy_(small.flatten(0, 1))
+        full = torch.full((13, 13, 3), float("nan"))
+        full[2:11, 4:9] = small
+        weights[key] = full.flatten(0, 1)
+    ours.load_state_dict({k: v for k, v in weights.items() if k in ours.state_dict()}, strict=False)
+    image = torch.randn(1, 3, 20, 12)
+    expected = theirs.layers[0](theirs.patch_embed(image))
+    torch.testing.assert_close(ours.stages(image)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["swin_w4_64x64", "swin_w7_75x61"])
+def test_equals_the_released_swin(name: str) -> None:
+    """The released code's plain Swin at sizes that divide and do not; its merging sits at the end of a stage."""
+    tensors, arguments = reference(name)
+    shape = arguments["size"]
+    ours = Encoder(
+        window_size=arguments["window_size"],
+        embed_dim=shape["embed_dim"],
+        depths=tuple(shape["depths"]),
+        num_heads=tuple(shape["num_heads"]),
+    ).eval()
+    weights = {}
+    for key, value in tensors.items():
+        if key.startswith("weight/") and not key.endswith("relative_position_index"):
+            key = key.removeprefix("weight/").replace("layers.0.downsample", "layers.1.downsample")
+            weights[re.sub(r"^norm(\d)\.", r"norms.\1.", key)] = value
+    ours.load_state_dict(weights)
+    for level, feature in enumerate(ours(tensors["input/0"])):
+        torch.testing.assert_close(feature, tensors[f"output/{level}"], rtol=1e-4, atol=1e-4)
