@@ -7,6 +7,7 @@ from glamlib.errors import InputError, one_of
 from glamlib.layers.mixers import MIXERS
 
 DECODERS = ("upernet", "linear")
+WEIGHT_INITS = ("swin", "xavier")
 
 
 def checked(name: str, value: object, kind: type) -> object:
@@ -40,6 +41,7 @@ class ModelConfig:
     mixer: str = "gmsa"
     decoder: str = "upernet"
     decoder_channels: int = 512
+    weight_init: str = "swin"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(ModelConfig).items():
@@ -65,6 +67,8 @@ class ModelConfig:
             raise one_of("mixer", self.mixer, MIXERS)
         if self.decoder not in DECODERS:
             raise one_of("decoder", self.decoder, DECODERS)
+        if self.weight_init not in WEIGHT_INITS:
+            raise one_of("weight_init", self.weight_init, WEIGHT_INITS)
 
     def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> "ModelConfig":
         """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""

@@ -1,7 +1,7 @@
 """Decoders: from a feature pyramid, highest resolution first and channels-first, to logits at its first level's size.
 
 `UPerNetDecoder`: Xiao et al., "Unified Perceptual Parsing" (ECCV 2018), as mmsegmentation lays it out (the names of its
-parameters are kept, so that its weights load). `LinearDecoder`: a linear classifier of each patch.
+parameters are kept, so that its weights load). `LinearDecoder`: a linear classifier of each patch, nothing more.
 """
 
 import torch
@@ -64,15 +64,16 @@ class UPerNetDecoder(nn.Module):
 
 
 class LinearDecoder(nn.Module):
-    """A 1x1 convolution on the sum of nothing but the first level: each patch is classified from its own features.
+    """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
 
-    It adds no context, so what a model knows of the rest of the image must have come through its attention.
+    It looks at no neighbour but for resizing, so what a model knows of the rest of the image came through its attention.
     """
 
     def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
-        self.conv_seg = nn.Conv2d(dims[0], num_classes, 1)
+        self.conv_seg = nn.ModuleList(nn.Conv2d(dim, num_classes, 1) for dim in dims)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
-        return self.conv_seg(features[0])
+        size = features[0].shape[2:]
+        return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))

@@ -122,6 +122,8 @@ class Encoder(nn.Module):
         mixer: what exchanges between windows (`glamlib.layers.mixers`).
         mlp_ratio, drop_path: as in `GlamBlock`; drop_path is the last block's, earlier ones rise to it linearly.
         ndim: dimensions of the map.
+        weight_init: of the linear layers: "swin" (normal, deviation 0.02) or "xavier" (Glorot's uniform). At Nano's 32
+            channels 0.02 leaves all attention logits near zero, and training stands still for hundreds of steps.
     """
 
     def __init__(
@@ -137,16 +139,17 @@ class Encoder(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         ndim: int = 2,
+        weight_init: str = "swin",
     ) -> None:
         super().__init__()
         self.dims = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.patch_size = patch_size
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size, ndim)
-        drop_paths = torch.linspace(0, drop_path, sum(depths)).split(list(depths))
+        rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
         self.layers = nn.ModuleList(
             Stage(
                 dim,
-                drop_paths[i].tolist(),
+                rates[sum(depths[:i]) : sum(depths[: i + 1])],
                 num_heads[i],
                 (window_size,) * ndim,
                 num_global_tokens,
@@ -157,15 +160,14 @@ class Encoder(nn.Module):
             for i, dim in enumerate(self.dims)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in self.dims)
-        self.apply(self._init_linear)
-
-    @staticmethod
-    def _init_linear(module: nn.Module) -> None:
-        """Swin's initialisation; norms and the patch embedding keep PyTorch's."""
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # norms and the patch embedding keep PyTorch's initialisation
+                if weight_init == "xavier":
+                    nn.init.xavier_uniform_(module.weight)
+                else:
+                    trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def stages(self, x: Tensor, traces: list[dict] | None = None) -> list[Tensor]:
         """Return each stage's output before its norm, channels-last: stage i is ``(B, *size / (patch * 2**i), C_i)``.

@@ -32,6 +32,7 @@ class Segmenter(nn.Module):
             config.mixer,
             config.mlp_ratio,
             config.drop_path,
+            weight_init=config.weight_init,
         )
         if config.decoder == "linear":
             self.decoder = LinearDecoder(self.encoder.dims, num_classes)

@@ -12,7 +12,14 @@ from .segmenter import Segmenter
 
 # Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
 _SIZES = {
-    "nano": ModelConfig(embed_dim=32, depths=(2, 2, 2, 2), num_heads=(2, 4, 8, 16), window_size=4, decoder_channels=64),
+    "nano": ModelConfig(
+        embed_dim=32,
+        depths=(2, 2, 2, 2),
+        num_heads=(2, 4, 8, 16),
+        window_size=4,
+        decoder_channels=64,
+        weight_init="xavier",
+    ),
     "tiny": ModelConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
     "small": ModelConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
     "base": ModelConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.3),

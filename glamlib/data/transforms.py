@@ -1,0 +1,159 @@
+"""What happens to an image between the file and the network: resizing, training augmentation, normalisation.
+
+The augmentation is the published recipe of the Swin and GLAM segmentation configs (mmsegmentation): random scale,
+random crop, horizontal flip, photometric distortion, padding. Images and labels stay uint8 tensors until `normalise`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from glamlib.errors import InputError
+
+VOID = 255
+"""The one label value of every dataset here that no loss and no metric counts."""
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+CROP_TRIES = 10  # mmsegmentation's RandomCrop takes the last of ten crops when none keeps cat_max_ratio
+BRIGHTNESS_DELTA = 32 / 255
+CONTRAST_RANGE = (0.5, 1.5)
+SATURATION_RANGE = (0.5, 1.5)
+HUE_DELTA = 18 / 180  # of the colour circle: mmsegmentation's 18 counts OpenCV's hue steps, which are 2 degrees each
+
+
+def check_size(what: str, size: object) -> tuple[int, int]:
+    """Return ``size`` as (height, width) in pixels; InputError, naming ``what``, unless it is two whole numbers > 0."""
+    if isinstance(size, tuple | list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
+        return size[0], size[1]
+    raise InputError(f"{what} {size!r} cannot be used; allowed: (height, width), two whole numbers above 0")
+
+
+def resize(image: Tensor, label: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Resize a uint8 image (3, H, W), bilinear and antialiased, and its label (H, W), nearest, to ``size`` = (h, w)."""
+    image = functional.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+    # NEAREST_EXACT samples at pixel centres, as bilinear does; plain NEAREST would shift the label by half a pixel.
+    label = functional.resize(label[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
+    return image, label
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn images (B, 3, H, W), uint8 RGB, into float32 with the ImageNet mean and standard deviation taken out.
+
+    Raises InputError for any other dtype: a float image in 0..1 would be normalised to nonsense without a sign of it.
+    """
+    if images.dtype != torch.uint8:
+        raise InputError(
+            f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8 with values 0..255"
+        )
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+    return images.to(torch.float32).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random scale, crop, flip and colour jitter; every draw comes from the generator that the call is given.
+
+    Args:
+        crop_size: (height, width) of what comes out, in pixels.
+        scale_range: the image is resized by a factor drawn evenly from this range, its aspect kept.
+        flip: probability of a horizontal flip.
+        jitter: whether to apply `photometric_distortion`.
+        cat_max_ratio: draw the crop again, up to ten times, while one class covers this share or more of the pixels
+            that are not void (mmsegmentation: 0.75); 1.0 takes the first crop.
+
+    Raises InputError for values outside these meanings.
+    """
+
+    crop_size: tuple[int, int]
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+    jitter: bool = True
+    cat_max_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop_size", check_size("crop_size", self.crop_size))
+        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
+            raise InputError(
+                f"scale_range {self.scale_range!r} cannot be used; allowed: (low, high) with 0 < low <= high"
+            )
+        if not 0 <= self.flip <= 1:
+            raise InputError(f"flip {self.flip!r} cannot be used; allowed: a probability from 0 to 1")
+        if not 0 < self.cat_max_ratio <= 1:
+            raise InputError(f"cat_max_ratio {self.cat_max_ratio!r} cannot be used; allowed: above 0, up to 1 (off)")
+
+    def __call__(self, image: Tensor, label: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Return a new uint8 pair (3, h, w), (h, w) of the crop size from an image (3, H, W) and its label (H, W).
+
+        Where the scaled image is smaller than the crop, the right and the bottom are image value 0 and label 255.
+        """
+        if image.shape[1:] != label.shape:
+            raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in height or width")
+        scale = generator.uniform(*self.scale_range)
+        image, label = resize(image, label, tuple(max(1, round(side * scale)) for side in label.shape))
+        window = self._window(label, generator)
+        image, label = image[:, *window], label[window]
+        if generator.random() < self.flip:
+            image, label = image.flip(-1), label.flip(-1)
+        if self.jitter:
+            image = photometric_distortion(image, generator)
+        height, width = label.shape
+        padded_image = image.new_zeros((3, *self.crop_size))
+        padded_label = label.new_full(self.crop_size, VOID)
+        padded_image[:, :height, :width] = image
+        padded_label[:height, :width] = label
+        return padded_image, padded_label
+
+    def _window(self, label: Tensor, generator: np.random.Generator) -> tuple[slice, slice]:
+        """Draw the crop's rows and columns; smaller than the crop size where the label (H, W) is."""
+        for _ in range(CROP_TRIES):
+            starts = [
+                generator.integers(max(have - want, 0) + 1)
+                for have, want in zip(label.shape, self.crop_size, strict=True)
+            ]
+            window = tuple(slice(start, start + want) for start, want in zip(starts, self.crop_size, strict=True))
+            if self.cat_max_ratio == 1.0:
+                break
+            counts = torch.bincount(label[window].flatten(), minlength=VOID + 1)[:VOID]
+            if counts.max() < self.cat_max_ratio * counts.sum():
+                break
+        return window
+
+
+def photometric_distortion(image: Tensor, generator: np.random.Generator) -> Tensor:
+    """Distort the colours of a uint8 RGB image (3, H, W) as mmsegmentation's PhotoMetricDistortion does.
+
+    Brightness (plus or minus up to 32 of 255), contrast (times 0.5..1.5, before or after the colours by a coin),
+    saturation (times 0.5..1.5) and hue (up to 36 degrees either way), each with probability 0.5.
+    """
+    rgb = image.to(torch.float32) / 255
+    if generator.random() < 0.5:
+        rgb = (rgb + generator.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA)).clamp_(0, 1)
+    # mmsegmentation's contrast is a plain factor: torchvision's brightness. torchvision's own contrast keeps the mean.
+    contrast = generator.uniform(*CONTRAST_RANGE) if generator.random() < 0.5 else 1.0
+    contrast_first = generator.random() < 0.5
+    if contrast_first:
+        rgb = functional.adjust_brightness(rgb, contrast)
+    if generator.random() < 0.5:
+        rgb = scale_saturation(rgb, generator.uniform(*SATURATION_RANGE))
+    if generator.random() < 0.5:
+        rgb = functional.adjust_hue(rgb, generator.uniform(-HUE_DELTA, HUE_DELTA))
+    if not contrast_first:
+        rgb = functional.adjust_brightness(rgb, contrast)
+    return rgb.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def scale_saturation(rgb: Tensor, factor: float) -> Tensor:
+    """Multiply the HSV saturation of an image (3, H, W) with values 0..1, up to saturation 1; hue and value stay.
+
+    With V = max and S = (V - min) / V, that is a stretch of every channel's distance from V, so no HSV image is needed.
+    (torchvision's adjust_saturation blends with grey instead, which changes V.)
+    """
+    value = rgb.amax(0, keepdim=True)
+    chroma = (value - rgb.amin(0, keepdim=True)).clamp_(min=1e-6)
+    return value - (value - rgb) * (value / chroma).clamp_(max=factor)

@@ -1,0 +1,115 @@
+"""The parameters of a run: one frozen record, checked before anything is built, and the check of a notebook's cell."""
+
+import types
+from dataclasses import asdict, dataclass, field, fields
+
+from glamlib.errors import InputError, one_of
+
+# What IPython puts into a notebook's namespace.
+_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+PRECISIONS = ("fp32", "bf16")
+DEVICES = ("cpu", "cuda", "auto")
+
+
+def check_type(name: str, value: object, kind: type) -> object:
+    """Return ``value`` as ``kind`` (int, float, str, bool, list or dict); an int may stand for a float. Or InputError.
+
+    YAML reads ``1e-3`` as a string; the message says so.
+    """
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        hint = " (in YAML write 1.0e-3, not 1e-3)" if kind is float and isinstance(value, str) else ""
+        raise InputError(f"parameter {name}={value!r}: must be {kind.__name__}, not {type(value).__name__}{hint}")
+    return value
+
+
+@dataclass(frozen=True)
+class RunParameters:
+    """Everything that decides what a run computes. Two runs with equal parameters, code and machine are bit-identical.
+
+    Attributes:
+        study, variant, seed, profile: which run this is.
+        model, overrides: for `glamlib.create_model`.
+        dataset, data: which data (`glamlib.study.datasets`) and its options.
+        augment: options of `glamlib.data.transforms.TrainTransform`; empty for none.
+        steps, batch_size: optimiser steps and images a step.
+        lr, weight_decay, warmup_steps, clip_norm: AdamW, linear warm-up to lr, then linear decay to 0; clip_norm 0 is
+            no clipping.
+        precision: "fp32" or "bf16". device: "cpu", "cuda" or "auto".
+        threads: CPU threads of the run; fixed, because it decides the order of sums. workers: loader processes.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    study: str
+    variant: str
+    seed: int
+    profile: str
+    model: str
+    dataset: str
+    steps: int
+    batch_size: int
+    lr: float
+    overrides: dict = field(default_factory=dict)
+    data: dict = field(default_factory=dict)
+    augment: dict = field(default_factory=dict)
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    clip_norm: float = 1.0
+    precision: str = "fp32"
+    device: str = "cpu"
+    threads: int = 1
+    workers: int = 0
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, check_type(item.name, getattr(self, item.name), item.type))
+        for name in ("steps", "batch_size", "threads", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"parameter {name}={getattr(self, name)}: must be at least 1")
+        for name in ("seed", "lr", "weight_decay", "warmup_steps", "clip_norm", "workers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"parameter {name}={getattr(self, name)}: must not be negative")
+        if self.precision not in PRECISIONS:
+            raise one_of("precision", self.precision, PRECISIONS)
+        if self.device not in DEVICES:
+            raise one_of("device", self.device, DEVICES)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> "RunParameters":
+        """Return the checked record; InputError for an unknown or missing name or a wrong type."""
+        names = [item.name for item in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise one_of("parameter", name, names)
+        missing = [name for name in names[:9] if name not in values]
+        if missing:
+            raise InputError(f"missing parameters: {', '.join(missing)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def notebook_parameters(namespace: dict[str, object], kinds: dict[str, type]) -> dict[str, object]:
+    """Return a notebook's parameters from its ``globals()``; to be called right after the parameters cell.
+
+    papermill only warns of a parameter that the notebook does not know, and runs on without it. Here every public name
+    that the cells so far have set must be one of ``kinds`` and of its type, or InputError says which is not.
+    """
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in _IPYTHON
+        and not isinstance(value, types.ModuleType | type)
+        and not callable(value)
+    }
+    for name in given:
+        if name not in kinds:
+            raise one_of("parameter", name, kinds)
+    missing = [name for name in kinds if name not in given]
+    if missing:
+        raise InputError(f"missing parameters: {', '.join(missing)}")
+    return {name: check_type(name, value, kinds[name]) for name, value in given.items()}

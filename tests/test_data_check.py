@@ -1,0 +1,152 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glamlib.data.check import check_data
+from glamlib.errors import InputError
+
+REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data") / "camvid"
+needs_camvid = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real CamVid: set GLAM_DATA")
+
+
+def save(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+
+
+def add_pair(folder, name, values):
+    save(folder / "labels" / f"{name}.png", values)
+    save(folder / "images" / f"{name}.png", np.zeros((*np.shape(values), 3)))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A good folder: train has 6 sea, 2 land and 2 void pixels in two sizes, test 1 land pixel."""
+    (tmp_path / "classes.json").write_text('{"classes": ["sea", "land"], "ignore_index": 9}')
+    add_pair(tmp_path / "train", "a", [[0, 0, 1], [0, 0, 9]])
+    add_pair(tmp_path / "train", "b", [[0, 0], [1, 9]])
+    add_pair(tmp_path / "test", "c", [[1]])
+    return tmp_path
+
+
+def test_good_data_are_counted(root):
+    report = check_data("folder", root)
+    assert report.ok
+    assert report.to_dict() == {
+        "name": "folder",
+        "path": str(root),
+        "ok": True,
+        "problems": [],
+        "splits": {
+            "test": {
+                "pairs": 1,
+                "sizes": {"1 x 1": 1},
+                "label_values": [1],
+                "class_percent": {"sea": 0.0, "land": 100.0},
+                "void_percent": 0.0,
+            },
+            "train": {
+                "pairs": 2,
+                "sizes": {"2 x 2": 1, "2 x 3": 1},
+                "label_values": [0, 1, 9],
+                "class_percent": {"sea": 75.0, "land": 25.0},
+                "void_percent": 20.0,
+            },
+        },
+    }
+    json.dumps(report.to_dict())
+    text = report.render()
+    for line in ("train: 2 pairs; height x width: 2 x 2 (1), 2 x 3 (1); label values: 0, 1, 9", "0 problem(s)"):
+        assert line in text
+    assert [line.split() for line in text.splitlines() if line.startswith("sea")] == [["sea", "0.00", "75.00"]]
+
+
+def test_every_bad_file_is_named(root):
+    train = root / "train"
+    for name in ("cut", "wide", "colour", "range", "both"):
+        add_pair(train, name, [[0, 0], [1, 9]])
+    save(train / "labels" / "lonely.png", [[0]])
+    save(train / "images" / "bare.png", np.zeros((1, 1, 3)))
+    save(train / "images" / "wide.png", np.zeros((2, 3, 3)))
+    save(train / "labels" / "colour.png", np.zeros((2, 2, 3)))
+    save(train / "labels" / "range.png", [[0, 7], [8, 9]])
+    for file in (train / "images" / "cut.png", train / "images" / "both.png", train / "labels" / "both.png"):
+        file.write_bytes(file.read_bytes()[:40])
+    add_pair(root / "test", "late", [[5]])
+
+    report = check_data("folder", root)
+    expected = [
+        (f"{root / 'test'}", "late.png", "value(s) 5", "allowed: 0..1 and 9 (void)"),
+        ("image bare.png", "has no label"),
+        ("label lonely.png", "has no image"),
+        (str(train / "images" / "both.png"), "cannot be read"),
+        (str(train / "labels" / "both.png"), "cannot be read"),
+        (str(train / "labels" / "colour.png"), "RGB"),
+        (str(train / "images" / "cut.png"), "cannot be read"),
+        (str(train / "labels" / "range.png"), "value(s) 7, 8"),
+        ("wide.png", "2 x 3 and 2 x 2"),
+    ]
+    assert not report.ok
+    assert len(report.problems) == len(expected), report.problems
+    for needles in expected:
+        assert any(all(needle in line for needle in needles) for line in report.problems), needles
+    assert all(line in report.render() for line in ["9 problem(s)", *report.problems])
+    assert report.splits["train"].pairs == 7
+    # The counts are those of the labels that could be read: a, b, cut, wide and what of range is a class or void.
+    assert report.splits["train"].class_percent == pytest.approx({"sea": 100 * 11 / 15, "land": 100 * 4 / 15})
+
+
+def test_bad_or_missing_classes_json_is_a_problem_and_the_files_are_read_all_the_same(root):
+    (root / "train" / "images" / "a.png").write_bytes(b"x")
+    for spoil in (lambda file: file.write_text("{"), lambda file: file.unlink()):
+        spoil(root / "classes.json")
+        report = check_data("folder", root)
+        assert len(report.problems) == 2
+        assert "classes.json" in report.problems[0]
+        assert "a.png" in report.problems[1]
+        assert report.splits["train"].class_percent == {}
+        assert "label values: 0, 1, 9" in report.render()
+
+
+def test_images_and_labels_in_the_root_are_one_nameless_split(tmp_path):
+    (tmp_path / "classes.json").write_text('{"classes": ["sea"]}')
+    report = check_data("folder", tmp_path)
+    assert len(report.problems) == 1
+    assert "images: no such folder; expected" in report.problems[0]
+    add_pair(tmp_path, "a", [[0]])
+    assert check_data("folder", tmp_path).splits["(no split)"].pairs == 1
+
+
+def test_unknown_names_and_paths_are_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown dataset to check 'camvit'; allowed: camvid, folder"):
+        check_data("camvit", tmp_path)
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        check_data("folder", tmp_path / "nowhere")
+
+
+def test_an_incomplete_camvid_is_reported(tmp_path):
+    add_pair(tmp_path / "train", "a", [[0, 11]])
+    report = check_data("camvid", tmp_path)
+    assert ["1 pairs; CamVid train has 367" in report.problems[0], len(report.problems)] == [True, 3]
+    assert "no CamVid val split" in report.problems[1]
+    assert "no CamVid test split" in report.problems[2]
+    assert report.splits["train"].void_percent == 50
+
+
+@needs_camvid
+def test_the_real_camvid_has_the_documented_shares():
+    report = check_data("camvid", REAL)
+    assert report.problems == []
+    assert {name: split.pairs for name, split in report.splits.items()} == {"train": 367, "val": 101, "test": 233}
+    test = report.splits["test"]
+    assert test.sizes == {"360 x 480": 233}
+    assert sorted(test.values) == list(range(12))
+    # Published with the data, in % of all pixels of test, void included.
+    shares = [17.1, 24.6, 1.2, 25.8, 9.3, 11.3, 1.0, 1.2, 4.0, 0.63, 0.19]
+    ours = [share * (100 - test.void_percent) / 100 for share in test.class_percent.values()]
+    assert ours == pytest.approx(shares, abs=0.06)
+    assert test.void_percent == pytest.approx(3.8, abs=0.05)

@@ -1,0 +1,232 @@
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+
+from glamlib.data.transforms import TrainTransform, normalise, photometric_distortion, resize, scale_saturation
+from glamlib.errors import InputError
+
+PLAIN = {"scale_range": (1.0, 1.0), "flip": 0.0, "jitter": False}
+
+
+def coordinates(height, width):
+    """An image whose red is its row and green its column (+1, as 0 means padding), and a label of (row + column) % 7."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    image = torch.stack([rows + 1, columns + 1, torch.full_like(rows, 99)]).to(torch.uint8)
+    return image, ((rows + columns) % 7).to(torch.uint8)
+
+
+class Scripted:
+    """Stands in for a generator: draws the given coins in turn, and always the same end of a range."""
+
+    def __init__(self, coins, end):
+        self.coins, self.end = iter(coins), end
+
+    def random(self):
+        return next(self.coins)
+
+    def uniform(self, low, high):
+        return (low, high)[self.end]
+
+
+YES, NO, LOW, HIGH = 0.0, 0.99, 0, 1
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (13, 17), (100, 30), (1, 1)])
+def test_output_is_uint8_of_exactly_the_crop_size(shape):
+    image, label = coordinates(*shape)
+    transform = TrainTransform((32, 48), cat_max_ratio=0.75)
+    for seed in range(30):
+        out_image, out_label = transform(image, label, np.random.default_rng(seed))
+        assert out_image.shape == (3, 32, 48)
+        assert out_label.shape == (32, 48)
+        assert out_image.dtype == out_label.dtype == torch.uint8
+        assert set(out_label.unique().tolist()) <= {*range(7), 255}
+
+
+def test_the_generator_alone_decides_and_the_input_stays():
+    image, label = coordinates(40, 60)
+    kept = image.clone(), label.clone()
+    transform = TrainTransform((32, 48))
+    np.random.seed(0)  # noqa: NPY002 (the global state is what must not matter)
+    first = [transform(image, label, np.random.default_rng(5)) for _ in range(2)]
+    other = transform(image, label, np.random.default_rng(6))
+    assert torch.equal(first[0][0], first[1][0])
+    assert torch.equal(first[0][1], first[1][1])
+    assert not torch.equal(first[0][0], other[0])
+    out = TrainTransform((40, 60), **PLAIN)(image, label, np.random.default_rng(0))
+    out[0].zero_(), out[1].zero_()  # an output never is the dataset's own tensor
+    assert torch.equal(image, kept[0])
+    assert torch.equal(label, kept[1])
+
+
+def test_crops_are_windows_and_reach_every_corner():
+    image, label = coordinates(12, 11)
+    transform = TrainTransform((10, 10), **PLAIN)
+    corners = set()
+    for seed in range(200):
+        out_image, out_label = transform(image, label, np.random.default_rng(seed))
+        top, left = int(out_image[0, 0, 0]) - 1, int(out_image[1, 0, 0]) - 1
+        assert torch.equal(out_image, image[:, top : top + 10, left : left + 10])
+        assert torch.equal(out_label, label[top : top + 10, left : left + 10])
+        corners.add((top, left))
+    assert corners == {(top, left) for top in range(3) for left in range(2)}
+
+
+def test_small_images_are_padded_right_and_below_also_when_flipped():
+    image, label = coordinates(3, 4)
+    for flip, columns in ((0.0, [1, 2, 3, 4]), (1.0, [4, 3, 2, 1])):
+        out_image, out_label = TrainTransform((5, 7), (1.0, 1.0), flip, jitter=False)(
+            image, label, np.random.default_rng(0)
+        )
+        assert out_image[1, 0].tolist() == [*columns, 0, 0, 0]
+        assert out_image[0, :, 0].tolist() == [1, 2, 3, 0, 0]
+        assert out_label[0].tolist() == [*[column - 1 for column in columns], 255, 255, 255]
+        assert out_label[:, 6].tolist() == [255] * 5
+
+
+def test_padding_stays_black_under_jitter():
+    image, label = coordinates(3, 4)
+    transform = TrainTransform((6, 8), (1.0, 1.0), 0.0)
+    for seed in range(30):
+        out_image, out_label = transform(image, label, np.random.default_rng(seed))
+        assert out_image[:, out_label == 255].max() == 0
+
+
+def test_half_of_the_images_are_flipped():
+    image, label = coordinates(4, 4)
+    transform = TrainTransform((4, 4), **(PLAIN | {"flip": 0.5}))
+    flipped = sum(int(transform(image, label, np.random.default_rng(seed))[0][1, 0, 0]) == 4 for seed in range(400))
+    assert 160 <= flipped <= 240  # four standard deviations of a fair coin
+
+
+def test_scale_keeps_the_aspect_and_covers_its_range():
+    image, label = coordinates(20, 40)
+    transform = TrainTransform((60, 100), (0.5, 2.0), 0.0, jitter=False)
+    heights = []
+    for seed in range(200):
+        inside = transform(image, label, np.random.default_rng(seed))[1] != 255
+        height, width = int(inside.any(1).sum()), int(inside.any(0).sum())
+        assert abs(width - 2 * height) <= 1
+        heights.append(height)
+    assert 10 <= min(heights) <= 11
+    assert 39 <= max(heights) <= 40
+    assert 23 <= np.mean(heights) <= 27  # even over 10..40
+
+
+def test_image_and_label_stay_aligned_under_every_scale():
+    # A step in the image and the same step in the label must lie at the same column, to rounding.
+    image = torch.zeros(3, 48, 64, dtype=torch.uint8)
+    image[:, :, 24:] = 200
+    label = (image[0] > 100).to(torch.uint8)
+    for size in ((24, 32), (37, 49), (48, 64), (77, 103), (96, 128)):
+        small_image, small_label = resize(image, label, size)
+        assert ((small_image[0] > 100) != small_label.bool()).float().mean() <= 1 / size[1]
+        assert abs(small_label.float().mean() - 40 / 64) <= 0.5 / size[1]
+        assert set(small_label.unique().tolist()) == {0, 1}
+
+
+def test_cat_max_ratio_prefers_crops_of_more_than_one_class():
+    image = torch.zeros(3, 10, 100, dtype=torch.uint8)
+    label = torch.zeros(10, 100, dtype=torch.uint8)
+    label[:, 50:] = 1
+    label[:5] = 255  # void takes no part in the ratio
+
+    def mixed(ratio):
+        transform = TrainTransform((10, 20), **PLAIN, cat_max_ratio=ratio)
+        labels = [transform(image, label, np.random.default_rng(seed))[1] for seed in range(100)]
+        return sum(bool((crop == 0).sum() > 12 and (crop == 1).sum() > 12) for crop in labels)
+
+    # Of the 81 windows, 15 hold 3 columns or more of both classes (18 % of single draws count as mixed); 9 hold 6 or
+    # more, that is less than 75 % of either class, and ten tries find one of these in 1 - (72 / 81)^10 = 69 % of cases.
+    assert mixed(1.0) < 30
+    assert 50 < mixed(0.75) < 90
+    void = torch.full((10, 100), 255, dtype=torch.uint8)
+    assert TrainTransform((10, 20), cat_max_ratio=0.75)(image, void, np.random.default_rng(0))[1].unique() == 255
+
+
+def test_each_distortion_alone_is_the_published_one():
+    pixels = torch.tensor([[10, 100, 250], [200, 120, 40], [90, 90, 90]], dtype=torch.uint8).T.reshape(3, 1, 3)
+
+    def distorted(coins, end):
+        return photometric_distortion(pixels, Scripted(coins, end)).reshape(3, 3).T.tolist()
+
+    # Coins: brightness, contrast, contrast before the colours, saturation, hue.
+    assert distorted([NO, NO, NO, NO, NO], HIGH) == pixels.reshape(3, 3).T.tolist()
+    assert distorted([YES, NO, NO, NO, NO], HIGH) == [[42, 132, 255], [232, 152, 72], [122, 122, 122]]
+    assert distorted([YES, NO, NO, NO, NO], LOW) == [[0, 68, 218], [168, 88, 8], [58, 58, 58]]
+    for first in (YES, NO):
+        assert distorted([NO, YES, first, NO, NO], LOW) == [[5, 50, 125], [100, 60, 20], [45, 45, 45]]
+        assert distorted([NO, YES, first, NO, NO], HIGH) == [[15, 150, 255], [255, 180, 60], [135, 135, 135]]
+    for coins, end, change in (
+        ([NO, NO, NO, YES, NO], LOW, lambda h, s, v: (h, s * 0.5, v)),
+        ([NO, NO, NO, YES, NO], HIGH, lambda h, s, v: (h, min(s * 1.5, 1), v)),
+        ([NO, NO, NO, NO, YES], LOW, lambda h, s, v: ((h - 36 / 360) % 1, s, v)),
+        ([NO, NO, NO, NO, YES], HIGH, lambda h, s, v: ((h + 36 / 360) % 1, s, v)),
+    ):
+        hsv = [colorsys.rgb_to_hsv(*(value / 255 for value in pixel)) for pixel in pixels.reshape(3, 3).T.tolist()]
+        expected = np.array([colorsys.hsv_to_rgb(*change(*pixel)) for pixel in hsv]) * 255
+        assert np.abs(np.array(distorted(coins, end)) - expected).max() <= 1
+
+
+def test_contrast_comes_before_or_after_the_colours():
+    # Saturation 0.8 x 1.5 stops at 1, so (200, 120, 40) becomes (200, 100, 0), and with contrast x 1.5 (255, 150, 0);
+    # contrast first clips at 255 and gives (255, 180, 60).
+    pixel = torch.tensor([200, 120, 40], dtype=torch.uint8).reshape(3, 1, 1)
+    before = photometric_distortion(pixel, Scripted([NO, YES, YES, YES, NO], HIGH)).flatten().tolist()
+    after = photometric_distortion(pixel, Scripted([NO, YES, NO, YES, NO], HIGH)).flatten().tolist()
+    hsv = colorsys.rgb_to_hsv(1.0, 180 / 255, 60 / 255)
+    expected = [round(255 * value) for value in colorsys.hsv_to_rgb(hsv[0], min(hsv[1] * 1.5, 1), hsv[2])]
+    assert before == pytest.approx(expected, abs=1)
+    assert after == [255, 150, 0]
+
+
+def test_a_sixteenth_of_the_images_keeps_its_colours():
+    image, _ = coordinates(8, 8)
+    generator = np.random.default_rng(0)
+    kept = sum(torch.equal(photometric_distortion(image, generator), image) for _ in range(800))
+    assert 25 <= kept <= 85  # 800 / 16 = 50, and a little more for changes too small to see
+
+
+def test_saturation_against_colorsys_on_random_pixels():
+    rgb = torch.rand(3, 5, 40, generator=torch.Generator().manual_seed(0))
+    rgb[:, 0, 0] = 0  # black has no saturation to scale
+    for factor in (0.5, 1.0, 1.5):
+        out = scale_saturation(rgb, factor).flatten(1).T
+        hsv = [colorsys.rgb_to_hsv(*pixel) for pixel in rgb.flatten(1).T.tolist()]
+        expected = torch.tensor([colorsys.hsv_to_rgb(h, min(s * factor, 1), v) for h, s, v in hsv])
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
+
+
+def test_normalise_by_hand():
+    images = torch.tensor([0, 255, 124], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(2, 3, 4, 5)
+    out = normalise(images)
+    assert (out.shape, out.dtype) == ((2, 3, 4, 5), torch.float32)
+    # (0 - 123.675) / 58.395, (255 - 116.28) / 57.12, (124 - 103.53) / 57.375
+    expected = [-2.117904, 2.428571, 0.356776]
+    assert out[1, :, 3, 4].tolist() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(InputError, match=r"float32 cannot be normalised; allowed: torch\.uint8"):
+        normalise(images.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"crop_size": 32}, "crop_size 32"),
+        ({"crop_size": (32, 0)}, r"crop_size \(32, 0\)"),
+        ({"scale_range": (2.0, 0.5)}, "scale_range"),
+        ({"scale_range": (0, 1)}, "scale_range"),
+        ({"flip": 1.5}, "flip 1.5"),
+        ({"cat_max_ratio": 0}, "cat_max_ratio 0"),
+    ],
+)
+def test_bad_options_are_refused(options, named):
+    with pytest.raises(InputError, match=named + ".*allowed"):
+        TrainTransform(**({"crop_size": (8, 8)} | options))
+
+
+def test_image_and_label_of_different_size_are_refused():
+    image, _ = coordinates(8, 8)
+    with pytest.raises(InputError, match=r"\(3, 8, 8\) and label \(8, 9\)"):
+        TrainTransform((4, 4))(image, coordinates(8, 9)[1], np.random.default_rng(0))
