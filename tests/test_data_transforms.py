@@ -11,7 +11,7 @@ PLAIN = {"scale_range": (1.0, 1.0), "flip": 0.0, "jitter": False}
 
 
 def coordinates(height, width):
-    """An image whose red is its row and green its column (+1, as 0 means padding), and a label of (row + column) % 7."""
+    """An image with its row in red and its column in green (+1: 0 means padding), and a label of (row + column) % 7."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     image = torch.stack([rows + 1, columns + 1, torch.full_like(rows, 99)]).to(torch.uint8)
     return image, ((rows + columns) % 7).to(torch.uint8)

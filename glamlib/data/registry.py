@@ -88,15 +88,16 @@ def _how_to_get(name: str, root: Path | None) -> str:
 class InMemory:
     """A dataset decoded once and held as uint8 tensors, 4 bytes a pixel; otherwise the same as the one it is made from.
 
-    The tensors it hands out are the ones it holds: do not write into them.
+    With ``limit``, only its first so many items. The tensors it hands out are the ones it holds: do not write into them.
     """
 
-    def __init__(self, dataset: SegmentationDataset) -> None:
+    def __init__(self, dataset: SegmentationDataset, limit: int | None = None) -> None:
+        count = len(dataset) if limit is None else min(limit, len(dataset))
         self.classes = dataset.classes
         self.palette = dataset.palette
         self.ignore_index = dataset.ignore_index
-        self._names = [dataset.name(index) for index in range(len(dataset))]
-        self._items = [dataset[index] for index in range(len(dataset))]
+        self._names = [dataset.name(index) for index in range(count)]
+        self._items = [dataset[index] for index in range(count)]
 
     def __len__(self) -> int:
         return len(self._items)

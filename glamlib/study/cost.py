@@ -19,11 +19,7 @@ COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "norms", "d
 # What fvcore meets in our models and we leave out on purpose. Anything else it cannot count is an error.
 _ELEMENTWISE = {
     f"aten::{name}"
-    for name in (
-        "add add_ mul sub div rsub softmax gelu relu relu_ roll cat pad constant_pad_nd index expand expand_as clone sin "
-        "cos embedding repeat fill_ scalar_tensor dropout feature_dropout mean adaptive_avg_pool2d upsample_bilinear2d "
-        "layer_norm batch_norm ne arange meshgrid stack pow zeros ones masked_fill_ masked_fill"
-    ).split()
+    for name in ["add", "add_", "mul", "sub", "div", "rsub", "softmax", "gelu", "relu", "relu_", "roll", "cat", "pad", "constant_pad_nd", "index", "expand", "expand_as", "clone", "sin", "cos", "embedding", "repeat", "fill_", "scalar_tensor", "dropout", "feature_dropout", "mean", "adaptive_avg_pool2d", "upsample_bilinear2d", "layer_norm", "batch_norm", "movedim", "neg", "remainder", "floor_divide", "ne", "arange", "meshgrid", "stack", "pow", "zeros", "ones", "masked_fill_", "masked_fill"]
 }
 
 
@@ -74,7 +70,7 @@ def _macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[st
     counter = FlopCountAnalysis(copy.deepcopy(model).cpu().eval(), torch.zeros(1, model.in_channels, height, width))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-    counter.set_op_handle(**dict.fromkeys(_ELEMENTWISE))
+    counter.set_op_handle(**dict.fromkeys(_ELEMENTWISE, lambda inputs, outputs: 0))
     with torch.no_grad():
         by_module = counter.by_module()
         unknown = set(counter.unsupported_ops()) - _ELEMENTWISE
@@ -88,7 +84,7 @@ def _macs_by_module_torch(model: nn.Module, height: int, width: int) -> dict[str
 
     That counter counts two operations a multiply-add, and nothing at all for fused attention on a CPU.
     """
-    model = copy.deepcopy(model).to("meta").eval()
+    model = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # its module tracker trips over gradients
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, model.in_channels, height, width, device="meta"))
     root = type(model).__name__

@@ -1,0 +1,111 @@
+"""Run records: one folder a run, its record.json written last, whole. The one module that writes and reads them."""
+
+import io
+import json
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from glamlib.errors import InputError
+
+from .cost import Cost
+from .files import write_whole
+from .parameters import RunParameters
+from .places import run_folder
+from .provenance import commit, device_name, peak_memory_mib, versions
+from .training import history_csv, resolve_device
+
+_IDENTITY = ("study", "variant", "seed", "profile")
+
+
+def open_run_folder(results: Path, run: RunParameters) -> Path:
+    """Return the run's folder, made and writable; to be called before anything costly.
+
+    Raises:
+        InputError: it cannot be written, or it holds a record of another study, variant, seed or profile.
+    """
+    folder = run_folder(results, run)
+    record = folder / "record.json"
+    if record.exists():
+        held = read_record(record)["parameters"]
+        for name in _IDENTITY:
+            if held.get(name) != getattr(run, name):
+                raise InputError(
+                    f"{record}: a record of {name} {held.get(name)!r}, this run's is {getattr(run, name)!r}; "
+                    "use another results folder"
+                )
+    probe = folder / ".writable"
+    write_whole(probe, b"")
+    probe.unlink()
+    return folder
+
+
+def write_record(
+    folder: Path,
+    run: RunParameters,
+    *,
+    metrics: dict[str, object],
+    classes: tuple[str, ...],
+    cost: Cost,
+    history: list[dict[str, float]],
+    train_seconds: float,
+    arrays: dict[str, np.ndarray],
+) -> Path:
+    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json. Returns the record's path."""
+    write_whole(folder / "history.csv", history_csv(history))
+    if arrays:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        write_whole(folder / "pictures.npz", packed.getvalue())
+    device = resolve_device(run.device)
+    record = {
+        "parameters": run.to_dict(),
+        "metrics": metrics,
+        "classes": list(classes),
+        "cost": asdict(cost),
+        "train_seconds": train_seconds,
+        "images_per_second": run.steps * run.batch_size / train_seconds,
+        "peak_memory_mib": peak_memory_mib(device),
+        "device": device_name(device),
+        "versions": versions(),
+        **commit(),
+    }
+    path = folder / "record.json"
+    write_whole(path, json.dumps(_without_nan(record), indent=1) + "\n")
+    return path
+
+
+def _without_nan(value: object) -> object:
+    """Return ``value`` with null for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_record(path: Path) -> dict[str, object]:
+    """Return a record; InputError that names the file if it is none."""
+    try:
+        record = json.loads(path.read_text())
+        return record if record["parameters"] and record["metrics"] else record
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run's record ({type(error).__name__}: {error})") from None
+
+
+def read_records(results: Path, study: str) -> list[dict[str, object]]:
+    """Return all records of a study below ``results``, in order of variant and seed; empty where there are none."""
+    files = sorted((results / "runs" / study).glob("*/seed-*/record.json"), key=os.fspath)
+    return [read_record(file) for file in files]
+
+
+def read_pictures(results: Path, run_parameters: dict[str, object]) -> dict[str, np.ndarray]:
+    """Return the arrays that a run kept beside its record (``run_parameters`` are the record's); empty if none."""
+    path = run_folder(results, RunParameters.from_dict(run_parameters)) / "pictures.npz"
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -1,0 +1,205 @@
+"""The studies: what is compared with what, on which data, at which size. This table is the only place that says so.
+
+A study is a set of variants that differ from each other in the model alone; a profile is the size at which all of them
+run: it changes sizes, steps and seeds, never code paths. Nothing here needs torch, so planning is quick.
+"""
+
+from dataclasses import dataclass, field
+
+from glamlib.errors import InputError, one_of
+
+from .parameters import RunParameters
+
+PROFILES = ("quick", "cpu", "gpu", "paper")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study's table: a label for readers, a model's name, and what is overridden in it.
+
+    ``whole_map_window`` makes one window of the whole map: full attention, at the profile's image size.
+    """
+
+    label: str
+    model: str
+    overrides: dict = field(default_factory=dict)
+    whole_map_window: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A study's size: how many seeds, and the parameters of `RunParameters` that go with it."""
+
+    seeds: int
+    run: dict
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, the variants that answer it, and the sizes it can be asked at.
+
+    ``baseline`` is the variant that the others are compared with.
+    """
+
+    name: str
+    question: str
+    dataset: str
+    baseline: str
+    overrides: dict
+    variants: dict[str, Variant]
+    profiles: dict[str, Profile]
+
+    def run(self, variant: str, seed: int, profile: str) -> RunParameters:
+        """Return the parameters of one run; InputError for an unknown variant or a profile this study has not."""
+        if variant not in self.variants:
+            raise one_of(f"variant of study {self.name}:", variant, self.variants)
+        if profile not in self.profiles:
+            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
+        chosen = self.variants[variant]
+        sizes = self.profiles[profile].run
+        overrides = self.overrides | chosen.overrides
+        if chosen.whole_map_window:
+            overrides["window_size"] = sizes["data"]["size"] // 4  # pixels to patches
+        return RunParameters.from_dict(
+            {
+                "study": self.name,
+                "variant": variant,
+                "seed": seed,
+                "profile": profile,
+                "model": chosen.model,
+                "overrides": overrides,
+                "dataset": self.dataset,
+                **sizes,
+            }
+        )
+
+    def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
+        """Return all runs of a profile, seed by seed, so that a cut-off study has whole sets of variants."""
+        count = seeds or self.profiles[profile].seeds
+        return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]
+
+
+CONTEXT = Study(
+    name="context",
+    question="Do global tokens that meet in G-MSA let a window know what the rest of the image holds?",
+    dataset="scenes",
+    baseline="swin",
+    # One stage of two blocks: Swin sees about a window and a half, GLAM the image, at equal depth. The linear decoder
+    # adds no context of its own, as UPerNet's pooling over the whole map would (the variant swin_upernet).
+    overrides={"depths": [2], "num_heads": [2]},
+    variants={
+        "swin": Variant("Swin", "swin_nano_linear"),
+        "tokens_2": Variant("2 tokens, no G-MSA", "glam_swin_nano_linear", {"num_global_tokens": 2, "mixer": "none"}),
+        "glam_1": Variant("GLAM, 1 token", "glam_swin_nano_linear", {"num_global_tokens": 1}),
+        "glam_2": Variant("GLAM, 2 tokens", "glam_swin_nano_linear", {"num_global_tokens": 2}),
+        "glam_5": Variant("GLAM, 5 tokens", "glam_swin_nano_linear", {"num_global_tokens": 5}),
+        "glam_10": Variant("GLAM, 10 tokens", "glam_swin_nano_linear", {"num_global_tokens": 10}),
+        "full": Variant("Full attention", "swin_nano_linear", whole_map_window=True),
+        "swin_upernet": Variant("Swin + UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
+    },
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"size": 64, "train": 128, "test": 32},
+                "steps": 20,
+                "batch_size": 16,
+                "lr": 3e-3,
+                "warmup_steps": 5,
+                "checkpoint_every": 10,
+            },
+        ),
+        "cpu": Profile(
+            3,
+            {
+                "data": {"size": 64, "train": 4000, "test": 500},
+                "steps": 600,
+                "batch_size": 32,
+                "lr": 3e-3,
+                "warmup_steps": 50,
+            },
+        ),
+        "gpu": Profile(
+            5,
+            {
+                "data": {"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
+                "steps": 3000,
+                "batch_size": 128,
+                "lr": 3e-3,
+                "warmup_steps": 150,
+                "precision": "bf16",
+                "device": "cuda",
+            },
+        ),
+    },
+)
+
+CAMVID = Study(
+    name="camvid",
+    question="Does GLAM segment real street scenes better than Swin?",
+    dataset="camvid",
+    baseline="swin",
+    overrides={},
+    variants={
+        "swin": Variant("Swin", "swin_nano_upernet"),
+        "glam_1": Variant("GLAM, 1 token", "glam_swin_nano_upernet", {"num_global_tokens": 1}),
+        "glam_10": Variant("GLAM, 10 tokens", "glam_swin_nano_upernet", {"num_global_tokens": 10}),
+    },
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"train": "train", "test": "test", "size": [72, 96], "limit": 24},
+                "augment": {"crop_size": [64, 96]},
+                "steps": 10,
+                "batch_size": 4,
+                "lr": 1e-3,
+                "warmup_steps": 2,
+                "checkpoint_every": 5,
+            },
+        ),
+        "cpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "test", "size": [120, 160]},
+                "augment": {"crop_size": [96, 128]},
+                "steps": 600,
+                "batch_size": 8,
+                "lr": 1e-3,
+                "warmup_steps": 50,
+            },
+        ),
+        "gpu": Profile(
+            3,
+            {
+                "data": {"train": "trainval", "test": "test", "size": [360, 480]},
+                "augment": {"crop_size": [320, 448]},
+                "steps": 6000,
+                "batch_size": 16,
+                "lr": 1e-3,
+                "warmup_steps": 300,
+                "precision": "bf16",
+                "device": "cuda",
+                "workers": 8,
+            },
+        ),
+    },
+)
+
+STUDIES: dict[str, Study] = {study.name: study for study in (CONTEXT, CAMVID)}
+
+
+def find_study(name: str) -> Study:
+    """Return a study by name; InputError that lists the studies otherwise."""
+    if name not in STUDIES:
+        raise one_of("study", name, STUDIES)
+    return STUDIES[name]
+
+
+def check_profile(name: str) -> str:
+    """Return a profile's name if some study has that size; InputError otherwise."""
+    if name not in PROFILES:
+        raise one_of("profile", name, PROFILES)
+    if not any(name in study.profiles for study in STUDIES.values()):
+        raise InputError(f"profile {name!r}: no study has this size yet")
+    return name
