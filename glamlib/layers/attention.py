@@ -90,6 +90,7 @@ class WindowAttention(nn.Module):
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # what is kept must serve training too
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the code of each window's place in the grid of windows, ``(nW, dim)``.
 

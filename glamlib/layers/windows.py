@@ -97,6 +97,7 @@ def from_windows(windows: Tensor, layout: WindowLayout) -> Tensor:
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # what is kept must serve training too
 def shift_mask(layout: WindowLayout, device: torch.device, dtype: torch.dtype) -> Tensor | None:
     """Return what is added to the logits of shifted windows, ``(nW, P, P)``: 0 or `MASKED`; None without a shift.
 
@@ -118,6 +119,7 @@ def shift_mask(layout: WindowLayout, device: torch.device, dtype: torch.dtype) -
 
 
 @lru_cache(maxsize=128)
+@torch.inference_mode(False)  # what is kept must serve training too
 def relative_position_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the row of the bias table for each pair of patches of a window, ``(P, P)`` integers.
 

@@ -19,7 +19,52 @@ COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "norms", "d
 # What fvcore meets in our models and we leave out on purpose. Anything else it cannot count is an error.
 _ELEMENTWISE = {
     f"aten::{name}"
-    for name in ["add", "add_", "mul", "sub", "div", "rsub", "softmax", "gelu", "relu", "relu_", "roll", "cat", "pad", "constant_pad_nd", "index", "expand", "expand_as", "clone", "sin", "cos", "embedding", "repeat", "fill_", "scalar_tensor", "dropout", "feature_dropout", "mean", "adaptive_avg_pool2d", "upsample_bilinear2d", "layer_norm", "batch_norm", "movedim", "neg", "remainder", "floor_divide", "ne", "arange", "meshgrid", "stack", "pow", "zeros", "ones", "masked_fill_", "masked_fill"]
+    for name in [
+        "add",
+        "add_",
+        "mul",
+        "sub",
+        "div",
+        "rsub",
+        "softmax",
+        "gelu",
+        "relu",
+        "relu_",
+        "roll",
+        "cat",
+        "pad",
+        "constant_pad_nd",
+        "index",
+        "expand",
+        "expand_as",
+        "clone",
+        "sin",
+        "cos",
+        "embedding",
+        "repeat",
+        "fill_",
+        "scalar_tensor",
+        "dropout",
+        "feature_dropout",
+        "mean",
+        "adaptive_avg_pool2d",
+        "upsample_bilinear2d",
+        "layer_norm",
+        "batch_norm",
+        "movedim",
+        "neg",
+        "remainder",
+        "floor_divide",
+        "ne",
+        "arange",
+        "meshgrid",
+        "stack",
+        "pow",
+        "zeros",
+        "ones",
+        "masked_fill_",
+        "masked_fill",
+    ]
 }
 
 

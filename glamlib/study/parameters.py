@@ -88,6 +88,13 @@ class RunParameters:
             raise InputError(f"missing parameters: {', '.join(missing)}")
         return cls(**values)
 
+    @classmethod
+    def from_notebook(cls, namespace: dict[str, object], **others: type) -> "RunParameters":
+        """Return the run of a notebook's parameters cell, which holds these names and ``others`` (name to type)."""
+        own = {item.name: item.type for item in fields(cls)}
+        given = notebook_parameters(namespace, own | others)
+        return cls.from_dict({name: given[name] for name in own})
+
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
@@ -96,7 +103,8 @@ def notebook_parameters(namespace: dict[str, object], kinds: dict[str, type]) ->
     """Return a notebook's parameters from its ``globals()``; to be called right after the parameters cell.
 
     papermill only warns of a parameter that the notebook does not know, and runs on without it. Here every public name
-    that the cells so far have set must be one of ``kinds`` and of its type, or InputError says which is not.
+    that the cells so far have set must be one of ``kinds`` and of its type, or InputError says which is not. When the
+    cell is run again in the same kernel, later cells have set names of their own, and only types are checked.
     """
     given = {
         name: value
@@ -106,10 +114,13 @@ def notebook_parameters(namespace: dict[str, object], kinds: dict[str, type]) ->
         and not isinstance(value, types.ModuleType | type)
         and not callable(value)
     }
-    for name in given:
-        if name not in kinds:
-            raise one_of("parameter", name, kinds)
+    if not namespace.get("_parameters_checked"):
+        for name in given:
+            if name not in kinds:
+                raise one_of("parameter", name, kinds)
     missing = [name for name in kinds if name not in given]
     if missing:
         raise InputError(f"missing parameters: {', '.join(missing)}")
-    return {name: check_type(name, value, kinds[name]) for name, value in given.items()}
+    checked = {name: check_type(name, given[name], kind) for name, kind in kinds.items()}
+    namespace["_parameters_checked"] = True
+    return checked

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from glamlib.errors import InputError
 
@@ -91,9 +92,12 @@ def read_record(path: Path) -> dict[str, object]:
     """Return a record; InputError that names the file if it is none."""
     try:
         record = json.loads(path.read_text())
-        return record if record["parameters"] and record["metrics"] else record
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        missing = {"parameters", "metrics", "cost"} - record.keys()
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a run's record ({type(error).__name__}: {error})") from None
+    if missing:
+        raise InputError(f"{path}: not a run's record ({', '.join(sorted(missing))} missing)")
+    return record
 
 
 def read_records(results: Path, study: str) -> list[dict[str, object]]:
@@ -102,10 +106,16 @@ def read_records(results: Path, study: str) -> list[dict[str, object]]:
     return [read_record(file) for file in files]
 
 
-def read_pictures(results: Path, run_parameters: dict[str, object]) -> dict[str, np.ndarray]:
-    """Return the arrays that a run kept beside its record (``run_parameters`` are the record's); empty if none."""
-    path = run_folder(results, RunParameters.from_dict(run_parameters)) / "pictures.npz"
+def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarray] | None:
+    """Return the arrays that a variant's first seed kept beside its record, or None if there are none."""
+    path = results / "runs" / study / variant / "seed-0" / "pictures.npz"
     if not path.exists():
-        return {}
+        return None
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
+
+
+def read_histories(results: Path, study: str, variant: str) -> list[pd.DataFrame]:
+    """Return the history (step, loss, lr) of every seed of a variant."""
+    files = sorted((results / "runs" / study / variant).glob("seed-*/history.csv"), key=os.fspath)
+    return [pd.read_csv(file) for file in files]

@@ -5,6 +5,9 @@ counters, not from a generator whose state would have to be carried along. So a 
 goes on from its checkpoint to bit-identical weights.
 """
 
+import glamlib.torchvision_schemas  # noqa: F401  (before timm)
+
+# isort: split
 import csv
 import hashlib
 import io

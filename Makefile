@@ -1,0 +1,101 @@
+# The one way to run anything. `make help` lists the targets and variables.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PROFILE ?= cpu
+STUDY ?= all
+SEEDS ?=
+DEVICE ?=
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+GLAM_DATA ?= build/data
+PYTHON3 ?= python3
+# The cpu profile's results are the ones in git; every other profile has a folder of its own beside them.
+RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))
+
+BUILD := build/$(PROFILE)
+PYTHON := .venv/bin/python
+READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid
+export GLAM_DATA := $(abspath $(GLAM_DATA))
+# One thread a run: runs go in parallel, and the number of threads decides the order of sums.
+export OMP_NUM_THREADS := 1
+export PYTHONWARNINGS := ignore
+
+.PHONY: help setup reproduce quick plan study results report readme test lint lab camvid clean
+
+help: ## explain every target and variable
+	@echo "Targets:"
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@echo "Variables (now):"
+	@printf '  %s|%s\n' \
+	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu' \
+	  'STUDY=$(STUDY)' 'all, or names with commas: context,camvid' \
+	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
+	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
+	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \
+	  'GLAM_DATA=$(GLAM_DATA)' 'folder that holds camvid/; absent data are left out, and the report says so' \
+	  'RESULTS=$(RESULTS)' 'where records, tables, figures and the report go' | column -t -s '|'
+
+setup: .venv/.installed ## make the environment: .venv from requirements.lock
+
+.venv/.installed: requirements.lock pyproject.toml
+	@echo "installing the environment into .venv (once, some minutes)"
+	@test -x $(PYTHON) || $(PYTHON3) -m venv .venv
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: setup ## train every variant, write tables, figures, executed notebooks and the report
+	@$(PYTHON) -m glamlib.study.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+	@$(MAKE) --no-print-directory -j $(JOBS) PLANNED=1 results
+
+quick: ## the same study at smoke size, in minutes
+	@$(MAKE) --no-print-directory reproduce PROFILE=quick
+
+ifdef PLANNED
+include $(BUILD)/plan.mk
+
+results: $(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done)
+
+# One run. The record is the target and the notebook's last act: a run that was cut off leaves none.
+$(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json
+	@echo "run $*"
+	@$(PYTHON) -m glamlib.study.execute notebooks/04_train.ipynb $(BUILD)/runs/$*.ipynb --plan $< --set results=$(RESULTS)
+
+$(RESULTS)/tables/%.csv:
+	@$(PYTHON) -m glamlib.study.tables $(RESULTS) $*
+
+$(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
+	@echo "notebook $*"
+	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
+
+$(RESULTS)/notebooks/05_ablation.ipynb $(RESULTS)/notebooks/06_camvid.ipynb: $(TABLES)
+
+$(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
+	@echo "report $@"
+	@$(PYTHON) -m glamlib.study.execute $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
+	@$(PYTHON) -m glamlib.study.report $(BUILD)/07_report.ipynb $@
+
+build/readme.done: $(RESULTS)/report.html
+	@$(PYTHON) -m glamlib.study.readme README.md results
+	@touch $@
+endif
+
+readme: setup ## put the headline table of results/ into README.md
+	@$(PYTHON) -m glamlib.study.readme README.md results
+
+test: setup ## the tests, fast ones first
+	@$(PYTHON) -m pytest -q -n $(JOBS)
+
+lint: setup ## ruff's rules and format, and stripped notebooks
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/nbstripout --verify notebooks/*.ipynb
+
+lab: setup ## JupyterLab on the notebooks
+	@.venv/bin/jupyter lab --notebook-dir . notebooks/00_start_here.ipynb
+
+camvid: setup ## fetch CamVid (from its public repository, verified) into GLAM_DATA
+	@$(PYTHON) -m glamlib.data.fetch_camvid $(GLAM_DATA)/camvid
+
+clean: ## remove what was built, but for the environment and results/
+	rm -rf build results/quick

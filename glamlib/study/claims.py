@@ -1,0 +1,131 @@
+"""The paper's claims, what was measured about each, and a verdict that follows from the interval by rule."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from .statistics import Interval, paired_difference
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_TESTED = "supported", "not supported", "not decided", "not tested here"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim, what was measured, the verdict, and the interval it follows from (None where there is none)."""
+
+    claim: str
+    measured: str
+    verdict: str
+    interval: Interval | None = None
+
+
+def verdict_of_gain(gain: Interval, least: float = 0.0) -> str:
+    """Return the verdict on "better by more than ``least``": the whole interval above, the whole below, or neither."""
+    if gain.n < 2:
+        return UNDECIDED
+    if gain.low > least:
+        return SUPPORTED
+    return NOT_SUPPORTED if gain.high < least else UNDECIDED
+
+
+def difference(runs: pd.DataFrame | None, variant: str, other: str, column: str = "miou") -> Interval | None:
+    """Return ``variant - other`` paired by seed, or None where either has no run."""
+    if runs is None:
+        return None
+    values = {
+        name: dict(zip(rows["seed"], rows[column], strict=True)) for name, rows in runs.groupby("variant", sort=False)
+    }
+    if variant not in values or other not in values:
+        return None
+    gain = paired_difference(values[variant], values[other])
+    return gain if gain.n else None
+
+
+def _words(gain: Interval, what: str) -> str:
+    if gain.n < 2:
+        return f"{what}: {gain.mean:+.3f} mIoU in one seed, which has no interval"
+    return f"{what}: {gain.mean:+.3f} mIoU (95 % interval {gain.low:+.3f} to {gain.high:+.3f}, {gain.n} seeds, paired)"
+
+
+def _gain_claim(claim: str, runs: pd.DataFrame | None, variant: str, other: str, what: str, absent: str) -> Claim:
+    gain = difference(runs, variant, other)
+    if gain is None:
+        return Claim(claim, absent, NOT_TESTED)
+    return Claim(claim, _words(gain, what), verdict_of_gain(gain), gain)
+
+
+def claims(context: pd.DataFrame | None, camvid: pd.DataFrame | None) -> list[Claim]:
+    """Return every claim with its verdict, from the run tables of the studies (None where a study has no runs)."""
+    no_scenes, no_streets = "the study on cue scenes has not run", "the CamVid data were not there"
+    found = [
+        _gain_claim(
+            "Global tokens that meet in G-MSA give a window the context of the whole image.",
+            context,
+            "glam_2",
+            "swin",
+            "cue scenes, GLAM with 2 tokens against Swin at equal depth",
+            no_scenes,
+        ),
+        _gain_claim(
+            "It is the exchange between windows that does it, not the tokens.",
+            context,
+            "glam_2",
+            "tokens_2",
+            "cue scenes, 2 tokens with G-MSA against the same tokens without",
+            no_scenes,
+        ),
+        _as_good_as_full(context, no_scenes),
+        _gain_claim(
+            "More global tokens are better.",
+            context,
+            "glam_10",
+            "glam_1",
+            "cue scenes, 10 tokens against 1",
+            no_scenes,
+        ),
+        _gain_claim(
+            "GLAM improves Swin-UPerNet on street scenes (the paper: Cityscapes; here: CamVid, Nano, from random weights).",
+            camvid,
+            "glam_10",
+            "swin",
+            "CamVid test, GLAM with 10 tokens against Swin",
+            no_streets,
+        ),
+        _small_cost(camvid, context),
+    ]
+    for claim, why in (
+        ("Non-local upsampling improves the decoder.", "the UNet models are not built yet"),
+        ("GLAM improves Swin on ADE20K and Cityscapes.", "needs the data sets, ImageNet weights and several GPUs"),
+        ("GLAM improves nnFormer on volumes (BCV).", "the 3D network is not built yet"),
+    ):
+        found.append(Claim(claim, why, NOT_TESTED))
+    return found
+
+
+def _as_good_as_full(runs: pd.DataFrame | None, absent: str, margin: float = 0.05) -> Claim:
+    claim = f"With global tokens, windows do as well as full attention (within {margin} mIoU)."
+    gap = difference(runs, "glam_2", "full")
+    if gap is None:
+        return Claim(claim, absent, NOT_TESTED)
+    return Claim(
+        claim, _words(gap, "cue scenes, GLAM with 2 tokens against full attention"), verdict_of_gain(gap, -margin), gap
+    )
+
+
+def _small_cost(camvid: pd.DataFrame | None, context: pd.DataFrame | None) -> Claim:
+    claim = "Global tokens cost little beside the model they are put into."
+    runs, variant, name = (camvid, "glam_10", "CamVid") if camvid is not None else (context, "glam_2", "cue scenes")
+    if runs is None:
+        return Claim(claim, "no study has run", NOT_TESTED)
+    cost = runs.drop_duplicates("variant").set_index("variant")
+    if variant not in cost.index or "swin" not in cost.index:
+        return Claim(claim, "no study has run", NOT_TESTED)
+    ours, swin = cost.loc[variant], cost.loc["swin"]
+    tokens = variant.removeprefix("glam_")
+    measured = (
+        f"{name}, {int(ours['height'])}x{int(ours['width'])} px: {ours['gmacs'] / swin['gmacs']:.2f} times Swin's "
+        f"multiply-adds and {ours['parameters'] / swin['parameters']:.2f} times its parameters with {tokens} tokens a "
+        f"window; G-MSA itself is {100 * ours['g_msa_gmacs'] / ours['gmacs']:.1f} % of the multiply-adds. "
+        "No verdict: what is little is for the reader to say, and it grows with the image (see the cost notebook)."
+    )
+    return Claim(claim, measured, UNDECIDED)

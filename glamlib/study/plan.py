@@ -1,0 +1,135 @@
+"""What `make` is to run: one plan file a run, rewritten only when what it says has changed.
+
+    python -m glamlib.study.plan --profile cpu --study all --build build/cpu [--seeds N] [--device D]
+
+A plan file holds a run's parameters and a digest of the code that computes it (without comments, formatting and
+docstrings). A record depends on its plan file, so a change in one variant reruns that variant alone, and a change of the
+code that computes reruns everything. Nothing here needs torch: it is done at every `make`.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from glamlib.errors import InputError
+
+from .files import write_whole
+from .places import ROOT
+from .studies import STUDIES, Study, check_profile, find_study
+
+TRAIN_NOTEBOOK = ROOT / "notebooks" / "04_train.ipynb"
+# Modules that read what runs have written, or start them: no run depends on them.
+_READERS = {
+    *("plan", "execute", "studies", "tables", "statistics", "plots", "pictures", "claims", "show"),
+    *("report", "readme", "cli", "__main__", "check", "fetch_camvid"),
+}
+
+
+def _digest(sources: list[str]) -> str:
+    """Return a digest of Python sources that comments, formatting and docstrings do not change."""
+    whole = hashlib.sha256()
+    for source in sources:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if (
+                isinstance(body, list)
+                and body
+                and isinstance(body[0], ast.Expr)
+                and isinstance(body[0].value, ast.Constant)
+            ):
+                body[0].value.value = None
+        whole.update(ast.dump(tree).encode())
+    return whole.hexdigest()[:16]
+
+
+def _notebook_code(path: Path) -> str:
+    cells = json.loads(path.read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def code_digests() -> tuple[str, str]:
+    """Return the digests of the code that a run depends on, and of all code."""
+    files = sorted((ROOT / "glamlib").rglob("*.py"))
+    computing = [file.read_text() for file in files if file.stem not in _READERS]
+    return _digest([*computing, _notebook_code(TRAIN_NOTEBOOK)]), _digest([file.read_text() for file in files])
+
+
+def _has_data(study: Study) -> bool:
+    """Tell whether a study's data are there: generated, or a folder of that name below GLAM_DATA."""
+    return study.dataset == "scenes" or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
+
+
+def chosen_studies(names: str, profile: str) -> list[Study]:
+    """Return the studies of a comma-separated list, or those of "all" that have the profile and their data.
+
+    Raises:
+        InputError: an unknown study, or a named one whose data are absent.
+    """
+    if names == "all":
+        return [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]
+    studies = [find_study(name) for name in names.split(",")]
+    for study in studies:
+        if not _has_data(study):
+            raise InputError(
+                f"study {study.name}: no folder {study.dataset} below GLAM_DATA={os.environ.get('GLAM_DATA')}"
+            )
+    return studies
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        write_whole(path, text)
+
+
+def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | None, device: str | None) -> int:
+    """Write a plan file a run below ``build/plan``, ``build/code.txt``, and ``build/plan.mk``. Returns the runs."""
+    runs_digest, all_digest = code_digests()
+    _write_if_changed(build / "code.txt", all_digest + "\n")
+    lines = []
+    total = 0
+    for study in studies:
+        names = []
+        for run in study.runs(profile, seeds):
+            if device:
+                run = replace(run, device=device)
+            name = f"{run.study}/{run.variant}/seed-{run.seed}"
+            plan = {"parameters": run.to_dict(), "code": runs_digest}
+            _write_if_changed(build / "plan" / f"{name}.json", json.dumps(plan, indent=1) + "\n")
+            names.append(name)
+        total += len(names)
+        records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in names)
+        lines += [f"RECORDS += {records}", f"TABLES += $(RESULTS)/tables/{study.name}.csv"]
+        lines += [f"$(RESULTS)/tables/{study.name}.csv: {records}"]
+    _write_if_changed(build / "plan.mk", "\n".join(lines) + "\n")
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--study", default="all")
+    parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--device")
+    options = parser.parse_args()
+    try:
+        profile = check_profile(options.profile)
+        studies = chosen_studies(options.study, profile)
+        if options.seeds is not None and options.seeds < 1:
+            raise InputError(f"SEEDS={options.seeds}: must be at least 1")
+        runs = write_plan(options.build, profile, studies, options.seeds, options.device or None)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    left_out = [study.name for study in STUDIES.values() if profile in study.profiles and not _has_data(study)]
+    note = f"; left out, their data are not there: {', '.join(left_out)}" if options.study == "all" and left_out else ""
+    print(f"profile {profile}: {runs} runs of {', '.join(study.name for study in studies)}{note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The study's figures, in one look: colour-blind safe, readable in grey (markers and line styles beside colour)."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from .cues import BIN
+from .files import write_whole
+from .studies import Study
+
+_STYLES = ("-", "--", "-.", ":")
+_MARKERS = "osD^vP*X"
+
+
+def use_style() -> None:
+    """Set the look of all figures."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10}
+
+
+def save(figure: Figure, results: Path, name: str) -> Path:
+    """Write ``results/figures/NAME.png`` whole, and return its path."""
+    from io import BytesIO
+
+    image = BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    path = results / "figures" / f"{name}.png"
+    write_whole(path, image.getvalue())
+    return path
+
+
+def _look(study: Study) -> dict[str, dict[str, object]]:
+    """Return colour, marker and line style of each variant: the same in every figure of a study."""
+    colours = sns.color_palette("colorblind", len(study.variants))
+    return {
+        variant: {"color": colours[i], "marker": _MARKERS[i % len(_MARKERS)], "linestyle": _STYLES[i % len(_STYLES)]}
+        for i, variant in enumerate(study.variants)
+    }
+
+
+def miou_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Mean mIoU of each variant with its 95 % interval over seeds, and every run as a small mark."""
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(summary) + 1.4))
+    look = _look(study)
+    for place, row in enumerate(summary.itertuples()):
+        style = look[row.variant]
+        values = runs.loc[runs["variant"] == row.variant, "miou"]
+        axes.plot(values, np.full(len(values), place - 0.22), "|", color="0.35", markersize=7)
+        if row.n > 1:
+            axes.plot([row.miou_low, row.miou_high], [place, place], color=style["color"], linewidth=3, alpha=0.6)
+        axes.plot(row.miou, place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black")
+    axes.set_yticks(range(len(summary)), summary["label"])
+    axes.set_ylim(len(summary) - 0.5, -0.6)
+    axes.set_xlabel(f"mIoU on test images (mark: mean of {summary['n'].max()} seeds; bar: 95 % interval; |: one run)")
+    return figure
+
+
+def miou_against_cost(study: Study, summary: pd.DataFrame) -> Figure:
+    """Mean mIoU with its interval against the cost of one image, one mark a variant."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    look = _look(study)
+    for row in summary.itertuples():
+        style = look[row.variant]
+        error = [[row.miou - row.miou_low], [row.miou_high - row.miou]] if row.n > 1 else None
+        axes.errorbar(
+            row.gmacs * 1e3,
+            row.miou,
+            error,
+            fmt=style["marker"],
+            color=style["color"],
+            markersize=9,
+            markeredgecolor="black",
+            capsize=3,
+            label=row.label,
+        )
+    size = f"{summary['height'].iloc[0]}x{summary['width'].iloc[0]}"
+    axes.set_xlabel(f"cost of one image of {size} px (million multiply-adds)")
+    axes.set_ylabel("mIoU (95 % interval over seeds)")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: float | None = None) -> Figure:
+    """Share of shape pixels of the right class against the distance from the cue, mean over seeds; chance as a line.
+
+    Args:
+        reach: pixels beyond which the baseline cannot see the cue (drawn as a line).
+    """
+    rows = [
+        {"variant": record["parameters"]["variant"], "distance": (row["from_px"] + row["to_px"]) / 2} | row
+        for record in records
+        for row in record["metrics"]["by_distance"]
+    ]
+    table = pd.DataFrame(rows)
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for variant, style in _look(study).items():
+        part = table[table["variant"] == variant]
+        if part.empty:
+            continue
+        share = part.groupby("distance").apply(lambda bin: np.average(bin["accuracy"], weights=bin["pixels"]))
+        axes.plot(share.index, share.values, label=study.variants[variant].label, **style, markeredgecolor="black")
+    axes.axhline(records[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
+    if reach:
+        axes.axvline(reach, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label="reach of Swin's two blocks")
+    axes.set_xlabel(f"distance from cue to shape (px, bins of {BIN})")
+    axes.set_ylabel("shape pixels of the right class")
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def training_curves(study: Study, histories: dict[str, list[pd.DataFrame]]) -> Figure:
+    """Training loss of each variant (``histories``: a frame a seed), smoothed over five rows, mean over seeds."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for variant, style in _look(study).items():
+        if variant not in histories:
+            continue
+        curves = pd.concat(histories[variant]).groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
+        axes.plot(
+            curves.index,
+            curves.values,
+            color=style["color"],
+            linestyle=style["linestyle"],
+            marker=style["marker"],
+            markevery=max(len(curves) // 8, 1),
+            markersize=5,
+            label=study.variants[variant].label,
+        )
+    axes.set_xlabel("optimiser step")
+    axes.set_ylabel("cross-entropy on training images")
+    axes.set_yscale("log")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _paint(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Return an RGB picture of a label map ``(H, W)``; void is white."""
+    picture = np.full((*label.shape, 3), 255, dtype=np.uint8)
+    known = label < len(palette)
+    picture[known] = palette[label[known]]
+    return picture
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(False)
+
+
+def predictions(
+    study: Study, pictures: dict[str, dict[str, np.ndarray]], classes: list[str], palette: list[tuple[int, int, int]]
+) -> Figure:
+    """Test images, their truth, and what each variant predicts (seed 0); the classes' colours below."""
+    first = next(iter(pictures.values()))
+    columns = ["image", "truth", *(study.variants[variant].label for variant in pictures)]
+    count = len(first["images"])
+    height, width = first["labels"].shape[1:]
+    figure, grid = plt.subplots(
+        count, len(columns), figsize=(1.75 * len(columns), 1.75 * count * height / width + 0.7), squeeze=False
+    )
+    colours = np.asarray(palette, dtype=np.uint8)
+    for i, row in enumerate(grid):
+        panels = [first["images"][i].transpose(1, 2, 0), _paint(first["labels"][i], colours)]
+        panels += [_paint(held["predictions"][i], colours) for held in pictures.values()]
+        for axes, panel, title in zip(row, panels, columns, strict=True):
+            axes.imshow(panel, interpolation="nearest")
+            axes.set_title(title if i == 0 else "", fontsize=9)
+            _bare(axes)
+    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=c / 255, edgecolor="black", linewidth=0.5) for c in colours]
+    handles.append(plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="black", linewidth=0.5))
+    figure.legend(handles, [*classes, "void"], ncols=6, loc="outside lower center", fontsize=8)
+    return figure
+
+
+def receptive_fields(study: Study, pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Effective receptive field of the centre pixel, each variant's largest value 1, on a logarithmic scale."""
+    columns = min(len(pictures), 4)
+    rows = -(-len(pictures) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(2.1 * columns + 0.9, 2.3 * rows), squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, (variant, held) in zip(grid.flat, pictures.items(), strict=False):
+        axes.axis("on")
+        field = np.maximum(held["erf"].astype(np.float32), 1e-4)
+        image = axes.imshow(field, norm=LogNorm(1e-4, 1), cmap="viridis", interpolation="nearest")
+        axes.set_title(study.variants[variant].label, fontsize=9)
+        _bare(axes)
+    bar = figure.colorbar(image, ax=grid, shrink=0.8)
+    bar.set_label("influence on the centre pixel\n(share of the largest)", fontsize=9)
+    return figure
+
+
+def iou_by_class(study: Study, runs: pd.DataFrame, classes: list[str]) -> Figure:
+    """IoU of each class, mean over seeds with the range of the seeds, one mark a variant; classes by the baseline."""
+    means = runs.groupby("variant")[[f"iou_{name}" for name in classes]].mean()
+    order = means.loc[study.baseline].sort_values(ascending=False).index
+    figure, axes = plt.subplots(figsize=(7, 0.38 * len(classes) + 1.2))
+    look = _look(study)
+    variants = [variant for variant in study.variants if variant in means.index]
+    for shift, variant in zip(np.linspace(-0.2, 0.2, len(variants)), variants, strict=True):
+        style, values = look[variant], runs.loc[runs["variant"] == variant, order]
+        places = np.arange(len(order)) + shift
+        axes.hlines(places, values.min(), values.max(), color=style["color"], linewidth=2, alpha=0.6)
+        axes.plot(
+            values.mean(),
+            places,
+            style["marker"],
+            color=style["color"],
+            markeredgecolor="black",
+            markersize=6,
+            label=study.variants[variant].label,
+        )
+    axes.set_yticks(range(len(order)), [name.removeprefix("iou_") for name in order])
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_xlabel("IoU on test images (mark: mean over seeds; bar: lowest to highest seed)")
+    axes.legend(fontsize=8, loc="lower right")
+    return figure

@@ -1,0 +1,49 @@
+"""Putting the headline tables into the README, between its markers: figures there are never typed.
+
+python -m glamlib.study.readme README.md results
+"""
+
+import sys
+from pathlib import Path
+
+from glamlib.errors import InputError
+
+from .files import write_whole
+from .show import provenance_sentence, summary_markdown
+from .studies import STUDIES
+from .tables import read_table
+
+BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
+
+
+def headline(results: Path) -> str:
+    """Return the README's results: each study's question, table, figure and provenance, or that it has not run."""
+    parts = []
+    for name, study in STUDIES.items():
+        parts.append(f"**{study.question}** (study `{name}`)")
+        runs, summary = read_table(results, name), read_table(results, f"{name}_summary")
+        if runs is None or summary is None:
+            parts.append("Not run: its data were not there.")
+            continue
+        parts += [summary_markdown(summary), provenance_sentence(runs)]
+        figure = results / "figures" / f"{name}_miou.png"
+        if figure.exists():
+            parts.append(f"![mIoU of each variant of study {name}]({figure.relative_to(results.parent)})")
+    return "\n\n".join(parts)
+
+
+def with_headline(readme: str, text: str) -> str:
+    """Return ``readme`` with ``text`` between its markers; InputError where they are missing."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InputError(f"README: the markers {BEGIN!r} and {END!r} are missing")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    try:
+        write_whole(path, with_headline(path.read_text(), headline(Path(sys.argv[2]))))
+    except InputError as error:
+        sys.exit(f"error: {error}")

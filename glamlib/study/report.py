@@ -1,0 +1,54 @@
+"""The report: an executed notebook as one HTML file that needs nothing else, without its code.
+
+python -m glamlib.study.report EXECUTED.ipynb report.html
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import HTMLExporter
+
+from .files import write_whole
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 17px/1.55 system-ui, sans-serif; color: #1b1b1b; background: #fff; max-width: 60rem; margin: 0 auto;
+       padding: 1rem; overflow-wrap: break-word; }
+h1, h2, h3 { line-height: 1.25; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
+a { color: #0b5394; } a.anchor-link { display: none; } img { max-width: 100%; height: auto; }
+code { background: #f2f2f2; padding: 0 .2em; }
+table { border-collapse: collapse; font-size: .88rem; margin: 1rem 0; }
+.jp-RenderedHTMLCommon, .output_html, .jp-OutputArea-output { overflow-x: auto; }
+th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+th { background: #f5f5f5; } td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; }
+.verdict { font-weight: 600; white-space: nowrap; }
+div.output_prompt, div.prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none; }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def report_html(notebook: Path, title: str) -> str:
+    """Return the outputs and prose of an executed notebook as a self-contained page: pictures inside, no scripts."""
+    exporter = HTMLExporter(
+        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    return _PAGE.format(title=title, style=_STYLE, body=body)
+
+
+if __name__ == "__main__":
+    write_whole(Path(sys.argv[2]), report_html(Path(sys.argv[1]), "GLAM, reproduced: the report"))

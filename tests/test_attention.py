@@ -1,0 +1,234 @@
+"""The attentions against torch's own, explicit loops and the released code's tensors."""
+
+from itertools import product
+from math import cos, prod, sin
+
+import pytest
+import torch
+from conftest import reference
+from torch import Tensor, nn
+
+from glamlib.layers.attention import GlobalAttention, WindowAttention, attend, sine_position_code
+from glamlib.layers.windows import MASKED, WindowLayout, shift_mask
+
+CPU = torch.device("cpu")
+# (size of the map, window): dividing, padded, clipped; 2D and 3D
+MAPS = [((8, 8), (4, 4)), ((10, 7), (4, 4)), ((3, 9), (4, 4)), ((4, 4, 6), (2, 2, 2)), ((5, 3, 4), (2, 3, 2))]
+
+
+def window_attention(window: tuple[int, ...], dim: int = 24, num_heads: int = 3) -> WindowAttention:
+    """An attention with weights and biases large enough to tell right from wrong."""
+    torch.manual_seed(0)
+    layer = WindowAttention(dim, num_heads, window)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return layer
+
+
+def sequence(layout: WindowLayout, num_tokens: int, batch: int = 2, dim: int = 24) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, layout.num_windows, num_tokens + layout.window_area, dim, generator=generator)
+
+
+def torch_attention(layer: WindowAttention | GlobalAttention) -> nn.MultiheadAttention:
+    """torch's attention with the weights of ours."""
+    theirs = nn.MultiheadAttention(layer.proj.in_features, layer.num_heads, batch_first=True)
+    weights = {"in_proj_weight": layer.qkv.weight, "in_proj_bias": layer.qkv.bias}
+    weights |= {"out_proj.weight": layer.proj.weight, "out_proj.bias": layer.proj.bias}
+    theirs.load_state_dict(weights)
+    return theirs
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 5])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("size", "window"), MAPS)
+def test_window_attention_explicit_equals_fused(
+    size: tuple[int, ...], window: tuple[int, ...], shifted: bool, num_tokens: int
+) -> None:
+    layer = window_attention(window)
+    layout = WindowLayout.fit(size, window, shifted)
+    x = sequence(layout, num_tokens)
+    fused, nothing = layer(x, layout, num_tokens)
+    explicit, weights = layer(x, layout, num_tokens, return_attention=True)
+    assert nothing is None
+    assert weights.shape == (2, layout.num_windows, 3, x.shape[2], x.shape[2])
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
+    torch.testing.assert_close(explicit, fused, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 2])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("size", "window"), MAPS)
+def test_window_attention_equals_torch_window_by_window(
+    size: tuple[int, ...], window: tuple[int, ...], shifted: bool, num_tokens: int
+) -> None:
+    """Each window alone through torch's attention; what is added to its logits is looked up pair by pair."""
+    layer = window_attention(window)
+    theirs = torch_attention(layer)
+    layout = WindowLayout.fit(size, window, shifted)
+    x = sequence(layout, num_tokens)
+    ours, _ = layer(x, layout, num_tokens)
+    mask = shift_mask(layout, CPU, torch.float32)
+    offsets = list(product(*(range(1 - w, w) for w in window)))  # the rows of the table
+    inside = list(product(*(range(w) for w in layout.window)))
+    for number in range(layout.num_windows):
+        added = torch.zeros(3, x.shape[2], x.shape[2])
+        for (i, query), (j, key) in product(enumerate(inside), repeat=2):
+            offset = tuple(q - k for q, k in zip(query, key, strict=True))
+            value = layer.relative_position_bias_table[offsets.index(offset)]
+            if mask is not None:
+                value = value + mask[number, i, j]
+            added[:, num_tokens + i, num_tokens + j] = value
+        window_sequence = x[:, number]
+        expected, _ = theirs(
+            window_sequence, window_sequence, window_sequence, attn_mask=added.repeat(2, 1, 1), need_weights=False
+        )
+        torch.testing.assert_close(ours[:, number], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_have_no_bias_and_no_mask() -> None:
+    """A token sees, and is seen by, every patch of its window, also one that the shift wrapped around."""
+    layer = window_attention((4, 4))
+    layout = WindowLayout.fit((8, 8), (4, 4), shifted=True)
+    bias = layer.bias(layout, num_tokens=3)
+    assert bias.shape == (4, 3, 19, 19)
+    assert not bias[:, :, :3].any()
+    assert not bias[:, :, :, :3].any()
+    assert torch.equal(bias[:, :, 3:, 3:], layer.bias(layout, num_tokens=0))
+    _, weights = layer(0.1 * sequence(layout, 3), layout, 3, return_attention=True)
+    last = weights[:, 3]  # the window in the corner is cut into four
+    assert (last[:, :, :3] > 0).all()
+    assert (last[:, :, :, :3] > 0).all()
+    masked = shift_mask(layout, CPU, torch.float32)[3] == MASKED
+    assert masked.sum() == 16 * 12
+    assert (last[:, :, 3:, 3:][:, :, masked] < 1e-30).all()
+
+
+@pytest.mark.parametrize("name", ["first", "later"])
+def test_window_attention_equals_the_released_code(name: str) -> None:
+    check_released(f"window_attention_w4_g1_{name}")
+
+
+def test_window_attention_with_five_tokens_equals_the_released_code() -> None:
+    check_released("window_attention_w4_g5_first")
+
+
+def check_released(name: str) -> None:
+    """Released: 2 images of 4 windows, tokens per window or one set for all, concatenated first; a mask if shifted."""
+    tensors, arguments = reference(name)
+    patches, tokens, mask = tensors["input/0"], tensors["input/2"], tensors.get("input/1")
+    window = (arguments["window_size"],) * 2
+    layout = WindowLayout.fit((8, 8), window, shifted=mask is not None)
+    layer = WindowAttention(arguments["dim"], arguments["num_heads"], window)
+    weights = {key.removeprefix("weight/"): value for key, value in tensors.items() if key.startswith("weight/")}
+    index = weights.pop("relative_position_index")
+    layer.load_state_dict(weights)
+    num_tokens = arguments["gt_num"]
+    if mask is not None:
+        assert torch.equal(mask, shift_mask(layout, CPU, torch.float32))
+    bias = layer.bias(WindowLayout.fit((8, 8), window, shifted=False), 0)[0]
+    assert torch.equal(bias, layer.relative_position_bias_table[index.long()].permute(2, 0, 1))
+    x = torch.cat([tokens.expand(len(patches), num_tokens, -1), patches], dim=1)
+    y, _ = layer(x.unflatten(0, (2, 4)), layout, num_tokens)
+    y = y.flatten(0, 1)
+    torch.testing.assert_close(y[:, num_tokens:], tensors["output/0"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(y[:, :num_tokens], tensors["output/1"], rtol=1e-4, atol=1e-4)
+
+
+def global_attention(dim: int = 24, num_heads: int = 3) -> GlobalAttention:
+    torch.manual_seed(0)
+    layer = GlobalAttention(dim, num_heads)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return layer
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 4), (2, 3, 2)])
+@pytest.mark.parametrize("num_tokens", [1, 4])
+def test_global_attention_equals_torch(grid: tuple[int, ...], num_tokens: int) -> None:
+    layer = global_attention()
+    tokens = torch.randn(2, prod(grid), num_tokens, 24)
+    fused, nothing = layer(tokens, grid)
+    explicit, weights = layer(tokens, grid, return_attention=True)
+    assert nothing is None
+    torch.testing.assert_close(explicit, fused, rtol=1e-5, atol=1e-5)
+    x = (tokens + sine_position_code(grid, 24, CPU, torch.float32)[None, :, None]).flatten(1, 2)
+    expected, expected_weights = torch_attention(layer)(x, x, x, average_attn_weights=False)
+    torch.testing.assert_close(fused.flatten(1, 2), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
+
+
+def test_attend_equals_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, d, generator=generator) for n, d in ((4, 6), (5, 6), (5, 7)))
+    bias = torch.randn(3, 4, 5, generator=generator)
+    expected = torch.zeros(2, 3, 4, 7)
+    for b, h, i in product(range(2), range(3), range(4)):
+        logits = [float(q[b, h, i] @ k[b, h, j]) / 6**0.5 + float(bias[h, i, j]) for j in range(5)]
+        shares = torch.tensor(logits).exp()
+        expected[b, h, i] = sum(shares[j] / shares.sum() * v[b, h, j] for j in range(5))
+    for explicit in (False, True):
+        torch.testing.assert_close(attend(q, k, v, bias, explicit)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_global_attention_tells_equal_tokens_of_different_windows_apart() -> None:
+    layer = global_attention()
+    y, _ = layer(torch.randn(1, 1, 1, 24).expand(1, 12, 1, 24), (3, 4))
+    assert torch.pdist(y[0, :, 0]).min() > 1e-3
+
+
+@pytest.mark.parametrize("layer_name", ["window", "global"])
+@torch.no_grad()
+def test_bfloat16_is_near_float32(layer_name: str) -> None:
+    layout = WindowLayout.fit((8, 8), (4, 4), shifted=True)
+    x = 0.5 * sequence(layout, 2)
+    layer = window_attention((4, 4)) if layer_name == "window" else global_attention()
+    arguments = (layout, 2) if layer_name == "window" else (layout.grid,)
+    for parameter in layer.parameters():
+        parameter.data.mul_(0.3)
+    exact, _ = layer(x, *arguments)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast, _ = layer(x, *arguments)
+    converted, _ = layer.bfloat16()(x.bfloat16(), *arguments)
+    scale = float(exact.abs().max())
+    for low in (under_autocast, converted):
+        assert low.dtype == torch.bfloat16
+        difference = float((low.float() - exact).abs().max())
+        assert 0 < difference < 0.02 * scale  # bfloat16 keeps 8 bits: 0.4 % a rounding
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (64, 1), (37, 74), (2, 3, 4), (8, 9, 10)])
+@pytest.mark.parametrize("dim", [24, 32, 96])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_position_code_is_different_for_every_window(grid: tuple[int, ...], dim: int, dtype: torch.dtype) -> None:
+    code = sine_position_code(grid, dim, CPU, dtype)
+    assert code.shape == (prod(grid), dim)
+    assert code.dtype == dtype
+    assert code.abs().max() <= 1
+    if len(code) > 1:
+        assert torch.pdist(code.float()).min() > 0.1
+
+
+@pytest.mark.parametrize(("grid", "dim"), [((3, 4), 8), ((3, 2), 11), ((2, 2, 3), 13)])
+def test_position_code_equals_its_formula(grid: tuple[int, ...], dim: int) -> None:
+    """Sines of all dimensions, then cosines; wave lengths from 2 pi towards 2000 pi; what does not divide is zero."""
+    waves = dim // (2 * len(grid))
+    expected = []
+    for place in product(*(range(g) for g in grid)):
+        angles = [x / 1000 ** (wave / waves) for x in place for wave in range(waves)]
+        expected.append([sin(a) for a in angles] + [cos(a) for a in angles] + [0.0] * (dim - 2 * waves * len(grid)))
+    code = sine_position_code(grid, dim, CPU, torch.float32)
+    torch.testing.assert_close(code, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_what_inference_keeps_serves_training() -> None:
+    """Masks, indices and codes are kept between calls: those first made in inference mode must not break autograd."""
+    layer, exchange = window_attention((5, 3)), global_attention()
+    layout = WindowLayout.fit((11, 8), (5, 3), shifted=True)  # of no other test: nothing is kept of it yet
+    x = sequence(layout, 1)
+    with torch.inference_mode():
+        layer(x, layout, 1)
+        exchange(x, layout.grid)
+    for y in (layer(x, layout, 1)[0], exchange(x, layout.grid)[0]):
+        y.sum().backward()
+    assert layer.relative_position_bias_table.grad.isfinite().all()

@@ -1,0 +1,199 @@
+"""The block: full contextual attention by gradients, and what it must not mix."""
+
+from math import prod
+
+import pytest
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+
+from glamlib.errors import InputError
+from glamlib.layers.block import GlamBlock
+from glamlib.layers.windows import WindowLayout
+
+DIM = 8
+# (size of the map, window): three and more windows along a dimension, dividing and not; 2D and 3D
+MAPS = [((12, 16), (4, 4)), ((13, 9), (4, 4)), ((6, 6, 6), (2, 2, 2)), ((7, 4, 5), (2, 2, 2))]
+
+
+def blocks(window: tuple[int, ...], mixer: str = "gmsa", depth: int = 2, drop_path: float = 0.0) -> nn.ModuleList:
+    """A stage's blocks, every second shifted, with weights large enough that nothing underflows."""
+    torch.manual_seed(0)
+    made = nn.ModuleList(
+        GlamBlock(DIM, 2, window, shifted=bool(i % 2), mixer=mixer, is_last=i == depth - 1, drop_path=drop_path)
+        for i in range(depth)
+    )
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def start(size: tuple[int, ...], window: tuple[int, ...], num_tokens: int, batch: int = 2) -> tuple[Tensor, Tensor]:
+    """A map and the tokens of its windows."""
+    generator = torch.Generator().manual_seed(1)
+    windows = WindowLayout.fit(size, window, shifted=False).num_windows
+    x = torch.randn(batch, *size, DIM, generator=generator)
+    return x, torch.randn(batch, windows, num_tokens, DIM, generator=generator)
+
+
+def run(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
+    for block in stage:
+        x, tokens = block(x, tokens)
+    return x
+
+
+def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
+    """Which patch depends on which: boolean ``(P, P)``, rows are outputs."""
+    x = x[:1].double().requires_grad_()
+    tokens = None if tokens is None else tokens[:1].double()
+    y = run(stage.double(), x, tokens).flatten(1, -2)[0]  # (P, C)
+    probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
+    rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
+    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 0
+
+
+@pytest.mark.parametrize(("size", "window"), MAPS)
+def test_full_contextual_attention(size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    """After a block with G-MSA and one more block every patch depends on every patch: the paper's claim."""
+    x, tokens = start(size, window, num_tokens=1)
+    assert dependence(blocks(window), x, tokens).all()
+
+
+@pytest.mark.parametrize("num_tokens", [0, 2])
+@pytest.mark.parametrize(("size", "window"), MAPS)
+def test_without_exchange_a_patch_sees_its_windows_only(
+    size: tuple[int, ...], window: tuple[int, ...], num_tokens: int
+) -> None:
+    """Swin, and tokens that stay in their windows, reach the two windows that two blocks can join, not the far end."""
+    x, tokens = start(size, window, num_tokens)
+    seen = dependence(blocks(window, mixer="none"), x, tokens if num_tokens else None)
+    assert seen.diagonal().all()
+    assert not seen.all()
+    assert not seen[0, -1]
+    if not num_tokens:  # one window is reached from at most all windows that a shifted one touches
+        places = torch.cartesian_prod(*(torch.arange(s) for s in size))  # (P, n)
+        apart = (places[:, None] - places[None]).abs()
+        reach = torch.tensor([w + w // 2 for w in window])
+        assert not (seen & (apart >= reach).any(dim=-1)).any()
+
+
+def test_one_block_with_exchange_is_not_enough() -> None:
+    """The exchange comes after W-MSA: the patches of the first block have not read it yet."""
+    x, tokens = start((12, 16), (4, 4), num_tokens=1)
+    layout = WindowLayout.fit((12, 16), (4, 4), shifted=False)
+    seen = dependence(blocks((4, 4))[:1], x, tokens)
+    numbers = torch.arange(prod(layout.size)).view(layout.size)
+    window_of = (numbers // 16 // 4 * 4 + numbers % 16 // 4).flatten()
+    assert torch.equal(seen, window_of[:, None] == window_of[None])
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_without_tokens_it_is_swins_block(shifted: bool) -> None:
+    """Also where a mixer is built: nothing flows through it."""
+    torch.manual_seed(0)
+    theirs = SwinTransformerBlock(
+        dim=DIM, input_resolution=(8, 12), num_heads=2, window_size=4, shift_size=2 if shifted else 0
+    )
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    ours = GlamBlock(DIM, 2, (4, 4), shifted, mixer="gmsa")
+    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert all("mixer" in key for key in missing)
+    assert all(key.endswith(("relative_position_index", "attn_mask")) for key in unexpected)
+    x, _ = start((8, 12), (4, 4), 1)
+    y, tokens = ours(x, None)
+    assert tokens is None
+    torch.testing.assert_close(y, theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (13, 9)])
+def test_equations_of_the_block_on_a_single_window_map(size: tuple[int, int]) -> None:
+    """With one window for the whole map the block is a transformer's, written out: z + W-MSA, g + G-MSA, z + MLP."""
+    block = blocks(size)[0]
+    x, tokens = start(size, size, num_tokens=3)
+    layout = WindowLayout.fit(size, size, shifted=False)
+    z = torch.cat([tokens, x.flatten(1, 2)[:, None]], dim=2)
+    z = z + block.attn(block.norm1(z), layout, 3)[0]
+    g = z[:, :, :3] + block.mixer(block.norm_mixer(z[:, :, :3]), (1, 1))[0]
+    z = torch.cat([g, z[:, :, 3:]], dim=2)
+    z = z + block.mlp(block.norm2(z))
+    y, new_tokens = block(x, tokens)
+    torch.testing.assert_close(new_tokens, z[:, :, :3], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y.flatten(1, 2), z[:, 0, 3:], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "window"), MAPS)
+def test_images_of_a_batch_do_not_meet(size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    stage = blocks(window, depth=3)
+    x, tokens = start(size, window, num_tokens=2, batch=3)
+    together = run(stage, x, tokens)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], run(stage, x[i : i + 1], tokens[i : i + 1]))
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(run(stage, x[order], tokens[order]), together[order])
+
+
+def test_order_of_the_tokens_of_a_window_does_not_matter() -> None:
+    """The tokens are a set: permuted alike in every window, they come out permuted and the patches stay."""
+    block = blocks((4, 4))[0]
+    x, tokens = start((12, 16), (4, 4), num_tokens=3)
+    order = torch.tensor([1, 2, 0])
+    y, out = block(x, tokens)
+    permuted_y, permuted_out = block(x, tokens[:, :, order])
+    torch.testing.assert_close(permuted_y, y)
+    torch.testing.assert_close(permuted_out, out[:, :, order])
+
+
+def test_last_block_has_no_mixer_and_returns_no_tokens() -> None:
+    first, last = blocks((4, 4))
+    x, tokens = start((13, 9), (4, 4), num_tokens=2)
+    y, new_tokens = first(x, tokens)
+    assert new_tokens.shape == tokens.shape
+    assert y.shape == x.shape
+    y, new_tokens = last(x, tokens)
+    assert new_tokens is None
+    assert y.shape == x.shape
+    assert last.mixer is None
+    assert last.norm_mixer is None
+    assert not any("mixer" in name for name, _ in last.named_parameters())
+    assert sum(p.numel() for p in first.parameters()) - sum(p.numel() for p in last.parameters()) == (
+        3 * DIM * DIM + 3 * DIM + DIM * DIM + DIM + 2 * DIM  # qkv, proj and the norm before
+    )
+
+
+def test_drop_path_is_identity_in_evaluation_and_drops_whole_branches_in_training() -> None:
+    kept, dropping = blocks((4, 4)), blocks((4, 4), drop_path=0.5)
+    dropping.load_state_dict(kept.state_dict())
+    x, tokens = start((8, 8), (4, 4), num_tokens=2, batch=64)
+    assert torch.equal(run(dropping.eval(), x, tokens), run(kept.eval(), x, tokens))
+    torch.manual_seed(0)
+    y = run(dropping.train(), x, tokens)
+    # Two blocks of two residuals on the patches: with all four dropped (1 in 16) an image passes unchanged
+    assert 0 < (y == x).flatten(1).all(dim=1).sum() < 20
+
+
+@pytest.mark.parametrize(("size", "window"), MAPS)
+@pytest.mark.parametrize("mixer", ["gmsa", "none"])
+def test_trace_holds_the_attention(size: tuple[int, ...], window: tuple[int, ...], mixer: str) -> None:
+    for shifted in (False, True):
+        block = GlamBlock(DIM, 2, window, shifted, mixer)
+        x, tokens = start(size, window, num_tokens=2)
+        trace: dict = {}
+        traced = block(x, tokens, trace)
+        for with_trace, without in zip(traced, block(x, tokens), strict=True):
+            torch.testing.assert_close(with_trace, without)
+        layout = WindowLayout.fit(size, window, shifted)
+        assert trace.keys() == {"layout", "window", "global"}
+        assert trace["layout"] == layout
+        length = 2 + prod(layout.window)
+        assert trace["window"].shape == (2, layout.num_windows, 2, length, length)
+        if mixer == "none":
+            assert trace["global"] is None
+        else:
+            assert trace["global"].shape == (2, 2, layout.num_windows * 2, layout.num_windows * 2)
+            torch.testing.assert_close(trace["global"].sum(-1), torch.ones(trace["global"].shape[:-1]))
+
+
+def test_unknown_mixer_is_an_error_that_lists_them() -> None:
+    with pytest.raises(InputError, match=r"unknown mixer 'gmas'; allowed: gmsa, none"):
+        GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="gmas")

@@ -1,0 +1,147 @@
+"""Windows against explicit loops over patches, in two and three dimensions."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from glamlib.layers.windows import (
+    MASKED,
+    WindowLayout,
+    from_windows,
+    relative_position_index,
+    shift_mask,
+    to_windows,
+    window_partition,
+    window_reverse,
+)
+
+# (size of the map, window): dividing and not, clipped in one dimension, in all, not square, 3D
+MAPS = [
+    ((8, 8), (4, 4)),
+    ((8, 12), (4, 4)),
+    ((10, 9), (4, 4)),
+    ((9, 14), (3, 7)),
+    ((3, 10), (4, 4)),
+    ((4, 10), (4, 4)),
+    ((2, 3), (7, 7)),
+    ((5, 5), (1, 1)),
+    ((4, 6, 4), (2, 2, 2)),
+    ((5, 4, 7), (2, 3, 4)),
+    ((2, 6, 5), (3, 3, 3)),
+]
+CPU = torch.device("cpu")
+
+
+def places(extent: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """All coordinates of a box, row-major."""
+    return list(product(*(range(length) for length in extent)))
+
+
+def members(layout: WindowLayout) -> list[list[tuple[int, ...]]]:
+    """For every window, the place of each of its patches on the padded map: windows start at the shift and wrap."""
+    windows = []
+    for corner in places(layout.grid):
+        starts = [g * w + s for g, w, s in zip(corner, layout.window, layout.shift, strict=True)]
+        windows.append(
+            [
+                tuple((start + i) % p for start, i, p in zip(starts, inside, layout.padded, strict=True))
+                for inside in places(layout.window)
+            ]
+        )
+    return windows
+
+
+def random_map(size: tuple[int, ...], batch: int = 2, channels: int = 3) -> Tensor:
+    return torch.randn(batch, *size, channels, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("size", "window"), [((8, 12), (4, 3)), ((4, 4), (4, 4)), ((2, 6, 4), (2, 3, 2))])
+def test_partition_equals_a_loop_and_reverse_undoes_it(size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    x = random_map(size)
+    layout = WindowLayout(size, window, (0,) * len(size))
+    windows = window_partition(x, window)
+    assert windows.shape == (2, layout.num_windows, layout.window_area, 3)
+    for number, window_places in enumerate(members(layout)):
+        for patch, place in enumerate(window_places):
+            assert torch.equal(windows[:, number, patch], x[(slice(None), *place)])
+    assert torch.equal(window_reverse(windows, layout), x)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("size", "window_size"), MAPS)
+def test_to_windows_pads_shifts_and_cuts(size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool) -> None:
+    layout = WindowLayout.fit(size, window_size, shifted)
+    x = random_map(size)
+    windows = to_windows(x, layout)
+    for number, window_places in enumerate(members(layout)):
+        for patch, place in enumerate(window_places):
+            inside = all(p < s for p, s in zip(place, size, strict=True))
+            expected = x[(slice(None), *place)] if inside else torch.zeros(2, 3)
+            assert torch.equal(windows[:, number, patch], expected)
+    assert torch.equal(from_windows(windows, layout), x)
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize(("size", "window_size"), MAPS)
+def test_mask_lets_patches_attend_if_they_lie_as_in_the_map(
+    size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool
+) -> None:
+    """Two patches of a window are true neighbours iff they lie as far apart on the map as in the window."""
+    layout = WindowLayout.fit(size, window_size, shifted)
+    mask = shift_mask(layout, CPU, torch.float32)
+    if not any(layout.shift):
+        assert mask is None
+        return
+    inside = places(layout.window)
+    expected = torch.full((layout.num_windows, layout.window_area, layout.window_area), MASKED)
+    for number, window_places in enumerate(members(layout)):
+        for (i, a), (j, b) in product(enumerate(window_places), repeat=2):
+            in_map = [x - y for x, y in zip(a, b, strict=True)]
+            in_window = [x - y for x, y in zip(inside[i], inside[j], strict=True)]
+            if in_map == in_window:
+                expected[number, i, j] = 0
+    assert torch.equal(mask, expected)
+    assert mask.amin() == MASKED  # some window is cut: else the test would show nothing
+
+
+@pytest.mark.parametrize(
+    ("window", "table_window"),
+    [
+        ((4, 4), (4, 4)),
+        ((3, 5), (3, 5)),
+        ((2, 4), (4, 4)),
+        ((1, 1), (7, 7)),
+        ((2, 3, 2), (2, 3, 2)),
+        ((1, 2, 3), (3,) * 3),
+    ],
+)
+def test_relative_position_index_equals_a_loop(window: tuple[int, ...], table_window: tuple[int, ...]) -> None:
+    """The row of an offset is its place in the list of all offsets of the full window, also for a clipped window."""
+    rows = list(product(*(range(1 - w, w) for w in table_window)))
+    index = relative_position_index(window, table_window, CPU)
+    for (i, query), (j, key) in product(enumerate(places(window)), repeat=2):
+        assert rows[int(index[i, j])] == tuple(q - k for q, k in zip(query, key, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "window_size", "window", "shift", "grid", "padded"),
+    [
+        ((8, 8), (4, 4), (4, 4), (2, 2), (2, 2), (8, 8)),
+        ((9, 14), (7, 7), (7, 7), (3, 3), (2, 2), (14, 14)),
+        ((3, 10), (4, 4), (3, 4), (0, 2), (1, 3), (3, 12)),  # clipped in one dimension, shifted in the other
+        ((4, 5), (4, 4), (4, 4), (0, 2), (1, 2), (4, 8)),  # as large as a window: nothing to shift
+        ((1, 1), (7, 7), (1, 1), (0, 0), (1, 1), (1, 1)),
+        ((2, 6, 9), (4, 4, 4), (2, 4, 4), (0, 2, 2), (1, 2, 3), (2, 8, 12)),
+    ],
+)
+def test_layout_clips_windows_to_the_map(size, window_size, window, shift, grid, padded) -> None:
+    layout = WindowLayout.fit(size, window_size, shifted=True)
+    assert (layout.window, layout.shift, layout.grid, layout.padded) == (window, shift, grid, padded)
+    assert WindowLayout.fit(size, window_size, shifted=False) == WindowLayout(size, window, (0,) * len(size))
+
+
+def test_layout_refuses_another_number_of_dimensions() -> None:
+    with pytest.raises(ValueError, match=r"map of 3 dimensions \(4, 4, 4\) .* windows of \(2, 2\)"):
+        WindowLayout.fit((4, 4, 4), (2, 2), shifted=False)
