@@ -70,7 +70,8 @@ $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@echo "notebook $*"
 	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 
-$(RESULTS)/notebooks/05_ablation.ipynb $(RESULTS)/notebooks/06_camvid.ipynb: $(TABLES)
+# These three read tables; the last two draw the figures.
+$(foreach name,00_start_here 05_ablation 06_camvid,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"

@@ -1,5 +1,6 @@
 """The block: full contextual attention by gradients, and what it must not mix."""
 
+from itertools import product
 from math import prod
 
 import pytest
@@ -43,13 +44,13 @@ def run(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
 
 
 def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
-    """Which patch depends on which: boolean ``(P, P)``, rows are outputs."""
+    """Which patch depends on which: boolean ``(P, P)``, rows are outputs. A masked pair keeps a weight of e^-100."""
     x = x[:1].double().requires_grad_()
     tokens = None if tokens is None else tokens[:1].double()
     y = run(stage.double(), x, tokens).flatten(1, -2)[0]  # (P, C)
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
-    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 0
+    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS)
@@ -61,20 +62,34 @@ def test_full_contextual_attention(size: tuple[int, ...], window: tuple[int, ...
 
 @pytest.mark.parametrize("num_tokens", [0, 2])
 @pytest.mark.parametrize(("size", "window"), MAPS)
-def test_without_exchange_a_patch_sees_its_windows_only(
+def test_without_exchange_a_patch_sees_few_windows(
     size: tuple[int, ...], window: tuple[int, ...], num_tokens: int
 ) -> None:
-    """Swin, and tokens that stay in their windows, reach the two windows that two blocks can join, not the far end."""
+    """Two blocks of Swin reach all of the windows of the first block that a patch's (cut) second window touches.
+
+    Tokens that stay in their windows add one: the first block's window of the same number, which they come from.
+    """
     x, tokens = start(size, window, num_tokens)
     seen = dependence(blocks(window, mixer="none"), x, tokens if num_tokens else None)
-    assert seen.diagonal().all()
-    assert not seen.all()
-    assert not seen[0, -1]
-    if not num_tokens:  # one window is reached from at most all windows that a shifted one touches
-        places = torch.cartesian_prod(*(torch.arange(s) for s in size))  # (P, n)
-        apart = (places[:, None] - places[None]).abs()
-        reach = torch.tensor([w + w // 2 for w in window])
-        assert not (seen & (apart >= reach).any(dim=-1)).any()
+    layout = WindowLayout.fit(size, window, shifted=True)
+
+    def homes(place: tuple[int, ...], shift: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """The window of a patch, and in which dimensions it was wrapped around to get there."""
+        moved = [p - s for p, s in zip(place, shift, strict=True)]
+        window_of = tuple(m % e // w for m, e, w in zip(moved, layout.padded, layout.window, strict=True))
+        return window_of, tuple(m < 0 for m in moved)
+
+    places = list(product(*(range(s) for s in size)))
+    first = [homes(place, (0,) * len(size))[0] for place in places]
+    second = [homes(place, layout.shift) for place in places]
+    expected = torch.zeros_like(seen)
+    for p, home in enumerate(second):
+        reached = {first[q] for q, other in enumerate(second) if other == home}
+        if num_tokens:
+            reached.add(home[0])
+        expected[p] = torch.tensor([window_of in reached for window_of in first])
+    assert torch.equal(seen, expected)
+    assert seen.float().mean() < 0.6  # far from full
 
 
 def test_one_block_with_exchange_is_not_enough() -> None:

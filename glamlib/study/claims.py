@@ -84,7 +84,7 @@ def claims(context: pd.DataFrame | None, camvid: pd.DataFrame | None) -> list[Cl
             no_scenes,
         ),
         _gain_claim(
-            "GLAM improves Swin-UPerNet on street scenes (the paper: Cityscapes; here: CamVid, Nano, from random weights).",
+            "GLAM improves Swin-UPerNet on street scenes (paper: Cityscapes; here: CamVid, Nano, random weights).",
             camvid,
             "glam_10",
             "swin",

@@ -25,7 +25,8 @@ class ConfusionMatrix:
         truth, guess = label[valid].long(), prediction[valid].long()
         if truth.numel() and not 0 <= int(truth.min()) <= int(truth.max()) < self.num_classes:
             raise InputError(
-                f"label value {int(truth.max())}: allowed are 0 to {self.num_classes - 1} and {self.ignore_index} (ignored)"
+                f"label value {int(truth.max())}: "
+                f"allowed are 0 to {self.num_classes - 1} and {self.ignore_index} (ignored)"
             )
         counts = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
         self.counts += counts.view(self.num_classes, self.num_classes).cpu().numpy()

@@ -1,8 +1,8 @@
 """What a model costs: parameters and multiply-adds by component, from the model itself.
 
 A multiply-add is one multiplication and one addition of a convolution or a matrix product; "gmacs" are 1e9 of them.
-Published "FLOPs" of Swin and its kin are these. Norms, softmax, resizing and other element-wise work are left out, as in
-the published figures. Cost depends on the size of the image, so the size goes with every number.
+Published "FLOPs" of Swin and its kin are these. Norms, softmax, resizing and other element-wise work are left out, as
+in the published figures. Cost depends on the size of the image, so the size goes with every number.
 """
 
 import copy

@@ -3,8 +3,8 @@
     python -m glamlib.study.plan --profile cpu --study all --build build/cpu [--seeds N] [--device D]
 
 A plan file holds a run's parameters and a digest of the code that computes it (without comments, formatting and
-docstrings). A record depends on its plan file, so a change in one variant reruns that variant alone, and a change of the
-code that computes reruns everything. Nothing here needs torch: it is done at every `make`.
+docstrings). A record depends on its plan file, so a change in one variant reruns that variant alone, and a change of
+the code that computes reruns everything. Nothing here needs torch: it is done at every `make`.
 """
 
 import argparse

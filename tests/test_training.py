@@ -1,0 +1,193 @@
+"""Training: exact resume after SIGKILL, order and groups, and what a checkpoint refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import load_file, save_file
+
+from glamlib import create_model
+from glamlib.data.registry import InMemory
+from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.errors import InputError
+from glamlib.study.checkpoints import load_checkpoint, read_progress
+from glamlib.study.parameters import RunParameters
+from glamlib.study.training import StepBatches, TrainingView, parameter_groups, train
+
+RUN = RunParameters(
+    study="context",
+    variant="glam_2",
+    seed=3,
+    profile="quick",
+    model="glam_swin_nano_linear",
+    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2, "drop_path": 0.2},
+    dataset="scenes",
+    data={"size": 32, "num_shapes": 1, "train": 12, "test": 4},
+    augment={"crop_size": [32, 32]},
+    steps=12,
+    batch_size=2,
+    lr=1e-3,
+    warmup_steps=3,
+    checkpoint_every=5,
+)
+# Trains RUN into the checkpoint argv[1], killing itself with no warning after step argv[2] (0: never).
+_PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_training import RUN, trained
+stop = int(sys.argv[2])
+trained(RUN, Path(sys.argv[1]), lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else None)
+"""
+
+
+def trained(run: RunParameters, checkpoint: Path, on_step=None) -> tuple[torch.nn.Module, list[dict[str, float]]]:
+    scenes = InMemory(CueScenes(SceneConfig(size=32, num_shapes=1), 12, run.seed))
+    torch.manual_seed(run.seed)
+    model = create_model(run.model, num_classes=3, **run.overrides)
+    history, _ = train(model, scenes, run, checkpoint, on_step)
+    return model, history
+
+
+def train_in_process(checkpoint: Path, stop: int) -> int:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(checkpoint), str(stop)]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed before the first checkpoint, between two, and on one: the end is the same, bit for bit."""
+    whole, history = trained(RUN, tmp_path / "whole.safetensors")
+    for stop in (3, 7, 10):
+        checkpoint = tmp_path / f"cut-{stop}.safetensors"
+        assert train_in_process(checkpoint, stop) == -signal.SIGKILL
+        assert checkpoint.exists() == (stop >= 5)
+        resumed, resumed_history = trained(RUN, checkpoint)
+        assert resumed_history == history
+        for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+            assert torch.equal(a, b), f"{name} differs after a kill at step {stop}"
+
+
+def test_same_seed_same_bits_and_another_seed_not(tmp_path: Path) -> None:
+    run = replace(RUN, steps=3)
+    first, _ = trained(run, tmp_path / "a.safetensors")
+    again, _ = trained(run, tmp_path / "b.safetensors")
+    other, _ = trained(replace(run, seed=4), tmp_path / "c.safetensors")
+    for a, b in zip(first.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def test_workers_do_not_change_what_is_learned(tmp_path: Path) -> None:
+    run = replace(RUN, steps=4)
+    none, _ = trained(run, tmp_path / "a.safetensors")
+    two, _ = trained(replace(run, workers=2), tmp_path / "b.safetensors")
+    for a, b in zip(none.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_other_parameters_is_not_resumed(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=5), checkpoint)
+    run = replace(RUN, steps=5, lr=5e-4)
+    after, _ = trained(run, checkpoint)
+    fresh, _ = trained(run, tmp_path / "fresh.safetensors")
+    for a, b in zip(after.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=1), checkpoint)
+    wider = create_model(RUN.model, num_classes=3, **RUN.overrides | {"embed_dim": 64})
+    with pytest.raises(InputError, match=r"another model; \d+ keys .*first: encoder\.patch_embed") as error:
+        load_checkpoint(checkpoint, wider)
+    assert "run.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "run.safetensors"
+    if content is None:  # a safetensors file, but no run's
+        save_file({"weight": torch.zeros(2)}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint"):
+        read_progress(path)
+
+
+def test_checkpoint_holds_no_code(tmp_path: Path) -> None:
+    """A checkpoint is a safetensors file: tensors and a JSON string."""
+    checkpoint = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=2), checkpoint)
+    tensors = load_file(checkpoint)
+    assert {key.split("/")[0] for key in tensors} == {"model", "optimizer", "random"}
+    assert read_progress(checkpoint)["step"] == 2
+
+
+def test_every_epoch_sees_every_image_once() -> None:
+    scenes = CueScenes(SceneConfig(), 5, 0)
+    seen: list[int] = []
+
+    class Positions(TrainingView):
+        def __getitem__(self, position: int) -> int:
+            epoch, place = divmod(position, 5)
+            return int(self._order(epoch)[place])
+
+    view = Positions(scenes, seed=1, transform=None)
+    for batch in StepBatches(0, 5, 3):
+        seen += [view[position] for position in batch]
+    epochs = np.array(seen).reshape(3, 5)
+    assert (np.sort(epochs, axis=1) == np.arange(5)).all()
+    assert not (epochs == epochs[0]).all()
+
+
+def test_decay_spares_norms_biases_position_tables_and_tokens() -> None:
+    model = create_model("glam_swin_nano_upernet", num_classes=3)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, spared = parameter_groups(model, 0.05)
+    assert decayed["weight_decay"] == 0.05
+    assert spared["weight_decay"] == 0
+    decayed_names = {names[id(parameter)] for parameter in decayed["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    # what decays is exactly the weights of linear and convolution layers
+    expected = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    }
+    assert decayed_names == expected
+
+
+def test_learning_rate_rises_linearly_and_falls_linearly_to_zero(tmp_path: Path) -> None:
+    run = replace(RUN, steps=40, warmup_steps=10, batch_size=1, checkpoint_every=40, augment={})
+    _, history = trained(run, tmp_path / "run.safetensors")
+    # rows are at the ends of steps 9, 19, 29, 39 (counted from 0)
+    expected = [1e-3 * 9 / 10, 1e-3 * (1 - 19 / 40), 1e-3 * (1 - 29 / 40), 1e-3 * (1 - 39 / 40)]
+    assert [row["lr"] for row in history] == pytest.approx(expected, rel=1e-4)
+
+
+def test_absent_cuda_is_one_clear_line(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match="device 'cuda': .* allowed here: cpu, auto"):
+        trained(replace(RUN, device="cuda"), tmp_path / "run.safetensors")
+
+
+def test_bf16_trains(tmp_path: Path) -> None:
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    _, history = trained(replace(RUN, steps=20, precision="bf16"), tmp_path / "run.safetensors")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert np.isfinite([row["loss"] for row in history]).all()
+    assert history[-1]["loss"] < history[0]["loss"]
