@@ -116,7 +116,7 @@ def train(
         on_step: called with the number of finished steps after each.
 
     Returns:
-        The history, a row (step, loss, lr) every `HISTORY_EVERY` steps, and the seconds spent training in all.
+        The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training in all.
 
     Raises:
         InputError: no such device, a checkpoint that cannot be read or written, an unusable image.
@@ -165,8 +165,8 @@ def train(
         wrapped_optimizer.step()
         progress["step"] = step + 1
         progress["loss"] += loss.item()
-        if (step + 1) % HISTORY_EVERY == 0:
-            mean = progress["loss"] / HISTORY_EVERY
+        if (step + 1) % HISTORY_EVERY == 0 or step + 1 == run.steps:
+            mean = progress["loss"] / (step % HISTORY_EVERY + 1)
             if not np.isfinite(mean):
                 raise FloatingPointError(f"the loss is {mean} at step {step + 1}; a lower lr may help")
             progress["history"].append({"step": step + 1, "loss": mean, "lr": optimizer.param_groups[0]["lr"]})

@@ -1,0 +1,169 @@
+"""Swin's weights in our encoders: equal to timm's network, and errors that name the file and the first keys."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from glamlib import InputError, create_model
+
+TIMM_NAME = "swin_tiny_patch4_window7_224"
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """timm's Swin-T with random weights; its zero biases too, so that a missing one would show."""
+    torch.manual_seed(0)
+    model = timm.create_model(TIMM_NAME, pretrained=False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "table" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def weights_file(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "swin_tiny.safetensors"
+    save_file(theirs.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> dict[str, Tensor]:
+    """Weights that fit no Swin of ours: a much smaller one."""
+    model = timm.models.swin_transformer.SwinTransformer(embed_dim=24, depths=(2, 2), num_heads=(3, 6))
+    return model.state_dict()
+
+
+def refused(source: object, *needles: str, name: str = "swin_nano_linear", **arguments: object) -> None:
+    """Expect an InputError of one line in which every needle occurs."""
+    with pytest.raises(InputError) as caught:
+        create_model(name, num_classes=2, pretrained=source, **arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    for needle in needles:
+        assert needle in message, message
+
+
+@pytest.mark.parametrize("content", ["garbage", "empty"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path, suffix: str, content: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(b"no weights at all" * 9 if content == "garbage" else b"")
+    refused(path, str(path))
+    refused(str(path), str(path))
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.safetensors", f"no weights file {tmp_path / 'nothing.safetensors'}")
+    refused(tmp_path, str(tmp_path))
+
+
+class Code:
+    """What pickles as a call: loading it without care would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker, path = tmp_path / "executed", tmp_path / "weights.pth"
+    torch.save({"model": Code(marker)}, path)
+    refused(path, str(path), "refused", "more than weights")
+    assert not marker.exists()
+    torch.load(path, weights_only=False)
+    assert marker.exists()  # so the file does hold code
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], torch.zeros(3), 7, {"model": [1]}], ids=["list", "tensor", "int", "nested"]
+)
+@pytest.mark.xfail(strict=True, reason="read_weights takes whatever the file holds for a dict", raises=AttributeError)
+def test_a_torch_file_of_something_else_is_named(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    refused(path, str(path))
+
+
+def test_another_models_weights_name_the_file_and_the_first_keys(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path = tmp_path / "small.safetensors"
+    save_file(small, path)
+    refused(path, str(path), "does not fit swin_nano_linear", "patch_embed.proj.weight", "missing")
+    torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "wrapped.pth")
+    refused(tmp_path / "wrapped.pth", "wrapped.pth", "epoch", "patch_embed.proj.weight")
+
+
+def test_there_are_no_published_weights_for_nano() -> None:
+    refused(True, "no ImageNet weights for swin_nano_linear", "tiny, small, base")
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise OSError("no route to host\nafter 5 tries")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    overrides = {"embed_dim": 24, "depths": [1], "num_heads": [1]}  # quick to make; it fails before they matter
+    refused(True, f"timm/{TIMM_NAME}.ms_in1k", "OSError", "pretrained=PATH", name="swin_tiny_linear", **overrides)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch", "torch under 'model'"])
+def test_swins_part_of_glam_equals_timms(theirs: nn.Module, weights_file: Path, tmp_path: Path, form: str) -> None:
+    path = weights_file
+    if form != "safetensors":
+        path = tmp_path / "swin_tiny.pth"
+        state = theirs.state_dict()
+        torch.save({"model": state, "epoch": 1} if "model" in form else state, path)
+    torch.manual_seed(1)
+    untouched = create_model("glam_swin_tiny_linear", num_classes=2, num_global_tokens=2).state_dict()
+    torch.manual_seed(1)
+    ours = create_model("glam_swin_tiny_linear", num_classes=2, num_global_tokens=2, pretrained=path).state_dict()
+    state = {f"encoder.{key}": value for key, value in theirs.state_dict().items()}
+    for key, value in ours.items():
+        # tokens, exchange, output norms and decoder start as they would without the file
+        expected = state if key in state else untouched
+        assert torch.equal(value, expected[key]), key
+    unused = {key for key in state if key not in ours}
+    assert all("head" in k or "encoder.norm." in k or "index" in k or "attn_mask" in k for k in unused), unused
+    assert sum(state[key].numel() for key in ours if key in state) == 27_517_818  # Swin-T less its classifier
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needle"),
+    [({"window_size": 4}, "relative_position_bias_table"), ({"patch_size": 2}, "patch_embed.proj.weight")],
+    ids=str,
+)
+def test_an_override_that_the_weights_do_not_fit_is_named(weights_file: Path, overrides: dict, needle: str) -> None:
+    refused(weights_file, str(weights_file), needle, name="swin_tiny_linear", **overrides)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_swins_stages_equal_timms(weights_file: Path, theirs: nn.Module) -> None:
+    ours = create_model("swin_tiny_upernet", num_classes=2, pretrained=weights_file).eval()
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    expected = theirs.patch_embed(x)
+    for level, (stage, mine) in enumerate(zip(theirs.layers, ours.encoder.stages(x), strict=True)):
+        expected = stage(expected)
+        assert mine.shape == (1, 56 // 2**level, 56 // 2**level, 96 * 2**level)
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_without_a_network_the_error_is_one_line(tmp_path: Path) -> None:
+    code = "import glamlib; glamlib.create_model('swin_tiny_linear', num_classes=2, pretrained=True)"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("glamlib.errors.InputError: pretrained=True: cannot fetch timm/swin_tiny_patch4_window7_224")
+    assert "pass pretrained=PATH" in last
