@@ -6,6 +6,6 @@ class InputError(ValueError):
 
 
 def one_of(what: str, value: object, allowed: object) -> InputError:
-    """Return the error for a value outside a list: ``what`` is its role, ``allowed`` an iterable of what is accepted."""
+    """Return the error for a value outside a list: ``what`` is its role, ``allowed`` what is accepted."""
     listed = ", ".join(str(item) for item in allowed)
     return InputError(f"unknown {what} {value!r}; allowed: {listed}")

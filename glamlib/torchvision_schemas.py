@@ -1,4 +1,4 @@
-"""Lets torchvision import where its compiled part does not fit the torch beside it (its PyPI wheel next to a CPU torch).
+"""Lets torchvision import where its compiled part does not fit torch (its PyPI wheel beside a CPU build).
 
 Everything of torchvision that is written in Python works without the compiled part, but its import registers fake
 kernels for two compiled operators and stops with "operator torchvision::nms does not exist". Declaring the schemas of

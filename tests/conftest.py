@@ -1,4 +1,4 @@
-"""What the tests share: one thread, and the reference tensors of the released code where they lie beside the project."""
+"""What the tests share: one thread, and the released code's reference tensors where they lie beside the project."""
 
 import json
 import os

@@ -224,7 +224,7 @@ def test_encoder_of_volumes_takes_any_size(size: tuple[int, int, int]) -> None:
 
 @torch.no_grad()
 def test_a_volume_of_one_slice_is_an_image() -> None:
-    """A stage in 3D, fed one slice, equals the stage in 2D with the middle of its bias table, the first of its patch."""
+    """A stage in 3D, fed one slice, equals the stage in 2D with the middle of its biases, the first of its patch."""
     torch.manual_seed(0)
     shape = {"embed_dim": 12, "depths": (3,), "num_heads": (2,), "window_size": 3, "patch_size": 2}
     shape |= {"num_global_tokens": 2, "mixer": "none"}  # G-MSA's position code shares its channels out otherwise

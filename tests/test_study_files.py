@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY
 
 from glamlib.errors import InputError
-from glamlib.study import plan, studies
+from glamlib.study import plan, sources, studies
 from glamlib.study.cost import COMPONENTS, Cost
 from glamlib.study.files import write_whole
 from glamlib.study.parameters import RunParameters
@@ -157,8 +157,8 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None
 
 def test_comments_do_not_rerun_and_code_does() -> None:
     source = 'def f(x):\n    """Say."""\n    return x + 1\n'
-    assert plan._digest([source]) == plan._digest(['def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n'])
-    assert plan._digest([source]) != plan._digest([source.replace("1", "2")])
+    assert sources.digest([source]) == sources.digest(['def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n'])
+    assert sources.digest([source]) != sources.digest([source.replace("1", "2")])
 
 
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def test_learning_rate_rises_linearly_and_falls_linearly_to_zero(tmp_path: Path)
 def test_absent_cuda_is_one_clear_line(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(InputError, match="device 'cuda': .* allowed here: cpu, auto"):
+    with pytest.raises(InputError, match=r"device 'cuda': .* allowed here: cpu, auto"):
         trained(replace(RUN, device="cuda"), tmp_path / "run.safetensors")
 
 

@@ -88,7 +88,7 @@ def _how_to_get(name: str, root: Path | None) -> str:
 class InMemory:
     """A dataset decoded once and held as uint8 tensors, 4 bytes a pixel; otherwise the same as the one it is made from.
 
-    With ``limit``, only its first so many items. The tensors it hands out are the ones it holds: do not write into them.
+    With ``limit``, only its first so many items. The tensors it hands out are those it holds: do not write into them.
     """
 
     def __init__(self, dataset: SegmentationDataset, limit: int | None = None) -> None:

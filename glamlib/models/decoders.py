@@ -66,7 +66,7 @@ class UPerNetDecoder(nn.Module):
 class LinearDecoder(nn.Module):
     """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
 
-    It looks at no neighbour but for resizing, so what a model knows of the rest of the image came through its attention.
+    It looks at no neighbour but for resizing: what a model knows of the rest of the image came through its attention.
     """
 
     def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:

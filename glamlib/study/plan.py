@@ -8,8 +8,6 @@ the code that computes reruns everything. Nothing here needs torch: it is done a
 """
 
 import argparse
-import ast
-import hashlib
 import json
 import os
 import sys
@@ -19,45 +17,8 @@ from pathlib import Path
 from glamlib.errors import InputError
 
 from .files import write_whole
-from .places import ROOT
+from .sources import computing_digest, whole_digest
 from .studies import STUDIES, Study, check_profile, find_study
-
-TRAIN_NOTEBOOK = ROOT / "notebooks" / "04_train.ipynb"
-# Modules that read what runs have written, or start them: no run depends on them.
-_READERS = {
-    *("plan", "execute", "studies", "tables", "statistics", "plots", "pictures", "claims", "show"),
-    *("report", "readme", "cli", "__main__", "check", "fetch_camvid"),
-}
-
-
-def _digest(sources: list[str]) -> str:
-    """Return a digest of Python sources that comments, formatting and docstrings do not change."""
-    whole = hashlib.sha256()
-    for source in sources:
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if (
-                isinstance(body, list)
-                and body
-                and isinstance(body[0], ast.Expr)
-                and isinstance(body[0].value, ast.Constant)
-            ):
-                body[0].value.value = None
-        whole.update(ast.dump(tree).encode())
-    return whole.hexdigest()[:16]
-
-
-def _notebook_code(path: Path) -> str:
-    cells = json.loads(path.read_text())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-
-
-def code_digests() -> tuple[str, str]:
-    """Return the digests of the code that a run depends on, and of all code."""
-    files = sorted((ROOT / "glamlib").rglob("*.py"))
-    computing = [file.read_text() for file in files if file.stem not in _READERS]
-    return _digest([*computing, _notebook_code(TRAIN_NOTEBOOK)]), _digest([file.read_text() for file in files])
 
 
 def _has_data(study: Study) -> bool:
@@ -89,8 +50,8 @@ def _write_if_changed(path: Path, text: str) -> None:
 
 def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | None, device: str | None) -> int:
     """Write a plan file a run below ``build/plan``, ``build/code.txt``, and ``build/plan.mk``. Returns the runs."""
-    runs_digest, all_digest = code_digests()
-    _write_if_changed(build / "code.txt", all_digest + "\n")
+    code = computing_digest()
+    _write_if_changed(build / "code.txt", whole_digest() + "\n")
     lines = []
     total = 0
     for study in studies:
@@ -99,7 +60,7 @@ def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | Non
             if device:
                 run = replace(run, device=device)
             name = f"{run.study}/{run.variant}/seed-{run.seed}"
-            plan = {"parameters": run.to_dict(), "code": runs_digest}
+            plan = {"parameters": run.to_dict(), "code": code}
             _write_if_changed(build / "plan" / f"{name}.json", json.dumps(plan, indent=1) + "\n")
             names.append(name)
         total += len(names)

@@ -32,6 +32,7 @@ from glamlib.errors import InputError
 
 from .checkpoints import load_checkpoint, read_progress, save_checkpoint
 from .parameters import RunParameters
+from .sources import computing_digest
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
 _NO_DECAY = ("relative_position_bias_table", "global_tokens")
@@ -95,8 +96,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def fingerprint(run: RunParameters) -> str:
-    """Return a digest of a run's parameters: a checkpoint of other parameters is not resumed."""
-    return hashlib.sha256(json.dumps(run.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    """Return a digest of a run's parameters and the code: a checkpoint of others is not resumed."""
+    return hashlib.sha256(json.dumps([run.to_dict(), computing_digest()], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def train(
@@ -106,7 +107,7 @@ def train(
     checkpoint: Path,
     on_step: Callable[[int], None] | None = None,
 ) -> tuple[list[dict[str, float]], float]:
-    """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters.
+    """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters and code.
 
     Args:
         model: any module that maps ``(B, 3, H, W)`` to logits ``(B, K, H, W)``.
@@ -116,7 +117,7 @@ def train(
         on_step: called with the number of finished steps after each.
 
     Returns:
-        The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training in all.
+        The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training.
 
     Raises:
         InputError: no such device, a checkpoint that cannot be read or written, an unusable image.

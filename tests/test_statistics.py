@@ -1,0 +1,67 @@
+"""Intervals against numbers worked out by hand, with Student's t from a printed table."""
+
+from math import isnan, sqrt
+
+import pytest
+
+from glamlib.study.statistics import Interval, mean_interval, paired_difference
+
+# Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "deviation"),
+    [
+        ([1.0, 3.0], 2.0, sqrt(2)),
+        ([1.0, 2.0, 3.0], 2.0, 1.0),
+        ([2.0, 4.0, 4.0, 6.0], 4.0, sqrt(8 / 3)),
+        ([0.0, 0.0, 0.0, 0.0, 5.0], 1.0, sqrt(20 / 4)),
+        ([float(i) for i in range(10)], 4.5, sqrt(82.5 / 9)),
+    ],
+)
+def test_interval_by_hand(values: list[float], mean: float, deviation: float) -> None:
+    n = len(values)
+    half = T95[n - 1] * deviation / sqrt(n)
+    found = mean_interval(values)
+    assert (found.n, found.mean) == (n, mean)
+    assert found.low == pytest.approx(mean - half, rel=1e-3, abs=1e-3)
+    assert found.high == pytest.approx(mean + half, rel=1e-3, abs=1e-3)
+
+
+def test_other_confidence() -> None:
+    # t(2) at 90 % is 2.920
+    assert mean_interval([1.0, 2.0, 3.0], 0.9).high == pytest.approx(2 + 2.920 / sqrt(3), rel=1e-3)
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert mean_interval([0.5, 0.5, 0.5]) == Interval(3, 0.5, 0.5, 0.5)
+
+
+def test_a_single_value_has_no_interval_and_none_has_no_mean() -> None:
+    one, none = mean_interval([0.7]), mean_interval([])
+    assert (one.n, one.mean) == (1, 0.7)
+    assert isnan(one.low)
+    assert isnan(one.high)
+    assert none.n == 0
+    assert all(isnan(value) for value in (none.mean, none.low, none.high))
+
+
+def test_paired_difference_goes_seed_by_seed() -> None:
+    """Seeds differ much more than the pair does; only the seeds of both count, in whatever order they come."""
+    values = {2: 30.2, 0: 10.1, 1: 20.3, 7: 99.0}
+    baseline = {0: 10.0, 1: 20.0, 2: 30.0, 8: -99.0}
+    found = paired_difference(values, baseline)
+    half = T95[2] * 0.1 / sqrt(3)  # differences 0.1, 0.3, 0.2: mean 0.2, deviation 0.1
+    assert found.n == 3
+    assert found.mean == pytest.approx(0.2)
+    assert found.low == pytest.approx(0.2 - half, abs=1e-3)
+    assert found.high == pytest.approx(0.2 + half, abs=1e-3)
+    assert paired_difference(baseline, values).mean == pytest.approx(-0.2)
+
+
+def test_paired_difference_without_two_seeds_in_common() -> None:
+    assert paired_difference({0: 1.0}, {1: 2.0}).n == 0
+    one = paired_difference({0: 1.0, 1: 5.0}, {0: 3.0})
+    assert (one.n, one.mean) == (1, -2.0)
+    assert isnan(one.low)
