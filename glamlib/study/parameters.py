@@ -69,8 +69,8 @@ class RunParameters:
             if getattr(self, name) < 1:
                 raise InputError(f"parameter {name}={getattr(self, name)}: must be at least 1")
         for name in ("seed", "lr", "weight_decay", "warmup_steps", "clip_norm", "workers"):
-            if getattr(self, name) < 0:
-                raise InputError(f"parameter {name}={getattr(self, name)}: must not be negative")
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"parameter {name}={getattr(self, name)}: must not be negative, infinite or NaN")
         if self.precision not in PRECISIONS:
             raise one_of("precision", self.precision, PRECISIONS)
         if self.device not in DEVICES:

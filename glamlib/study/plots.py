@@ -57,7 +57,8 @@ def miou_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> 
         axes.plot(row.miou, place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black")
     axes.set_yticks(range(len(summary)), summary["label"])
     axes.set_ylim(len(summary) - 0.5, -0.6)
-    axes.set_xlabel(f"mIoU on test images (mark: mean of {summary['n'].max()} seeds; bar: 95 % interval; |: one run)")
+    axes.set_xlabel("mIoU on test images")
+    axes.set_title(f"mean of {summary['n'].max()} seeds, 95 % interval (bar), single runs (|)", fontsize=9, loc="right")
     return figure
 
 
@@ -173,8 +174,11 @@ def predictions(
             axes.set_title(title if i == 0 else "", fontsize=9)
             _bare(axes)
     handles = [plt.Rectangle((0, 0), 1, 1, facecolor=c / 255, edgecolor="black", linewidth=0.5) for c in colours]
-    handles.append(plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="black", linewidth=0.5))
-    figure.legend(handles, [*classes, "void"], ncols=6, loc="outside lower center", fontsize=8)
+    names = list(classes)
+    if (first["labels"] >= len(colours)).any():
+        handles.append(plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="black", linewidth=0.5))
+        names.append("void")
+    figure.legend(handles, names, ncols=6, loc="outside lower center", fontsize=8)
     return figure
 
 
@@ -218,6 +222,7 @@ def iou_by_class(study: Study, runs: pd.DataFrame, classes: list[str]) -> Figure
         )
     axes.set_yticks(range(len(order)), [name.removeprefix("iou_") for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlabel("IoU on test images (mark: mean over seeds; bar: lowest to highest seed)")
+    axes.set_xlabel("IoU on test images")
+    axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
     axes.legend(fontsize=8, loc="lower right")
     return figure

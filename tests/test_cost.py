@@ -1,0 +1,170 @@
+"""Costs: two counters against each other, against formulas, and against counts of the released code."""
+
+import csv
+import json
+from math import ceil
+
+import pytest
+import torch
+from conftest import REFERENCE
+from torch import Tensor, nn
+
+from glamlib import create_model, list_models
+from glamlib.study.cost import COMPONENTS, Cost, cost, count_macs, count_parameters
+
+SIZES = [(64, 64), (61, 75)]
+
+
+def model_of(name: str, classes: int = 150, **overrides: object) -> nn.Module:
+    """A model without memory for its weights."""
+    with torch.device("meta"):
+        return create_model(name, num_classes=classes, **overrides)
+
+
+def released(name: str, height: int, width: int, counter: str) -> dict[str, str]:
+    """A row of the counts of the released code at 150 classes; skips where they are absent."""
+    file = REFERENCE / "multiply_adds.csv"
+    if not file.is_file():
+        pytest.skip("the released code's counts are not beside this clone")
+    wanted = {"model": name, "classes": "150", "height": str(height), "width": str(width), "counter": counter}
+    (row,) = [row for row in csv.DictReader(file.open()) if wanted.items() <= row.items()]
+    return row
+
+
+def by_hand(model: nn.Module, height: int, width: int) -> dict[str, int]:
+    """Multiply-adds of an encoder with a linear decoder, from the sizes alone."""
+    config, macs = model.config, dict.fromkeys(COMPONENTS, 0)
+    rows, columns = ceil(height / config.patch_size), ceil(width / config.patch_size)
+    macs["patch_embedding"] = rows * columns * config.embed_dim * 3 * config.patch_size**2
+    for stage, depth in enumerate(config.depths):
+        channels = config.embed_dim * 2**stage
+        if stage:
+            rows, columns = ceil(rows / 2), ceil(columns / 2)
+            macs["merging"] += rows * columns * (2 * channels) * channels  # 4 C in, 2 C out, C of the stage before
+        patches = rows * columns
+        window = min(rows, config.window_size), min(columns, config.window_size)
+        windows = ceil(rows / window[0]) * ceil(columns / window[1])
+        tokens = config.num_global_tokens
+        length = tokens + window[0] * window[1]
+        macs["w_msa"] += depth * windows * (4 * length * channels**2 + 2 * length**2 * channels)
+        # the last block has no mixer and drops its tokens
+        macs["g_msa"] += (depth - 1) * (4 * windows * tokens * channels**2 + 2 * (windows * tokens) ** 2 * channels)
+        hidden = int(config.mlp_ratio * channels)
+        macs["mlp"] += 2 * channels * hidden * (depth * patches + (depth - 1) * windows * tokens)
+        macs["decoder"] += patches * channels * model.num_classes
+    return {"total": sum(macs.values())} | macs
+
+
+@pytest.mark.parametrize("size", [*SIZES, (5, 9), (256, 512)])
+@pytest.mark.parametrize("name", ["swin_nano_linear", "glam_swin_nano_linear", "glam_swin_tiny_linear"])
+def test_multiply_adds_by_hand(name: str, size: tuple[int, int]) -> None:
+    model = model_of(name, classes=7)
+    assert count_macs(model, *size) == by_hand(model, *size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", list_models("*_nano_*"))
+def test_the_two_counters_agree(name: str, size: tuple[int, int]) -> None:
+    model = create_model(name, num_classes=5)
+    found = count_macs(model, *size, counter="fvcore")
+    assert found == count_macs(model, *size, counter="torch")
+    assert found["total"] == sum(found[component] for component in COMPONENTS)
+    assert (found["g_msa"] > 0) == name.startswith("glam_")
+
+
+def test_fvcore_counts_the_same_before_and_after_masks_are_kept() -> None:
+    """The first trace makes masks and codes, with window sizes of no other test; the second finds them made."""
+    model = create_model("glam_swin_nano_linear", num_classes=5, window_size=5, embed_dim=48)
+    assert count_macs(model, 61, 75, counter="fvcore") == count_macs(model, 61, 75, counter="fvcore")
+
+
+def test_counting_leaves_the_model_as_it_was() -> None:
+    model = create_model("glam_swin_nano_upernet", num_classes=2).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for counter in ("torch", "fvcore"):
+        count_macs(model, 32, 32, counter)
+    assert model.training
+    assert all(parameter.requires_grad and parameter.device.type == "cpu" for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_components_hold_all_parameters(name: str) -> None:
+    model = model_of(name)
+    counts = count_parameters(model)
+    assert counts["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert counts["total"] == sum(counts[component] for component in COMPONENTS)
+    assert counts["decoder"] == sum(parameter.numel() for parameter in model.decoder.parameters())
+    assert counts.keys() == {"total", *COMPONENTS}
+
+
+def test_parameters_of_glam_by_hand() -> None:
+    """What tokens and G-MSA add to Swin: tokens of each stage; a projection of q, k, v, one out, and a norm a block."""
+    swin, glam = count_parameters(model_of("swin_tiny_upernet")), count_parameters(model_of("glam_swin_tiny_upernet"))
+    added = 0
+    for channels, depth in ((96, 2), (192, 2), (384, 6), (768, 2)):
+        added += 10 * channels + (depth - 1) * (4 * channels**2 + 4 * channels + 2 * channels)
+    assert glam["g_msa"] == added
+    assert swin["g_msa"] == 0
+    assert {**glam, "g_msa": 0, "total": 0} == {**swin, "total": 0}
+
+
+def test_swin_upernet_costs_what_the_released_one_does() -> None:
+    row = released("Swin-T+UPerNet", 512, 2048, "meta device")
+    found = count_macs(model_of("swin_tiny_upernet"), 512, 2048)
+    assert found["total"] == int(row["total_conv_and_matmul"]) == 944_385_149_184  # the published 945 G
+    assert found["decoder"] == int(row["head"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (512, 512), (1024, 1024)])
+def test_swin_upernet_costs_what_the_released_one_does_at_other_sizes(height: int, width: int) -> None:
+    row = released("Swin-T+UPerNet", height, width, "meta device")
+    assert count_macs(model_of("swin_tiny_upernet"), height, width)["total"] == int(row["total_conv_and_matmul"])
+
+
+@pytest.mark.parametrize("size", [256, 512])
+@pytest.mark.parametrize("tokens", [1, 5, 10, 15])
+def test_gmsa_costs_what_the_released_one_does(tokens: int, size: int) -> None:
+    """fvcore left out the released last G-MSA of a stage, whose result is dropped; ours does not build it."""
+    row = released(f"GLAM-Swin-T-g{tokens}+UPerNet", size, size, "fvcore")
+    model = model_of("glam_swin_tiny_linear", num_global_tokens=tokens)
+    assert count_macs(model, size, size)["g_msa"] == int(row["gmsa"])
+
+
+def test_json_is_the_public_contract() -> None:
+    found = cost(model_of("glam_swin_nano_linear", classes=3), 61, 75)
+    text = found.to_json("glam_swin_nano_linear", 3)
+    assert "\n" not in text
+    values = json.loads(text)
+    assert list(values) == ["name", "height", "width", "classes", "parameters", "gmacs"]
+    assert [values[key] for key in ("name", "height", "width", "classes")] == ["glam_swin_nano_linear", 61, 75, 3]
+    for key in ("parameters", "gmacs"):
+        assert list(values[key]) == ["total", *COMPONENTS]
+    expected = by_hand(model_of("glam_swin_nano_linear", classes=3), 61, 75)
+    assert values["gmacs"] == {name: value / 1e9 for name, value in expected.items()}
+    assert isinstance(found, Cost)
+
+
+class Strange(nn.Module):
+    """A model with work that no counter knows, or that is in no component."""
+
+    in_channels = 3
+
+    def __init__(self, known: bool) -> None:
+        super().__init__()
+        self.known = known
+        self.extra = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.extra(x if self.known else x.cumsum(dim=-1))
+
+
+def test_an_operator_that_cannot_be_counted_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="operators that fvcore does not count: aten::cumsum"):
+        count_macs(Strange(known=False), 8, 8, counter="fvcore")
+
+
+@pytest.mark.parametrize("counter", ["fvcore", "torch"])
+def test_work_outside_the_components_is_an_error(counter: str) -> None:
+    with pytest.raises(RuntimeError, match="components add up to 0 multiply-adds, the whole is 384"):
+        count_macs(Strange(known=True), 8, 8, counter)
