@@ -44,7 +44,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_executed_copy(path: Path) -> None:
     assert path.stat().st_size < 1_000_000
     text = path.read_text()
-    assert str(Path.home()) + "/" not in text
+    assert str(REPOSITORY) not in text
     executed = [cell for cell in cells(path, "code") if "".join(cell["source"]).strip()]
     assert all(cell["execution_count"] for cell in executed), "a cell was not run"
     assert not any(output["output_type"] == "error" for cell in executed for output in cell["outputs"])

@@ -9,6 +9,7 @@ as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again.
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     parameters = json.loads(options.plan.read_text())["parameters"] if options.plan else {}
     parameters |= dict(item.split("=", 1) for item in options.set)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # else a library's warnings, with paths, get into the outputs
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         execute(options.notebook, options.output, parameters)

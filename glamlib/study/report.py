@@ -22,7 +22,11 @@ table { border-collapse: collapse; font-size: .88rem; margin: 1rem 0; }
 .jp-RenderedHTMLCommon, .output_html, .jp-OutputArea-output { overflow-x: auto; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
 th { background: #f5f5f5; } td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; }
-.verdict { font-weight: 600; white-space: nowrap; }
+.verdict { font-weight: 600; }
+@media (max-width: 40rem) {
+  table.claims thead { display: none; } table.claims td { display: block; border: 0; padding: .15rem 0; }
+  table.claims td:first-child { font-weight: 600; padding-top: .8rem; } table.claims .verdict::before { content: "→ "; }
+}
 div.output_prompt, div.prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none; }
 """
 

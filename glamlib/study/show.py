@@ -64,7 +64,8 @@ def claims_html(claims: list[Claim]) -> str:
         for item in claims
     )
     return (
-        f"<table><thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead><tbody>{rows}</tbody></table>"
+        "<table class=claims><thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
     )
 
 

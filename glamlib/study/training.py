@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from glamlib.data.registry import SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
