@@ -1,6 +1,7 @@
 """Swin's weights in our encoders: equal to timm's network, and errors that name the file and the first keys."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,7 +91,6 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [[1, 2], torch.zeros(3), 7, {"model": [1]}], ids=["list", "tensor", "int", "nested"]
 )
-@pytest.mark.xfail(strict=True, reason="read_weights takes whatever the file holds for a dict", raises=AttributeError)
 def test_a_torch_file_of_something_else_is_named(tmp_path: Path, content: object) -> None:
     path = tmp_path / "weights.pth"
     torch.save(content, path)
@@ -171,3 +171,25 @@ def test_without_a_network_the_error_is_one_line(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("glamlib.errors.InputError: pretrained=True: cannot fetch timm/swin_tiny_patch4_window7_224")
     assert "pass pretrained=PATH" in last
+
+
+@pytest.mark.slow
+def test_microsofts_layout_is_the_same_network(theirs: nn.Module, tmp_path: Path) -> None:
+    """Its files keep the state under ``model`` and the merging of stage i where timm has it in stage i + 1."""
+    state = {
+        re.sub(r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample", key): value
+        for key, value in theirs.state_dict().items()
+    }
+    path = tmp_path / "swin_tiny_patch4_window7_224.pth"
+    torch.save({"model": state}, path)
+    model = create_model("swin_tiny_linear", num_classes=2, pretrained=path)
+    path.unlink()
+    own = model.encoder.state_dict()
+    for key, value in theirs.state_dict().items():
+        if key in own:
+            assert torch.equal(own[key], value), key
+    assert torch.equal(own["layers.1.downsample.reduction.weight"], state["layers.0.downsample.reduction.weight"])
+
+
+def test_pretrained_of_another_type_says_what_is_allowed() -> None:
+    refused(None, "pretrained=None: must be True, False or the path of a weights file")

@@ -190,7 +190,6 @@ def test_bad_options_name_the_value_and_the_range(options: dict, needles: tuple[
         assert needle in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="size is halved for cue_size's limit before it is checked", raises=TypeError)
 @pytest.mark.parametrize("size", ["64", None])
 def test_a_size_that_is_no_number_is_an_input_error(size: object) -> None:
     with pytest.raises(InputError, match="size="):

@@ -24,6 +24,11 @@ CUE_COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (240
 _TRIES = 200
 
 
+def _check(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"{name}={value!r}: must be an integer from {low} to {high}")
+
+
 @dataclass(frozen=True)
 class SceneConfig:
     """What scenes look like; lengths in pixels.
@@ -47,8 +52,8 @@ class SceneConfig:
     max_distance: int = 0
 
     def __post_init__(self) -> None:
+        _check("size", self.size, 16, 4096)  # first: the limits of others are shares of it
         limits = {
-            "size": (16, 4096),
             "num_shapes": (1, 200),
             "num_cues": (2, len(CUE_COLOURS)),
             "cue_size": (1, self.size // 2),
@@ -57,9 +62,7 @@ class SceneConfig:
             "max_distance": (0, 2 * self.size),
         }
         for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if type(value) is not int or not low <= value <= high:
-                raise InputError(f"{name}={value!r}: must be an integer from {low} to {high}")
+            _check(name, getattr(self, name), low, high)
         if self.max_distance and self.max_distance <= self.min_distance:
             raise InputError(f"max_distance={self.max_distance}: must be above min_distance={self.min_distance}, or 0")
 
@@ -86,7 +89,7 @@ class _Draws:
         return int(self._stream.random_raw()) % limit
 
     def noise(self, shape: tuple[int, ...], deviation: int) -> np.ndarray:
-        """Return integers of mean 0: the sum of four uniform bytes, scaled to ``deviation`` (nearly Gaussian)."""
+        """Return nearly Gaussian integers: the sum of four uniform bytes, centred, scaled to ``deviation``, floored."""
         count = int(np.prod(shape))
         raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")  # 8 bytes: two values
         total = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int32)[:count] - 510

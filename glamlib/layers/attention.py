@@ -5,7 +5,6 @@ section 3; the window attention without tokens is that of Swin. Each attention c
 (`scaled_dot_product_attention`, which never returns its weights) and explicit (which does, for the notebooks).
 """
 
-from functools import lru_cache
 from math import prod
 
 import torch
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from .windows import WindowLayout, relative_position_index, shift_mask
+from .windows import WindowLayout, kept, relative_position_index, shift_mask
 
 
 def attend(
@@ -89,8 +88,7 @@ class WindowAttention(nn.Module):
         return y, weights
 
 
-@lru_cache(maxsize=128)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the code of each window's place in the grid of windows, ``(nW, dim)``.
 

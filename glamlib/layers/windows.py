@@ -4,8 +4,9 @@ One code for 2D and 3D. Maps are channels-last, ``(B, *size, C)``; windows are `
 ``P`` patches, windows and patches in row-major order. Source: Liu et al., "Swin Transformer" (ICCV 2021), section 3.2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from itertools import product
 from math import prod
 
@@ -14,6 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MASKED = -100.0  # Swin's value: far below any logit, and finite, so that no row of a softmax can become NaN
+
+
+def kept(make: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """Keep what ``make`` returns for its last 32 arguments: constants of a layout, made once for all blocks.
+
+    They are made outside inference mode, so that training can use them; an export's or compiler's are not kept, because
+    they are no real tensors.
+    """
+    keep = lru_cache(maxsize=32)(torch.inference_mode(False)(make))
+
+    @wraps(make)
+    def get(*arguments: object) -> Tensor | None:
+        return make(*arguments) if torch.compiler.is_compiling() else keep(*arguments)
+
+    return get
 
 
 @dataclass(frozen=True)
@@ -96,8 +112,7 @@ def from_windows(windows: Tensor, layout: WindowLayout) -> Tensor:
     return x[(slice(None), *(slice(0, s) for s in layout.size))]
 
 
-@lru_cache(maxsize=128)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept
 def shift_mask(layout: WindowLayout, device: torch.device, dtype: torch.dtype) -> Tensor | None:
     """Return what is added to the logits of shifted windows, ``(nW, P, P)``: 0 or `MASKED`; None without a shift.
 
@@ -118,8 +133,7 @@ def shift_mask(layout: WindowLayout, device: torch.device, dtype: torch.dtype) -
     return torch.zeros(apart.shape, device=device, dtype=dtype).masked_fill_(apart, MASKED)
 
 
-@lru_cache(maxsize=128)
-@torch.inference_mode(False)  # what is kept must serve training too
+@kept
 def relative_position_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the row of the bias table for each pair of patches of a window, ``(P, P)`` integers.
 

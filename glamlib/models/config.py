@@ -61,6 +61,8 @@ class ModelConfig:
                     f"num_heads={list(self.num_heads)}: {heads} does not divide the "
                     f"{self.embed_dim * 2**i} channels of stage {i}"
                 )
+        if not 0 < self.mlp_ratio < float("inf"):
+            raise InputError(f"mlp_ratio={self.mlp_ratio}: must be above 0 and finite")
         if not 0 <= self.drop_path < 1:
             raise InputError(f"drop_path={self.drop_path}: must be at least 0 and below 1")
         if self.mixer not in MIXERS:

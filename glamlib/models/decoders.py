@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glamlib.errors import InputError
+
 POOL_SCALES = (1, 2, 3, 6)
 
 
@@ -50,8 +52,10 @@ class UPerNetDecoder(nn.Module):
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
+        """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``; InputError for B = 1 in training."""
         last = features[-1]
+        if self.training and last.shape[0] == 1:
+            raise InputError("a batch of 1: UPerNet's batch norm needs at least 2 images a batch in training")
         pooled = [resize(module(last), last.shape[2:]) for module in self.psp_modules]
         top = self.bottleneck(torch.cat([last, *pooled], dim=1))  # (B, channels, h_last, w_last)
         levels = [conv(feature) for conv, feature in zip(self.lateral_convs, features[:-1], strict=True)]

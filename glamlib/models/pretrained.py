@@ -1,5 +1,6 @@
 """ImageNet weights of timm's Swin, put into an encoder of the same size."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ def _is_unused(key: str) -> bool:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return a state dict from a safetensors or torch file (weights_only); InputError that names the file if it cannot.
 
-    Microsoft's files keep theirs under ``model``.
+    Microsoft's files keep theirs under ``model``, and the merging at the end of a stage instead of at the next one's
+    start; both are put right.
     """
     if not path.is_file():
         raise InputError(f"no weights file {path}")
@@ -36,7 +38,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: not a readable safetensors or torch weights file ({type(error).__name__})") from None
     except Exception as error:  # torch raises its unpickler's own error class for anything but plain weights
         raise InputError(f"{path}: refused, it holds more than weights ({type(error).__name__})") from None
-    return state.get("model", state)
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: not a weights file, it holds a {type(state).__name__}")
+    if "layers.0.downsample.norm.weight" in state:
+        return {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, key): value for key, value in state.items()}
+    return state
+
+
+def _next_stage(found: re.Match) -> str:
+    return f"layers.{int(found[1]) + 1}.downsample"
 
 
 def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) -> None:

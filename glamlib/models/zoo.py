@@ -75,6 +75,8 @@ def create_model(
     for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if type(value) is not int or value < 1:
             raise InputError(f"{key}={value!r}: must be an integer of at least 1")
+    if not isinstance(pretrained, bool | str | Path):
+        raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
     model = Segmenter(model_config(name, **overrides), num_classes, in_channels)
     if pretrained is not False:
         load_swin_weights(model, name, pretrained)
