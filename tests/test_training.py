@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import REPOSITORY
 from safetensors.torch import load_file, save_file
 
@@ -17,7 +19,10 @@ from glamlib import create_model
 from glamlib.data.registry import InMemory
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
+from glamlib.study import studies
 from glamlib.study.checkpoints import load_checkpoint, read_progress
+from glamlib.study.datasets import run_datasets
+from glamlib.study.evaluation import evaluate
 from glamlib.study.parameters import RunParameters
 from glamlib.study.training import StepBatches, TrainingView, parameter_groups, train
 
@@ -183,11 +188,51 @@ def test_absent_cuda_is_one_clear_line(tmp_path: Path) -> None:
         trained(replace(RUN, device="cuda"), tmp_path / "run.safetensors")
 
 
-def test_bf16_trains(tmp_path: Path) -> None:
-    from accelerate.state import AcceleratorState
+@pytest.fixture
+def fresh_accelerator() -> Iterator[None]:
+    """accelerate keeps one precision a process: these tests need another than the tests around them."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
-    AcceleratorState._reset_state(reset_partial_state=True)
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_bf16_trains(tmp_path: Path) -> None:
     _, history = trained(replace(RUN, steps=20, precision="bf16"), tmp_path / "run.safetensors")
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert np.isfinite([row["loss"] for row in history]).all()
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_accelerator")
+@pytest.mark.parametrize(
+    ("study", "small"),
+    [
+        ("context", {"size": 64, "train": 4, "test": 2}),
+        ("camvid", {"train": "train", "test": "test", "size": [72, 96], "limit": 4}),
+    ],
+)
+def test_gpu_profile_at_tiny_size(
+    study: str, small: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
+    if study == "camvid":
+        monkeypatch.setenv("GLAM_DATA", str(request.getfixturevalue("data_root")))
+    for run in studies.STUDIES[study].runs("gpu", seeds=1):
+        data = run.data | small if study == "context" else small
+        crop = {"crop_size": [64, 64]} if run.augment else {}
+        overrides = run.overrides | ({"window_size": 16} if run.variant == "full" else {})
+        run = replace(
+            run,
+            device="cpu",
+            steps=2,
+            batch_size=2,
+            workers=min(run.workers, 1),
+            data=data,
+            augment=run.augment | crop,
+            overrides=overrides,
+        )
+        train_data, test_data = run_datasets(run)
+        model = create_model(run.model, num_classes=len(train_data.classes), **run.overrides)
+        train(model, train_data, run, tmp_path / f"{run.variant}.safetensors")
+        assert evaluate(model, test_data, 2, run.precision).counts.sum() > 0
