@@ -22,7 +22,12 @@ def reference(name: str) -> tuple[dict[str, torch.Tensor], dict]:
     if not file.is_file():
         pytest.skip("the released code's reference tensors are not beside this clone")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
-    return tensors, json.loads(file.with_suffix(".json").read_text())["arguments"]
+    return tensors, reference_details(name)["arguments"]
+
+
+def reference_details(name: str) -> dict:
+    """Return all that is said of one released module: see the reference's README."""
+    return json.loads((REFERENCE / "tensors" / f"{name}.json").read_text())
 
 
 @pytest.fixture

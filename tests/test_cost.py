@@ -94,7 +94,11 @@ def test_components_hold_all_parameters(name: str) -> None:
     counts = count_parameters(model)
     assert counts["total"] == sum(parameter.numel() for parameter in model.parameters())
     assert counts["total"] == sum(counts[component] for component in COMPONENTS)
-    assert counts["decoder"] == sum(parameter.numel() for parameter in model.decoder.parameters())
+    inside = {name: parameter.numel() for name, parameter in model.decoder.named_parameters()}
+    blocks = sum(number for name, number in inside.items() if name.startswith("layers_up."))
+    upsampling = sum(number for name, number in inside.items() if name.startswith("ups."))
+    assert counts["upsampling"] == upsampling
+    assert counts["decoder"] == sum(inside.values()) - blocks - upsampling
     assert counts.keys() == {"total", *COMPONENTS}
 
 

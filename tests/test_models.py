@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glamlib import InputError, create_model, list_models
 from glamlib.models.config import ModelConfig
-from glamlib.models.decoders import UPerNetDecoder
+from glamlib.models.decoders.upernet import UPerNetDecoder
 from glamlib.models.encoder import Encoder
 from glamlib.models.zoo import MODELS, model_config
 
@@ -41,10 +41,13 @@ def test_any_size_forward_and_backward(name: str, size: tuple[int, int]) -> None
     torch.manual_seed(0)
     model = create_model(name, num_classes=3)
     x = image(2, 3, *size)
-    logits = model.train()(x)
-    assert logits.shape == (2, 3, *size)
-    assert logits.isfinite().all()
-    F.cross_entropy(logits, torch.zeros(2, *size, dtype=torch.long)).backward()
+    logits, auxiliary = model.train()(x, auxiliary=True)
+    assert (auxiliary is not None) == name.endswith("_upernet")
+    truth = torch.zeros(2, *size, dtype=torch.long)
+    for scores in (logits, auxiliary) if auxiliary is not None else (logits,):
+        assert scores.shape == (2, 3, *size)
+        assert scores.isfinite().all()
+        F.cross_entropy(scores, truth).backward(retain_graph=True)
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{parameter_name} is unused"
         assert parameter.grad.isfinite().all(), parameter_name

@@ -113,6 +113,10 @@ class GlobalAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
+    def add_position(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """Return tokens ``(B, nW, T, C)`` that know their window's place."""
+        return tokens + sine_position_code(grid, tokens.shape[-1], tokens.device, tokens.dtype)[:, None]
+
     def forward(
         self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
@@ -127,7 +131,7 @@ class GlobalAttention(nn.Module):
             The attended tokens, shaped as ``tokens``, and the weights ``(B, heads, nW * T, nW * T)`` or None.
         """
         batch, windows, per_window, channels = tokens.shape
-        x = tokens + sine_position_code(grid, channels, tokens.device, tokens.dtype)[:, None]
+        x = self.add_position(tokens, grid)
         qkv = self.qkv(x).view(batch, windows * per_window, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, nW * T, d)
         y, weights = attend(q, k, v, return_attention=return_attention)

@@ -55,6 +55,25 @@ class GlamBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
+    def layout_of(self, x: Tensor) -> WindowLayout:
+        """Return how this block's windows lie on the map ``x``, ``(B, *size, C)``."""
+        return WindowLayout.fit(tuple(x.shape[1:-1]), self.window_size, self.shifted)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """Return the tokens as they join the patches in W-MSA."""
+        return self.norm1(tokens)
+
+    def pass_on(
+        self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the block's new tokens, from W-MSA's ``update`` of them, and the weights of the mixer if asked for."""
+        weights = None
+        tokens = tokens + self.drop_path(update)
+        if self.mixer is not None:
+            exchanged, weights = self.mixer(self.norm_mixer(tokens), grid, return_attention)
+            tokens = tokens + self.drop_path(exchanged)
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens))), weights
+
     def forward(
         self, x: Tensor, tokens: Tensor | None = None, trace: dict | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -69,24 +88,21 @@ class GlamBlock(nn.Module):
         Returns:
             The new map and the new tokens, shaped as they came; tokens are None after the last block of a stage.
         """
-        layout = WindowLayout.fit(tuple(x.shape[1:-1]), self.window_size, self.shifted)
+        layout = self.layout_of(x)
         num_tokens = 0 if tokens is None else tokens.shape[2]
         # The norm comes before the padding, so padded patches are exact zeros, as in Swin.
         sequence = to_windows(self.norm1(x), layout)  # (B, nW, P, C)
         if tokens is not None:
-            sequence = torch.cat([self.norm1(tokens), sequence], dim=2)  # (B, nW, T + P, C)
+            sequence = torch.cat([self.enter(tokens), sequence], dim=2)  # (B, nW, T + P, C)
         update, window_weights = self.attn(sequence, layout, num_tokens, trace is not None)
         x = x + self.drop_path(from_windows(update[:, :, num_tokens:], layout))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
 
         global_weights = None
         if self.is_last:
             tokens = None
         elif tokens is not None:
-            tokens = tokens + self.drop_path(update[:, :, :num_tokens])
-            if self.mixer is not None:
-                exchanged, global_weights = self.mixer(self.norm_mixer(tokens), layout.grid, trace is not None)
-                tokens = tokens + self.drop_path(exchanged)
-            tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+            tokens, global_weights = self.pass_on(tokens, update[:, :, :num_tokens], layout.grid, trace is not None)
         if trace is not None:
             trace.update({"layout": layout, "window": window_weights, "global": global_weights})
-        return x + self.drop_path(self.mlp(self.norm2(x))), tokens
+        return x, tokens

@@ -6,7 +6,7 @@ from typing import get_type_hints
 from glamlib.errors import InputError, one_of
 from glamlib.layers.mixers import MIXERS
 
-DECODERS = ("upernet", "linear")
+DECODERS = ("upernet", "unet", "unet_nlu", "linear")
 WEIGHT_INITS = ("swin", "xavier")
 
 
@@ -19,6 +19,8 @@ def checked(name: str, value: object, kind: type) -> object:
         if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
             return tuple(value)
         raise InputError(f"{name}={value!r}: must be a non-empty list of integers")
+    if kind == int | tuple[int, ...]:
+        return checked(name, value, int if type(value) is not list and type(value) is not tuple else tuple[int, ...])
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
@@ -28,7 +30,11 @@ def checked(name: str, value: object, kind: type) -> object:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim, decoder_channels)."""
+    """One model. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim, decoder_channels).
+
+    ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. ``behaviour`` is
+    "paper", "released" or single differences of the released code joined by "+" (`glamlib.released.DIFFERENCES`).
+    """
 
     embed_dim: int
     depths: tuple[int, ...]
@@ -37,11 +43,12 @@ class ModelConfig:
     patch_size: int = 4
     mlp_ratio: float = 4.0
     drop_path: float = 0.0
-    num_global_tokens: int = 0
+    num_global_tokens: int | tuple[int, ...] = 0
     mixer: str = "gmsa"
     decoder: str = "upernet"
     decoder_channels: int = 512
     weight_init: str = "swin"
+    behaviour: str = "paper"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(ModelConfig).items():
@@ -49,8 +56,13 @@ class ModelConfig:
         for name in ("embed_dim", "window_size", "patch_size", "decoder_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.num_global_tokens < 0:
-            raise InputError(f"num_global_tokens={self.num_global_tokens}: must be at least 0")
+        tokens = self.num_global_tokens
+        if min(tokens if isinstance(tokens, tuple) else (tokens,)) < 0:
+            raise InputError(f"num_global_tokens={tokens}: must be at least 0")
+        if isinstance(tokens, tuple) and len(tokens) != len(self.depths):
+            raise InputError(
+                f"num_global_tokens={list(tokens)}: must be one number, or one for each of {len(self.depths)} stages"
+            )
         if len(self.depths) != len(self.num_heads) or min(self.depths + self.num_heads) < 1:
             raise InputError(
                 f"depths={list(self.depths)}, num_heads={list(self.num_heads)}: must be as many, and each at least 1"
@@ -71,6 +83,11 @@ class ModelConfig:
             raise one_of("decoder", self.decoder, DECODERS)
         if self.weight_init not in WEIGHT_INITS:
             raise one_of("weight_init", self.weight_init, WEIGHT_INITS)
+
+    def tokens_of(self, level: int) -> int:
+        """Return the global tokens per window of the stages at a level (0 is the highest resolution)."""
+        tokens = self.num_global_tokens
+        return tokens if isinstance(tokens, int) else tokens[level]
 
     def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> "ModelConfig":
         """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""

@@ -1,10 +1,11 @@
-"""The multi-resolution encoder: patch embedding, stages of blocks, patch merging. Swin, or GLAM with global tokens.
+"""The multi-resolution encoder: patch embedding, stages, patch merging. Swin, or GLAM with global tokens.
 
 N-dimensional (2D and 3D). Parameter names are timm's (``patch_embed.proj``, ``layers.1.downsample.reduction``, ...), so
 that its Swin weights load as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021), section 3.1; Themyr et al.
 (WACV 2023), section 3.1, for the tokens.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -12,8 +13,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from glamlib.layers.block import GlamBlock
-from glamlib.layers.windows import WindowLayout
+from .stage import Stage
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -53,60 +53,10 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, *size / 2, 2 C)
 
 
-class Stage(nn.Module):
-    """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
-
-    Every window of every image starts from the same ``num_global_tokens`` learned vectors.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        drop_paths: list[float],
-        num_heads: int,
-        window_size: tuple[int, ...],
-        num_global_tokens: int,
-        mixer: str,
-        mlp_ratio: float,
-        downsample: nn.Module,
-    ) -> None:
-        super().__init__()
-        self.downsample = downsample
-        depth = len(drop_paths)
-        self.blocks = nn.ModuleList(
-            GlamBlock(
-                dim,
-                num_heads,
-                window_size,
-                shifted=bool(i % 2),
-                mixer=mixer if num_global_tokens else "none",
-                is_last=i == depth - 1,
-                mlp_ratio=mlp_ratio,
-                drop_path=drop_path,
-            )
-            for i, drop_path in enumerate(drop_paths)
-        )
-        self.window_size = window_size
-        self.global_tokens = nn.Parameter(torch.zeros(num_global_tokens, dim)) if num_global_tokens else None
-        if num_global_tokens:
-            trunc_normal_(self.global_tokens, std=0.02)
-
-    def start_tokens(self, x: Tensor) -> Tensor | None:
-        """Return the tokens ``(B, nW, T, C)`` with which the windows of the map ``x`` start, None without tokens."""
-        if self.global_tokens is None:
-            return None
-        layout = WindowLayout.fit(tuple(x.shape[1:-1]), self.window_size, shifted=False)
-        return self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
-
-    def forward(self, x: Tensor, traces: list[dict] | None = None) -> Tensor:
-        x = self.downsample(x)
-        tokens = self.start_tokens(x)
-        for block in self.blocks:
-            trace = None if traces is None else {}
-            x, tokens = block(x, tokens, trace)
-            if traces is not None:
-                traces.append(trace)
-        return x
+def stage_drop_paths(drop_path: float, depths: tuple[int, ...]) -> list[list[float]]:
+    """Return each block's drop path rate, stage by stage: from 0 linearly to ``drop_path`` at the last block."""
+    last = max(sum(depths) - 1, 1)
+    return [[drop_path * (sum(depths[:i]) + j) / last for j in range(depth)] for i, depth in enumerate(depths)]
 
 
 class Encoder(nn.Module):
@@ -118,12 +68,12 @@ class Encoder(nn.Module):
         depths, num_heads: blocks and attention heads of each stage.
         window_size: side of a window in patches, the same in all dimensions and stages.
         patch_size: side of a patch in pixels.
-        num_global_tokens: tokens per window.
+        num_global_tokens: tokens per window, one number for all stages or one a stage.
         mixer: what exchanges between windows (`glamlib.layers.mixers`).
         mlp_ratio, drop_path: as in `GlamBlock`; drop_path is the last block's, earlier ones rise to it linearly.
         ndim: dimensions of the map.
-        weight_init: of the linear layers: "swin" (normal, deviation 0.02) or "xavier" (Glorot's uniform). At Nano's 32
-            channels 0.02 leaves all attention logits near zero, and training stands still for hundreds of steps.
+        skips: whether to return what a UNet decoder wants instead of a pyramid: see `forward`.
+        make_stage: `Stage` or one like it.
     """
 
     def __init__(
@@ -134,53 +84,74 @@ class Encoder(nn.Module):
         num_heads: tuple[int, ...] = (3, 6, 12, 24),
         window_size: int = 7,
         patch_size: int = 4,
-        num_global_tokens: int = 0,
+        num_global_tokens: int | tuple[int, ...] = 0,
         mixer: str = "gmsa",
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
         ndim: int = 2,
-        weight_init: str = "swin",
+        skips: bool = False,
+        make_stage: Callable[..., Stage] = Stage,
     ) -> None:
         super().__init__()
         self.dims = tuple(embed_dim * 2**i for i in range(len(depths)))
-        self.patch_size = patch_size
+        self.skips = skips
         self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size, ndim)
-        rates = [drop_path * i / max(sum(depths) - 1, 1) for i in range(sum(depths))]
+        rates = stage_drop_paths(drop_path, depths)
+        tokens = (num_global_tokens,) * len(depths) if isinstance(num_global_tokens, int) else num_global_tokens
         self.layers = nn.ModuleList(
-            Stage(
-                dim,
-                rates[sum(depths[:i]) : sum(depths[: i + 1])],
-                num_heads[i],
-                (window_size,) * ndim,
-                num_global_tokens,
-                mixer,
-                mlp_ratio,
-                downsample=PatchMerging(self.dims[i - 1], ndim) if i else nn.Identity(),
+            make_stage(
+                dim=dim,
+                drop_paths=rates[i],
+                num_heads=num_heads[i],
+                window_size=(window_size,) * ndim,
+                num_global_tokens=tokens[i],
+                mixer=mixer,
+                mlp_ratio=mlp_ratio,
+                level=i,
+                downsample=PatchMerging(self.dims[i - 1], ndim) if i else None,
             )
             for i, dim in enumerate(self.dims)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in self.dims)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # norms and the patch embedding keep PyTorch's initialisation
-                if weight_init == "xavier":
-                    nn.init.xavier_uniform_(module.weight)
-                else:
-                    trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in (self.dims[-1:] if skips else self.dims))
 
-    def stages(self, x: Tensor, traces: list[dict] | None = None) -> list[Tensor]:
-        """Return each stage's output before its norm, channels-last: stage i is ``(B, *size / (patch * 2**i), C_i)``.
+    def stages(self, x: Tensor, traces: list[dict] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+        """Return each stage's input and output, without norms, channels-last: ``(B, *size / (patch * 2**i), C_i)``.
 
         With ``traces`` (an empty list), one dict a block is appended: see `GlamBlock.forward`.
         """
         x = self.patch_embed(x)
-        outputs = []
+        inputs, outputs = [], []
         for stage in self.layers:
-            x = stage(x, traces)
+            inputs.append(stage.downsample(x))
+            x = stage(inputs[-1], traces)
             outputs.append(x)
-        return outputs
+        return inputs, outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the feature pyramid of ``(B, in_channels, *size)``, highest resolution first, channels-first."""
-        return [norm(y).movedim(-1, 1) for norm, y in zip(self.norms, self.stages(x), strict=True)]
+        """Return the features of ``(B, in_channels, *size)``, highest resolution first, channels-first.
+
+        Each stage's output, normalised; with ``skips``, the inputs of all stages but the last, as they are, and the
+        last stage's output, normalised.
+        """
+        inputs, outputs = self.stages(x)
+        if self.skips:
+            features = [*inputs[:-1], self.norms[0](outputs[-1])]
+        else:
+            features = [norm(output) for norm, output in zip(self.norms, outputs, strict=True)]
+        return [feature.movedim(-1, 1) for feature in features]
+
+
+def init_linear(module: nn.Module, weight_init: str) -> None:
+    """Initialise all linear layers: "swin" (normal, deviation 0.02) or "xavier" (Glorot's uniform); biases 0.
+
+    Norms and convolutions keep theirs. At Nano's 32 channels a deviation of 0.02 leaves all attention logits near zero,
+    and training stands still for hundreds of steps.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            if weight_init == "xavier":
+                nn.init.xavier_uniform_(layer.weight)
+            else:
+                trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glamlib.errors import InputError
 
+from .decoders.unet import UNetDecoder
 from .segmenter import Segmenter
 
 _TIMM_NAMES = {size: f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")}
@@ -83,3 +84,13 @@ def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) ->
             f"({len(bad)} unknown or of another shape, {len(missing)} missing)"
         )
     model.encoder.load_state_dict(used, strict=False)
+    if isinstance(model.decoder, UNetDecoder):
+        _mirror(model)
+
+
+def _mirror(model: Segmenter) -> None:
+    """Start each of a UNet decoder's stages from the encoder's stage of the same level, as the released code does."""
+    for stage in model.decoder.layers_up:
+        source = model.encoder.layers[stage.level].blocks.state_dict()
+        swin = {key: value for key, value in source.items() if not any(part in f".{key}" for part in _OURS)}
+        stage.blocks.load_state_dict(swin, strict=False)

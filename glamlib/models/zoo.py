@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from glamlib.errors import InputError, one_of
+from glamlib.released.parts import parts_of
 
 from .config import DECODERS, FIELD_NAMES, ModelConfig
 from .pretrained import load_swin_weights
@@ -77,7 +78,8 @@ def create_model(
             raise InputError(f"{key}={value!r}: must be an integer of at least 1")
     if not isinstance(pretrained, bool | str | Path):
         raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
-    model = Segmenter(model_config(name, **overrides), num_classes, in_channels)
+    config = model_config(name, **overrides)
+    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
     if pretrained is not False:
         load_swin_weights(model, name, pretrained)
     return model

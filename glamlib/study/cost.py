@@ -14,57 +14,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "norms", "decoder")
+COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "upsampling", "decoder", "auxiliary", "norms")
 
 # What fvcore meets in our models and we leave out on purpose. Anything else it cannot count is an error.
 _ELEMENTWISE = {
     f"aten::{name}"
-    for name in [
-        "add",
-        "add_",
-        "mul",
-        "sub",
-        "div",
-        "rsub",
-        "softmax",
-        "gelu",
-        "relu",
-        "relu_",
-        "roll",
-        "cat",
-        "pad",
-        "constant_pad_nd",
-        "index",
-        "expand",
-        "expand_as",
-        "clone",
-        "sin",
-        "cos",
-        "embedding",
-        "repeat",
-        "fill_",
-        "scalar_tensor",
-        "dropout",
-        "feature_dropout",
-        "mean",
-        "adaptive_avg_pool2d",
-        "upsample_bilinear2d",
-        "layer_norm",
-        "batch_norm",
-        "movedim",
-        "neg",
-        "remainder",
-        "floor_divide",
-        "ne",
-        "arange",
-        "meshgrid",
-        "stack",
-        "pow",
-        "zeros",
-        "ones",
-        "masked_fill_",
-        "masked_fill",
-    ]
+    for name in """
+        add add_ mul mul_ sub div rsub pow neg remainder floor_divide softmax gelu relu relu_ sin cos ne mean
+        roll cat pad constant_pad_nd index expand expand_as clone stack repeat repeat_interleave movedim embedding
+        arange meshgrid zeros ones scalar_tensor fill_ masked_fill masked_fill_ dropout feature_dropout
+        adaptive_avg_pool2d upsample_bilinear2d layer_norm batch_norm
+    """.split()  # noqa: SIM905
 }
 
 
@@ -84,22 +44,27 @@ class Cost:
 
 
 def component(name: str) -> str:
-    """Return the component that a module or parameter belongs to, by its qualified name."""
+    """Return the component that a module or parameter belongs to, by its qualified name.
+
+    A UNet decoder's blocks count as w_msa, g_msa and mlp like the encoder's; "upsampling" is what doubles its maps, and
+    "decoder" the rest of any decoder. "auxiliary" is a head of training: it costs parameters and no multiply-adds.
+    """
     parts = name.split(".")
-    if parts[0] == "decoder":
-        return "decoder"
     for part, belongs in (
+        ("auxiliary", "auxiliary"),
+        ("ups", "upsampling"),
         ("patch_embed", "patch_embedding"),
         ("downsample", "merging"),
         ("attn", "w_msa"),
         ("mixer", "g_msa"),
         ("norm_mixer", "g_msa"),
         ("global_tokens", "g_msa"),
+        ("position_table", "g_msa"),
         ("mlp", "mlp"),
     ):
         if part in parts:
             return belongs
-    return "norms"
+    return "decoder" if parts[0] == "decoder" and "blocks" not in parts else "norms"
 
 
 def _attention_macs(inputs: list, outputs: list) -> int:
@@ -140,6 +105,19 @@ def _macs_by_module_torch(model: nn.Module, height: int, width: int) -> dict[str
     }
 
 
+def _own_macs(by_module: dict[str, int]) -> dict[str, int]:
+    """Return what each module computes itself, without the modules inside it."""
+    own = dict(by_module)
+    for name, macs in by_module.items():
+        parent = name
+        while parent:
+            parent = parent.rpartition(".")[0]
+            if parent in own:
+                own[parent] -= macs
+                break
+    return own
+
+
 _COUNTERS = {"fvcore": _macs_by_module_fvcore, "torch": _macs_by_module_torch}
 
 
@@ -156,13 +134,12 @@ def count_macs(model: nn.Module, height: int, width: int, counter: str = "torch"
     """
     by_module = _COUNTERS[counter](model, height, width)
     macs = dict.fromkeys(COMPONENTS, 0)
-    for name, _ in model.named_modules():
-        parent = name.rpartition(".")[0]
-        # the topmost modules that are one component as a whole: attn, mixer, mlp, downsample, ..., decoder
-        if component(name) != "norms" and (not parent or component(parent) == "norms"):
-            macs[component(name)] += by_module.get(name, 0)
-    if sum(macs.values()) != by_module[""]:
-        raise RuntimeError(f"components add up to {sum(macs.values())} multiply-adds, the whole is {by_module['']}")
+    for name, own in _own_macs(by_module).items():
+        if own:
+            macs[component(name)] += own
+    if macs["norms"]:  # a norm has none: this is work in a module that no component is known for
+        known = sum(macs.values()) - macs["norms"]
+        raise RuntimeError(f"components add up to {known} multiply-adds, the whole is {by_module['']}")
     return {"total": by_module[""]} | macs
 
 

@@ -29,11 +29,13 @@ from tqdm import tqdm
 from glamlib.data.registry import SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.errors import InputError
+from glamlib.models.segmenter import Segmenter
 
 from .checkpoints import load_checkpoint, read_progress, save_checkpoint
 from .parameters import RunParameters
 from .sources import computing_digest
 
+AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 HISTORY_EVERY = 10  # steps that one row of the history averages
 _NO_DECAY = ("relative_position_bias_table", "global_tokens")
 
@@ -101,7 +103,7 @@ def fingerprint(run: RunParameters) -> str:
 
 
 def train(
-    model: nn.Module,
+    model: Segmenter,
     dataset: SegmentationDataset,
     run: RunParameters,
     checkpoint: Path,
@@ -110,7 +112,7 @@ def train(
     """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters and code.
 
     Args:
-        model: any module that maps ``(B, 3, H, W)`` to logits ``(B, K, H, W)``.
+        model: its auxiliary head, if it has one, joins the loss.
         dataset: pairs of uint8 image and label; all of one size where ``run.augment`` is empty.
         run: steps, batch size, learning rate and the rest.
         checkpoint: file that is written every ``run.checkpoint_every`` steps and at the end.
@@ -157,8 +159,11 @@ def train(
         step = progress["step"]
         schedule.step_update(step)
         with accelerator.autocast():
-            logits = wrapped(normalise(images))
+            logits, auxiliary = wrapped(normalise(images), auxiliary=True)
         loss = F.cross_entropy(logits.float(), labels.long(), ignore_index=dataset.ignore_index)
+        if auxiliary is not None:
+            helping = F.cross_entropy(auxiliary.float(), labels.long(), ignore_index=dataset.ignore_index)
+            loss = loss + AUXILIARY_WEIGHT * helping
         wrapped_optimizer.zero_grad()
         accelerator.backward(loss)
         if run.clip_norm:

@@ -1,7 +1,7 @@
-"""Decoders: from a feature pyramid, highest resolution first and channels-first, to logits at its first level's size.
+"""UPerNet, and the auxiliary head that helps to train it.
 
-`UPerNetDecoder`: Xiao et al., "Unified Perceptual Parsing" (ECCV 2018), as mmsegmentation lays it out (the names of its
-parameters are kept, so that its weights load). `LinearDecoder`: a linear classifier of each patch, nothing more.
+Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), as mmsegmentation lays it out; the names
+of its parameters are kept, so that its weights load.
 """
 
 import torch
@@ -10,12 +10,9 @@ from torch import Tensor, nn
 
 from glamlib.errors import InputError
 
+from .resize import resize
+
 POOL_SCALES = (1, 2, 3, 6)
-
-
-def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize ``(B, C, H, W)`` bilinearly to ``size``, corners not aligned."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class ConvModule(nn.Module):
@@ -67,17 +64,17 @@ class UPerNetDecoder(nn.Module):
         return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outputs, dim=1))))
 
 
-class LinearDecoder(nn.Module):
-    """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
+class FCNHead(nn.Module):
+    """A 3x3 convolution and a classifier on one level: the auxiliary loss of UPerNet's training (weight 0.4)."""
 
-    It looks at no neighbour but for resizing: what a model knows of the rest of the image came through its attention.
-    """
-
-    def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, dim: int, channels: int, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__()
-        self.conv_seg = nn.ModuleList(nn.Conv2d(dim, num_classes, 1) for dim in dims)
+        self.convs = nn.ModuleList([ConvModule(dim, channels, 3)])
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
-        size = features[0].shape[2:]
-        return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))
+    def forward(self, feature: Tensor) -> Tensor:
+        """Return logits ``(B, num_classes, h, w)`` at the size of ``feature``."""
+        return self.conv_seg(self.dropout(self.convs[0](feature)))

@@ -1,0 +1,79 @@
+"""One resolution of an encoder or decoder: blocks on windows that take turns in being shifted, and their tokens."""
+
+from collections.abc import Callable
+
+import torch
+from timm.layers import trunc_normal_
+from torch import Tensor, nn
+
+from glamlib.layers.block import GlamBlock
+
+
+class Stage(nn.Module):
+    """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
+
+    Every window of every image starts from the same ``num_global_tokens`` learned vectors.
+
+    Args:
+        dim: channels.
+        drop_paths: drop path rate of each block; as many blocks are built.
+        num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
+        num_global_tokens: tokens per window.
+        level: 0 for the highest resolution.
+        downsample: what leads to this resolution; None where nothing does.
+        make_block: `GlamBlock` or one like it.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        drop_paths: list[float],
+        num_heads: int,
+        window_size: tuple[int, ...],
+        num_global_tokens: int,
+        mixer: str,
+        mlp_ratio: float,
+        level: int,
+        downsample: nn.Module | None = None,
+        make_block: Callable[..., GlamBlock] = GlamBlock,
+    ) -> None:
+        super().__init__()
+        self.downsample = downsample or nn.Identity()
+        self.window_size = window_size
+        self.level = level
+        self.global_tokens = nn.Parameter(torch.zeros(num_global_tokens, dim)) if num_global_tokens else None
+        if num_global_tokens:
+            trunc_normal_(self.global_tokens, std=0.02)
+        self.blocks = nn.ModuleList(
+            make_block(
+                dim=dim,
+                num_heads=num_heads,
+                window_size=window_size,
+                shifted=bool(i % 2),
+                mixer=mixer if num_global_tokens else "none",
+                is_last=i == len(drop_paths) - 1,
+                mlp_ratio=mlp_ratio,
+                drop_path=drop_path,
+            )
+            for i, drop_path in enumerate(drop_paths)
+        )
+
+    def start_tokens(self, x: Tensor) -> Tensor | None:
+        """Return the tokens ``(B, nW, T, C)`` with which the windows of the map ``x`` start, None without tokens."""
+        if self.global_tokens is None:
+            return None
+        layout = self.blocks[0].layout_of(x)
+        return self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
+
+    def forward(self, x: Tensor, traces: list[dict] | None = None) -> Tensor:
+        """Apply the blocks (not the downsampling) to a map ``(B, *size, C)``.
+
+        With ``traces`` (a list), one dict a block is appended: see `GlamBlock.forward`.
+        """
+        tokens = self.start_tokens(x)
+        for block in self.blocks:
+            trace = None if traces is None else {}
+            x, tokens = block(x, tokens, trace)
+            if traces is not None:
+                traces.append(trace)
+        return x

@@ -1,0 +1,11 @@
+"""Everything that only the authors' released code does, and the names of its weights.
+
+The core of this library follows the paper (METHOD of the study: one reading of it). The released code (github
+themyrl/glam at 44abe55) differs in the ways that `DIFFERENCES` lists; each can be switched on alone,
+``create_model(..., behaviour="raw_tokens+position_table")``, or all together, ``behaviour="released"``.
+"""
+
+from .parts import DIFFERENCES
+from .weights import load_released
+
+__all__ = ["DIFFERENCES", "load_released"]

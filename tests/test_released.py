@@ -1,0 +1,227 @@
+"""Our modules in released behaviour, with the released weights, give the released outputs."""
+
+import pytest
+import torch
+from conftest import reference, reference_details
+from torch import Tensor, nn
+
+from glamlib import InputError, create_model
+from glamlib.layers.windows import WindowLayout
+from glamlib.models.decoders.upernet import FCNHead
+from glamlib.models.encoder import Encoder
+from glamlib.released import DIFFERENCES, load_released
+from glamlib.released.parts import differences_of, parts_of
+from glamlib.released.stages import PositionTable, ReleasedBlock, ReleasedStage, TableAttention
+from glamlib.released.upsampling import ReleasedUpsampling, ScrambledAttention
+
+ALL = differences_of("released")
+# The released "opti" classes build no G-MSA in the last block of a stage
+OPTI = "+".join(name for name in DIFFERENCES if name != "last_gmsa")
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def released_weights(name: str) -> dict[str, Tensor]:
+    """Return a file's weights, with the position tables (stored where they can be read) rebuilt to their full size."""
+    tensors, _ = reference(name)
+    weights = {key.removeprefix("weight/"): value for key, value in tensors.items() if key.startswith("weight/")}
+    for key, table in reference_details(name)["position_tables"].items():
+        full = torch.zeros(table["rows"], weights[key].shape[1])
+        full[table["start"] : table["start"] + len(weights[key])] = weights[key]
+        weights[key] = full
+    return weights
+
+
+def encoder_for(arguments: dict, behaviour: str = "released") -> Encoder:
+    shape = arguments["size"]
+    return Encoder(
+        embed_dim=shape["embed_dim"],
+        depths=tuple(shape["depths"]),
+        num_heads=tuple(shape["num_heads"]),
+        window_size=arguments["window_size"],
+        num_global_tokens=arguments.get("gt_num", 0),
+        make_stage=parts_of(behaviour).make_stage,
+    ).eval()
+
+
+@pytest.mark.parametrize("name", [
+    "swin_w4_64x64", "swin_w7_56x56", "swin_w7_75x61",
+    "glam_swin_w4_g1_64x64", "glam_swin_w4_g1_75x61", "glam_swin_w4_g5_64x64", "glam_swin_w7_g1_56x56",
+    "glam_swin_w7_g1_75x61", "glam_swin_w7_g5_56x56", "glam_swin_4stage_w7_g5_130x98", "glam_swin_opti_w7_g5_75x61",
+])  # fmt: skip
+def test_encoder(name: str) -> None:
+    tensors, arguments = reference(name)
+    encoder = encoder_for(arguments, OPTI if arguments.get("opti") else "released")
+    weights = released_weights(name)
+    loaded = load_released(encoder, weights)
+    assert set(loaded.used) | set(loaded.unused) == set(weights)
+    assert all(key.endswith("relative_position_index") for key in loaded.unused)
+    for level, feature in enumerate(encoder(tensors["input/0"])):
+        torch.testing.assert_close(feature, tensors[f"output/{level}"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", [
+    "swin_unet_w7_75x61", "glam_swin_unet_w7_g1_112x112", "glam_swin_unet_nlu_w7_g1_112x112"
+])  # fmt: skip
+def test_unet(name: str) -> None:
+    tensors, arguments = reference(name)
+    shape = arguments["size"]
+    glam = {"num_global_tokens": arguments["gt_num"]} if "gt_num" in arguments else {}
+    model = create_model(
+        f"{'glam_' if glam else ''}swin_nano_unet{'_nlu' if 'nlu' in name else ''}",
+        num_classes=arguments["num_classes"],
+        embed_dim=shape["embed_dim"],
+        depths=shape["depths"],
+        num_heads=shape["num_heads"],
+        window_size=arguments["window_size"],
+        behaviour="released",
+        **glam,
+    ).eval()
+    weights = released_weights(name)
+    loaded = load_released(model, weights)
+    assert set(loaded.used) | set(loaded.unused) == set(weights)
+    expected = {"relative_position_index"} | ({"proj_shortcut", "layers_patch_expand"} if "nlu" in name else set())
+    assert {word for word in expected if any(word in key for key in loaded.unused)} == expected
+    output = tensors["output/0"]
+    # the released network leaves the padded size; mmsegmentation then resizes to the image
+    logits = model.decoder(model.encoder(tensors["input/0"]))
+    torch.testing.assert_close(logits, output, **CLOSE)
+    resized = nn.functional.interpolate(output, tuple(tensors["input/0"].shape[2:]), mode="bilinear")
+    torch.testing.assert_close(model(tensors["input/0"]), resized, **CLOSE)
+
+
+@pytest.mark.parametrize("name", [
+    "glam_block_w4_s0_g1_10x9", "glam_block_w4_s0_g5_10x9", "glam_block_w4_s2_g1_10x9", "glam_block_w4_s2_g5_10x9",
+    "glam_block_w7_s3_g1_14x14", "glam_block_w7_s3_g1_15x13", "glam_block_w7_s3_g5_14x14",
+])  # fmt: skip
+def test_block(name: str) -> None:
+    tensors, arguments = reference(name)
+    attributes = reference_details(name)["attributes"]
+    inputs = [value for key, value in sorted(tensors.items()) if key.startswith("input/")]
+    x = inputs[0].unflatten(1, (attributes["H"], attributes["W"]))
+    tokens, pe = inputs[-2], inputs[-1]
+    window = (arguments["window_size"],) * 2
+    block = ReleasedBlock(
+        differences=ALL, dim=arguments["dim"], num_heads=arguments["num_heads"], window_size=window,
+        shifted=bool(arguments["shift_size"]), mixer="gmsa", is_last=False,
+    ).eval()  # fmt: skip
+    table = PositionTable(1, arguments["dim"], 0)
+    table.pe = nn.Parameter(pe)
+    block.mixer = TableAttention(arguments["dim"], arguments["num_heads"], table)
+    load_released(block, released_weights(name))
+    windows = block.layout_of(x).num_windows
+    if tokens.ndim == 2:  # as a stage starts: the same for every window
+        tokens = tokens.expand(len(x) * windows, -1, -1)
+    y, new = block(x, tokens.unflatten(0, (len(x), windows)))
+    torch.testing.assert_close(y.flatten(1, 2), tensors["output/0"], **CLOSE)
+    torch.testing.assert_close(new.flatten(0, 1), tensors["output/1"], **CLOSE)
+
+
+def test_stage() -> None:
+    tensors, arguments = reference("glam_stage_w7_g1_15x13")
+    stage = ReleasedStage(
+        differences=ALL, dim=arguments["dim"], drop_paths=[0.0] * arguments["depth"], num_heads=arguments["num_heads"],
+        window_size=(arguments["window_size"],) * 2, num_global_tokens=arguments["gt_num"], mixer="gmsa",
+        mlp_ratio=4.0, level=arguments["id_layer"],
+    ).eval()  # fmt: skip
+    weights = released_weights("glam_stage_w7_g1_15x13")
+    weights = {key: value for key, value in weights.items() if not key.startswith("downsample.")}  # our next stage's
+    load_released(stage, weights)
+    y = stage(tensors["input/0"].unflatten(1, (15, 13)))
+    torch.testing.assert_close(y.flatten(1, 2), tensors["output/0"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["gmsa_N30_pe81", "gmsa_silent_broadcast_N486_pe484"])
+def test_gmsa_and_its_table_one_row_short(name: str) -> None:
+    """The second: 486 tokens, 484 rows; the slice starts at -1 and holds one row, which is added to all tokens."""
+    tensors, arguments = reference(name)
+    tokens, pe = tensors["input/0"], tensors["input/1"]
+    table = PositionTable(1, arguments["dim"], 0)
+    table.pe = nn.Parameter(pe)
+    mixer = TableAttention(arguments["dim"], arguments["num_heads"], table).eval()
+    load_released(mixer, released_weights(name))
+    windows = tokens if tokens.ndim == 4 else tokens[:, :, None]  # (B, nW, 1, C): every token its own window
+    assert len(table.slice(windows.shape[1])) == (30 if "N30" in name else 1)
+    y, _ = mixer(windows, (windows.shape[1], 1))
+    torch.testing.assert_close(y.flatten(1, 2), tensors["output/0"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["nlu_w4_14x14_to_28x28", "nlu_w4_9x7_to_17x13", "nlu_w7_14x14_to_28x28",
+                                  "nlu_w7_9x7_to_17x13"])  # fmt: skip
+def test_upsampling(name: str) -> None:
+    tensors, arguments = reference(name)
+    attributes = reference_details(name)["attributes"]
+    x = tensors["input/0"].unflatten(1, attributes["input_resolution"])
+    skip = tensors["input/1"].unflatten(1, attributes["skip_connection_resolution"])
+    window = (arguments["window_size"],) * 2
+    upsampling = ReleasedUpsampling(arguments["dim"], arguments["num_heads"], window, 4.0, 0.0, differences=ALL).eval()
+    loaded = load_released(upsampling, released_weights(name))
+    assert any("proj_shortcut" in key for key in loaded.unused)
+    torch.testing.assert_close(upsampling(x, skip).flatten(1, 2), tensors["output/0"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["nlu_attention_w4", "nlu_attention_w7"])
+def test_upsampling_attention(name: str) -> None:
+    tensors, arguments = reference(name)
+    side = arguments["window_size"]
+    attention = ScrambledAttention(arguments["dim"], arguments["num_heads"], (side, side)).eval()
+    load_released(attention, released_weights(name))
+    fine, coarse = sorted((tensors["input/0"], tensors["input/1"]), key=lambda t: t.shape[-1])
+    layout = WindowLayout((side, side), (side, side), (0, 0))
+    y, _ = attention(fine[:, None], coarse[:, None], layout)
+    torch.testing.assert_close(y[:, 0], tensors["output/0"], **CLOSE)
+
+
+def test_fcn_head() -> None:
+    tensors, arguments = reference("fcn_head")
+    head = FCNHead(arguments["in_channels"], arguments["channels"], arguments["num_classes"]).eval()
+    load_released(head, released_weights("fcn_head"))
+    torch.testing.assert_close(head(tensors["input/0.2"]), tensors["output/0"], **CLOSE)
+
+
+def test_every_difference_alone_runs_and_changes_something() -> None:
+    """Each switch alone gives another network than the paper's: other weights, or other outputs from the same ones."""
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 75, 61)
+    arguments = {"num_classes": 3, "window_size": 7, "depths": (2, 2, 3), "num_heads": (2, 4, 8)}
+    arguments |= {"num_global_tokens": 2}
+    torch.manual_seed(1)
+    paper = create_model("glam_swin_nano_unet_nlu", **arguments).eval()
+    for name in DIFFERENCES:
+        torch.manual_seed(1)
+        other = create_model("glam_swin_nano_unet_nlu", behaviour=name, **arguments).eval()
+        if other.state_dict().keys() == paper.state_dict().keys() and name not in ("random_tokens", "scrambled_bias"):
+            other.load_state_dict(paper.state_dict())
+        changed_weights = other.state_dict().keys() != paper.state_dict().keys()
+        assert changed_weights or not torch.allclose(other(image), paper(image), atol=1e-5), name
+
+
+def test_unknown_behaviour_lists_the_differences() -> None:
+    with pytest.raises(InputError, match="unknown behaviour 'raw'; allowed: paper, released, raw_tokens, no_token"):
+        create_model("glam_swin_nano_upernet", num_classes=2, behaviour="raw_tokens+raw")
+
+
+def test_dropped_weights_are_refused() -> None:
+    encoder = Encoder(embed_dim=8, depths=(1,), num_heads=(1,), num_global_tokens=1)
+    weights = {"patch_embed.proj.weight": torch.zeros(8, 3, 4, 4), "layers.0.strange": torch.zeros(1)}
+    with pytest.raises(InputError, match=r"1 left over, \d+ missing, 0 of another shape; first: layers.0.strange"):
+        load_released(encoder, weights)
+    with pytest.raises(InputError, match=r"patch_embed.proj.weight \(\[4, 3, 4, 4\], the model has \[8, 3, 4, 4\]\)"):
+        load_released(encoder, {"patch_embed.proj.weight": torch.zeros(4, 3, 4, 4)})
+
+
+def test_an_image_too_large_for_the_table_is_a_clear_error() -> None:
+    """METHOD, section 5, point 7: one token a window cannot run 512x2048; the paper's code for it can."""
+    shape = {"num_classes": 2, "num_global_tokens": 1, "depths": (2, 2, 2, 2), "window_size": 7}
+    image = torch.zeros(1, 3, 512, 2048, device="meta")
+    released = create_model("glam_swin_nano_unet", behaviour="released", **shape).eval().to("meta")
+    with pytest.raises(InputError, match="30 tokens, and the released table of this stage has 25 rows"):
+        released(image)
+    create_model("glam_swin_nano_unet", **shape).eval().to("meta")(image)
+
+
+def test_no_more_parameters_than_the_released_network() -> None:
+    """GLAM-Swin-T + UPerNet, 10 tokens: 104,985,446 parameters, of which 36,385,344 are the table's."""
+    released = create_model("glam_swin_tiny_upernet", num_classes=150, behaviour="released")
+    counts = {name: parameter.numel() for name, parameter in released.named_parameters()}
+    assert sum(counts.values()) == 104_985_446
+    assert sum(number for name, number in counts.items() if name.endswith(".pe")) == 36_385_344
