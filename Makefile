@@ -15,7 +15,8 @@ RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))
 
 BUILD := build/$(PROFILE)
 PYTHON := .venv/bin/python
-READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid
+READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
+  09_paper_and_release
 export GLAM_DATA := $(abspath $(GLAM_DATA))
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
 export OMP_NUM_THREADS := 1
@@ -29,7 +30,7 @@ help: ## explain every target and variable
 	@echo "Variables (now):"
 	@printf '  %s|%s\n' \
 	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu' \
-	  'STUDY=$(STUDY)' 'all, or names with commas: context,camvid' \
+	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,release,camvid' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
 	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \
@@ -70,8 +71,8 @@ $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@echo "notebook $*"
 	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 
-# These three read tables; the last two draw the figures.
-$(foreach name,00_start_here 05_ablation 06_camvid,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
+# These read tables, and all but the first draw figures from them.
+$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"

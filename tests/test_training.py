@@ -205,21 +205,17 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerator")
-@pytest.mark.parametrize(
-    ("study", "small"),
-    [
-        ("context", {"size": 64, "train": 4, "test": 2}),
-        ("camvid", {"train": "train", "test": "test", "size": [72, 96], "limit": 4}),
-    ],
-)
+@pytest.mark.parametrize("study", studies.STUDIES)
 def test_gpu_profile_at_tiny_size(
-    study: str, small: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
-    if study == "camvid":
+    small = {"size": 64, "train": 4, "test": 2}
+    if studies.STUDIES[study].dataset == "camvid":
+        small = {"train": "train", "test": "test", "size": [72, 96], "limit": 4}
         monkeypatch.setenv("GLAM_DATA", str(request.getfixturevalue("data_root")))
     for run in studies.STUDIES[study].runs("gpu", seeds=1):
-        data = run.data | small if study == "context" else small
+        data = small if run.dataset == "camvid" else run.data | small
         crop = {"crop_size": [64, 64]} if run.augment else {}
         overrides = run.overrides | ({"window_size": 16} if run.variant == "full" else {})
         run = replace(

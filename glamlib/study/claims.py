@@ -93,8 +93,17 @@ def claims(context: pd.DataFrame | None, camvid: pd.DataFrame | None) -> list[Cl
         ),
         _small_cost(camvid, context),
     ]
+    found.append(
+        _gain_claim(
+            "Non-local upsampling improves the UNet's decoder.",
+            camvid,
+            "glam_10_unet_nlu",
+            "glam_10_unet",
+            "CamVid test, GLAM-UNet with NLU against patch expanding",
+            no_streets,
+        )
+    )
     for claim, why in (
-        ("Non-local upsampling improves the decoder.", "the UNet models are not built yet"),
         ("GLAM improves Swin on ADE20K and Cityscapes.", "needs the data sets, ImageNet weights and several GPUs"),
         ("GLAM improves nnFormer on volumes (BCV).", "the 3D network is not built yet"),
     ):

@@ -57,6 +57,7 @@ def miou_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> 
         axes.plot(row.miou, place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black")
     axes.set_yticks(range(len(summary)), summary["label"])
     axes.set_ylim(len(summary) - 0.5, -0.6)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.0))
     axes.set_xlabel("mIoU on test images")
     axes.set_title(f"mean of {summary['n'].max()} seeds, 95 % interval (bar), single runs (|)", fontsize=9, loc="right")
     return figure

@@ -79,6 +79,43 @@ class Study:
         return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]
 
 
+# Cue scenes at each size.
+_SCENES = {
+    "quick": Profile(
+        1,
+        {
+            "data": {"size": 64, "train": 128, "test": 32},
+            "steps": 20,
+            "batch_size": 16,
+            "lr": 3e-3,
+            "warmup_steps": 5,
+            "checkpoint_every": 10,
+        },
+    ),
+    "cpu": Profile(
+        3,
+        {
+            "data": {"size": 64, "train": 4000, "test": 500},
+            "steps": 600,
+            "batch_size": 32,
+            "lr": 3e-3,
+            "warmup_steps": 50,
+        },
+    ),
+    "gpu": Profile(
+        5,
+        {
+            "data": {"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
+            "steps": 3000,
+            "batch_size": 128,
+            "lr": 3e-3,
+            "warmup_steps": 150,
+            "precision": "bf16",
+            "device": "cuda",
+        },
+    ),
+}
+
 CONTEXT = Study(
     name="context",
     question="Do global tokens that meet in G-MSA let a window know what the rest of the image holds?",
@@ -97,41 +134,56 @@ CONTEXT = Study(
         "full": Variant("Full attention", "swin_nano_linear", whole_map_window=True),
         "swin_upernet": Variant("Swin + UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
     },
-    profiles={
-        "quick": Profile(
-            1,
-            {
-                "data": {"size": 64, "train": 128, "test": 32},
-                "steps": 20,
-                "batch_size": 16,
-                "lr": 3e-3,
-                "warmup_steps": 5,
-                "checkpoint_every": 10,
-            },
-        ),
-        "cpu": Profile(
-            3,
-            {
-                "data": {"size": 64, "train": 4000, "test": 500},
-                "steps": 600,
-                "batch_size": 32,
-                "lr": 3e-3,
-                "warmup_steps": 50,
-            },
-        ),
-        "gpu": Profile(
-            5,
-            {
-                "data": {"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
-                "steps": 3000,
-                "batch_size": 128,
-                "lr": 3e-3,
-                "warmup_steps": 150,
-                "precision": "bf16",
-                "device": "cuda",
-            },
+    profiles=_SCENES,
+)
+
+# GLAM leaves the plateau of guessing after some 200 steps: what is compared below needs half as many as above.
+_FEWER_STEPS = _SCENES | {"cpu": Profile(3, _SCENES["cpu"].run | {"steps": 300})}
+
+# What the released code does otherwise than the paper, one difference a variant (see `glamlib.released.DIFFERENCES`);
+# those that have no effect in this small network (one stage, no UNet, sizes that divide) are left out.
+_RELEASED = (
+    *("raw_tokens", "no_token_residual", "no_token_mlp", "bare_gmsa", "position_table", "random_tokens"),
+    "released",
+)
+
+RELEASE = Study(
+    name="release",
+    question="What does each difference between the paper and its released code do?",
+    dataset="scenes",
+    baseline="paper",
+    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
+    variants={"paper": Variant("The paper's block", "glam_swin_nano_linear")}
+    | {
+        name: Variant(
+            "All differences" if name == "released" else name.replace("_", " "),
+            "glam_swin_nano_linear",
+            {"behaviour": name},
+        )
+        for name in _RELEASED
+    },
+    profiles=_FEWER_STEPS,
+)
+
+DECODERS = Study(
+    name="decoders",
+    question="Which stages need tokens, and what does the decoder add?",
+    dataset="scenes",
+    baseline="swin_unet",
+    # Two stages of two blocks; a UNet's decoder has a stage of its own at the high resolution, with tokens where the
+    # encoder's stage has them.
+    overrides={"depths": [2, 2], "num_heads": [2, 4]},
+    variants={
+        "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
+        "glam_unet": Variant("GLAM-UNet, tokens everywhere", "glam_swin_nano_unet", {"num_global_tokens": 2}),
+        "glam_unet_high": Variant("tokens at 1/4 only", "glam_swin_nano_unet", {"num_global_tokens": [2, 0]}),
+        "glam_unet_low": Variant("tokens at 1/8 only", "glam_swin_nano_unet", {"num_global_tokens": [0, 2]}),
+        "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 2}),
+        "glam_upernet": Variant(
+            "GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2, "decoder_channels": 32}
         ),
     },
+    profiles=_FEWER_STEPS,
 )
 
 CAMVID = Study(
@@ -142,8 +194,9 @@ CAMVID = Study(
     overrides={"decoder_channels": 32},
     variants={
         "swin": Variant("Swin", "swin_nano_upernet"),
-        "glam_1": Variant("GLAM, 1 token", "glam_swin_nano_upernet", {"num_global_tokens": 1}),
         "glam_10": Variant("GLAM, 10 tokens", "glam_swin_nano_upernet", {"num_global_tokens": 10}),
+        "glam_10_unet": Variant("GLAM-UNet, 10 tokens", "glam_swin_nano_unet", {"num_global_tokens": 10}),
+        "glam_10_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 10}),
     },
     profiles={
         "quick": Profile(
@@ -187,7 +240,7 @@ CAMVID = Study(
     },
 )
 
-STUDIES: dict[str, Study] = {study.name: study for study in (CONTEXT, CAMVID)}
+STUDIES: dict[str, Study] = {study.name: study for study in (CONTEXT, DECODERS, RELEASE, CAMVID)}
 
 
 def find_study(name: str) -> Study:

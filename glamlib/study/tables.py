@@ -6,6 +6,7 @@ python -m glamlib.study.tables RESULTS STUDY
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from glamlib.errors import InputError
@@ -44,14 +45,15 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
 
 
 def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
-    """Return one row a variant: n, mean and 95 % interval of mIoU, the paired difference to the baseline, and cost."""
+    """Return one row a variant: n, mean and 95 % interval of mIoU, paired difference to the baseline, and cost."""
     study = find_study(study_name)
     by_seed = {variant: dict(zip(rows["seed"], rows["miou"], strict=True)) for variant, rows in runs.groupby("variant")}
     summary = []
     for variant, rows in runs.groupby("variant", sort=False):
         miou = mean_interval(rows["miou"])
         row = {"study": study_name, "variant": variant, "label": rows["label"].iloc[0], "n": miou.n}
-        row |= {"miou": miou.mean, "miou_low": miou.low, "miou_high": miou.high}
+        # Student's interval does not know that an mIoU lies in 0..1: cut it there
+        row |= {"miou": miou.mean, "miou_low": np.maximum(miou.low, 0.0), "miou_high": np.minimum(miou.high, 1.0)}
         if variant != study.baseline and study.baseline in by_seed:
             difference = paired_difference(by_seed[variant], by_seed[study.baseline])
             row |= {"gain": difference.mean, "gain_low": difference.low, "gain_high": difference.high}

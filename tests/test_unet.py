@@ -1,0 +1,307 @@
+"""The UNet decoder: its skips, how it mirrors the encoder, its size, its export and its pretrained start."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from conftest import REFERENCE
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from glamlib import InputError, create_model
+from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.data.transforms import normalise
+from glamlib.models.decoders.upsampling import NonLocalUpsampling, PatchExpand
+from glamlib.models.segmenter import Segmenter
+
+SMALL = {"depths": [1, 3, 2], "num_heads": [2, 4, 8], "drop_path": 0.2}  # every stage of another depth
+UNETS = ["swin_nano_unet", "swin_nano_unet_nlu", "glam_swin_nano_unet", "glam_swin_nano_unet_nlu"]
+
+
+def unet(name: str, **overrides: object) -> Segmenter:
+    torch.manual_seed(0)
+    tokens = {"num_global_tokens": 2} if name.startswith("glam_") else {}
+    return create_model(name, num_classes=3, **(tokens | overrides)).eval()
+
+
+def image(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def on_meta(name: str, **overrides: object) -> Segmenter:
+    with torch.device("meta"):
+        return create_model(name, num_classes=150, **overrides)
+
+
+@pytest.mark.parametrize("name", UNETS)
+@torch.no_grad()
+def test_skips_are_the_inputs_of_the_stages(name: str) -> None:
+    """The patch embedding and the mergings' results, as they are (METHOD, section 5, point 16), and the last output."""
+    model, entered = unet(name, **SMALL), {}
+    for level, stage in enumerate(model.encoder.layers):
+        stage.blocks[0].register_forward_pre_hook(lambda _, inputs, level=level: entered.update({level: inputs[0]}))
+    x = image(2, 3, 61, 75)
+    *skips, last = model.forward_features(x)
+    assert [tuple(skip.shape) for skip in skips] == [(2, 32, 16, 19), (2, 64, 8, 10)]
+    for level, skip in enumerate(skips):
+        assert torch.equal(skip.movedim(1, -1), entered[level])
+    assert torch.equal(skips[0].movedim(1, -1), model.encoder.patch_embed(x))
+    output = model.encoder.stages(x)[1][-1]
+    assert torch.equal(last.movedim(1, -1), model.encoder.norms[0](output))
+    assert len(model.encoder.norms) == 1
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_every_skip_and_the_bottleneck_reach_the_logits(name: str) -> None:
+    """By gradients; the first skip reaches them even where all that the encoder's stages compute is cut off."""
+    model = unet(name, **SMALL)
+    features = [feature.detach().requires_grad_() for feature in model.forward_features(image(1, 3, 61, 75))]
+    logits = model.decoder(features)
+    assert logits.shape == (1, 3, 64, 76)  # the padded image
+    for gradient in torch.autograd.grad(logits.square().sum(), features):
+        assert (gradient.abs().sum(dim=1) > 0).all()  # every place of each
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_the_decoder_mirrors_the_encoder(name: str) -> None:
+    """Depth, heads, windows, mixers, drop path and tokens of each level; its weights are its own."""
+    model = unet(name, **SMALL)
+    stages = list(model.decoder.layers_up)
+    assert [stage.level for stage in stages] == [1, 0]
+    assert [len(stage.blocks) for stage in stages] == [3, 1]
+    own = {id(parameter) for parameter in model.encoder.parameters()}
+    assert not own & {id(parameter) for parameter in model.decoder.parameters()}
+    for stage in stages:
+        twin = model.encoder.layers[stage.level]
+        assert isinstance(stage.downsample, nn.Identity)
+        for block, other in zip(stage.blocks, twin.blocks, strict=True):
+            assert {key: value.shape for key, value in block.state_dict().items()} == {
+                key: value.shape for key, value in other.state_dict().items()
+            }
+            for attribute in ("window_size", "shifted", "is_last"):
+                assert getattr(block, attribute) == getattr(other, attribute)
+            assert block.attn.num_heads == other.attn.num_heads == SMALL["num_heads"][stage.level]
+            assert rate(block) == rate(other)
+            assert (block.mixer is None) == (other.mixer is None) == (block.is_last or not name.startswith("glam_"))
+        assert (stage.global_tokens is None) == (twin.global_tokens is None) == (not name.startswith("glam_"))
+        if stage.global_tokens is not None:
+            assert stage.global_tokens.shape == twin.global_tokens.shape == (2, 32 * 2**stage.level)
+            assert not torch.equal(stage.global_tokens, twin.global_tokens)  # they start anew
+    # 6 blocks: drop path rises by a fifth of 0.2 each
+    assert [[rate(block) for block in stage.blocks] for stage in stages] == [pytest.approx([0.04, 0.08, 0.12]), [0.0]]
+    for up, stage in zip(model.decoder.ups, stages, strict=True):
+        assert type(up) is (NonLocalUpsampling if name.endswith("nlu") else PatchExpand)
+        if isinstance(up, NonLocalUpsampling):  # on the channels of the level below, with the heads of its own
+            assert up.attn.num_heads == SMALL["num_heads"][stage.level]
+            assert up.attn.proj_q.weight.shape == (64 * 2**stage.level, 32 * 2**stage.level)
+            assert rate(up) == rate(stage.blocks[0])
+
+
+def rate(module: nn.Module) -> float:
+    return getattr(module.drop_path, "drop_prob", 0.0)
+
+
+@pytest.mark.parametrize("decoder", ["unet", "unet_nlu"])
+def test_traces_of_the_decoder(decoder: str) -> None:
+    model, traces = unet(f"glam_swin_nano_{decoder}", **SMALL), []
+    x = image(1, 3, 61, 75)
+    with torch.no_grad():
+        explicit = model.decoder(model.forward_features(x), traces)
+        torch.testing.assert_close(explicit[:, :, :61, :75], model(x), rtol=1e-4, atol=1e-5)
+    assert [trace["layout"].size for trace in traces] == ([(4, 5), (8, 10)] if decoder == "unet_nlu" else [])
+
+
+def test_parameters_of_swin_unet_by_hand() -> None:
+    """Swin-UNet-T, 150 classes: 41,394,372, the released network's, which holds nothing unused within it.
+
+    (The 15,390 of the classifier in its decode head are outside; METHOD, section 5, point 18.)
+    """
+
+    def stage(dim: int, depth: int, heads: int) -> int:
+        attention = 169 * heads + 3 * dim * (dim + 1) + dim * (dim + 1)
+        mlp = 4 * dim * (dim + 1) + dim * (4 * dim + 1)
+        return depth * (attention + mlp + 4 * dim)
+
+    dims, depths, heads = (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24)
+    encoder = 3 * 16 * 96 + 96 + 2 * 96  # patch embedding and its norm
+    encoder += sum(stage(*level) for level in zip(dims, depths, heads, strict=True))
+    encoder += sum(4 * dim * 2 * dim + 2 * 4 * dim for dim in dims[:-1]) + 2 * dims[-1]  # mergings; the last norm
+    decoder = sum(stage(*level) for level in zip(dims[:-1], depths[:-1], heads[:-1], strict=True))
+    decoder += sum(dim * 2 * dim + 2 * dim // 2 for dim in dims[1:])  # patch expanding: no bias; norm
+    decoder += sum(2 * dim * dim + dim for dim in dims[:-1])  # concat_back_dim
+    decoder += 2 * 96 + 96 * 16 * 96 + 2 * 96 + 96 * 150  # norm, last expansion, its norm, classifier without bias
+    assert (encoder, decoder) == (27_519_354, 13_875_018)
+    model = on_meta("swin_tiny_unet")
+    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
+    assert count(on_meta("swin_tiny_unet", behaviour="released")) == count(model) == 41_394_372
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5, 10])
+@pytest.mark.parametrize(("size", "dim"), [("tiny", 96), ("small", 96), ("base", 128)])
+def test_as_many_parameters_as_the_released_networks(size: str, dim: int, tokens: int) -> None:
+    """Component by component; NLU without what the released code builds and never runs (section 5, point 19)."""
+    file = REFERENCE / "parameters.csv"
+    if not file.is_file():
+        pytest.skip("the released code's reference counts are not beside this clone")
+    with file.open() as lines:
+        rows = {row["model"]: row for row in csv.DictReader(lines) if row["classes"] == "150"}
+    dims = [2 * dim, 4 * dim, 8 * dim]  # of the coarse maps
+    unused_shortcut = sum(d * d // 2 + d // 2 for d in dims)  # proj_shortcut
+    unused_expand = sum(2 * d * d + d for d in dims)  # layers_patch_expand
+    expected = (689_024, 2_754_304) if size == "base" else (387_744, 1_549_632)
+    assert (unused_shortcut, unused_expand) == expected
+    for nlu in (False, True) if tokens else (False,):
+        glam = f"-g{tokens}" if tokens else ""
+        row = rows[f"{'GLAM-' if tokens else ''}Swin-UNet-{size[0].upper()}{glam}{'+NLU' if nlu else ''}"]
+        name = f"{'glam_' if tokens else ''}swin_{size}_unet{'_nlu' if nlu else ''}"
+        model = on_meta(name, behaviour="released", **({"num_global_tokens": tokens} if tokens else {}))
+        assert count(model) == int(row["total"]) - (unused_shortcut + unused_expand if nlu else 0)
+        counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
+        found = {
+            "position_tables": total(counts, r"\.pe$"),
+            "global_tokens": total(counts, r"\.global_tokens$"),
+            "gmsa": total(counts, r"\.mixer\."),
+            "nlu": total(counts, r"decoder\.ups\.") + unused_shortcut + unused_expand if nlu else 0,
+            "encoder_rest": total(counts, r"^encoder\.(?!.*(\.pe$|\.global_tokens$|\.mixer\.))"),
+        }
+        assert found == {key: int(row[key]) for key in found}
+
+
+def total(counts: dict[str, int], pattern: str) -> int:
+    return sum(number for key, number in counts.items() if re.search(pattern, key))
+
+
+@pytest.mark.parametrize("decoder", ["unet", "unet_nlu", "upernet"])
+def test_tokens_stage_by_stage(decoder: str) -> None:
+    """0, 0, 2, 3: the two finest levels are Swin's, on the way down and up; the list of a config file does."""
+    model = unet(f"glam_swin_nano_{decoder}", num_global_tokens=[0, 0, 2, 3])
+    assert model.config.num_global_tokens == (0, 0, 2, 3)
+    stages = [*model.encoder.layers, *(model.decoder.layers_up if decoder != "upernet" else [])]
+    assert [stage.level for stage in stages] == [0, 1, 2, 3] + ([2, 1, 0] if decoder != "upernet" else [])
+    for stage in stages:
+        tokens = (0, 0, 2, 3)[stage.level]
+        assert (stage.global_tokens is None) == (tokens == 0)
+        assert [block.mixer is not None for block in stage.blocks] == [bool(tokens), False]
+        if tokens:
+            assert stage.global_tokens.shape == (tokens, 32 * 2**stage.level)
+        else:
+            assert not [key for key in stage.state_dict() if "mixer" in key or "token" in key]
+    model.train()(image(2, 3, 61, 75)).square().sum().backward()
+    unread = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert all(name.startswith("auxiliary.") for name in unread)
+
+
+@pytest.mark.parametrize(
+    "tokens", [[2], [2, 2, 2], [2, 2, 2, 2, 2], [], [2, 2, 2, -1], [2, 2, 2, "2"], [2, 2, True, 2]]
+)
+def test_a_list_of_tokens_that_does_not_fit(tokens: list) -> None:
+    with pytest.raises(InputError, match="num_global_tokens=") as caught:
+        create_model("glam_swin_nano_unet", num_classes=2, num_global_tokens=tokens)
+    assert "\n" not in str(caught.value)
+    if len(tokens) not in (0, 4):
+        assert "one number, or one for each of 4 stages" in str(caught.value)
+
+
+@pytest.mark.parametrize("tokens", [0, [0, 0, 0, 0]], ids=str)
+@pytest.mark.parametrize("decoder", ["unet", "unet_nlu"])
+@torch.no_grad()
+def test_without_tokens_it_is_swin(decoder: str, tokens: int | list[int]) -> None:
+    swin = unet(f"swin_nano_{decoder}")
+    glam = unet(f"glam_swin_nano_{decoder}", num_global_tokens=tokens)
+    glam.load_state_dict(swin.state_dict())  # strict: the same parameters
+    x = image(2, 3, 61, 75)
+    assert torch.equal(glam(x), swin(x))
+
+
+@pytest.mark.parametrize("decoder", ["unet", "unet_nlu"])
+def test_training_lowers_the_loss(decoder: str) -> None:
+    scenes = CueScenes(SceneConfig(), 2, seed=0)
+    images, labels = (torch.stack(parts) for parts in zip(*(scenes[i] for i in range(2)), strict=True))
+    model = unet(f"glam_swin_nano_{decoder}", depths=[2, 2], num_heads=[2, 4]).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = F.cross_entropy(model(normalise(images)), labels.long())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNETS[:2])  # those with tokens: tests/test_models.py
+@torch.no_grad()
+def test_exported_program_gives_the_same(name: str) -> None:
+    model = unet(name, **SMALL)
+    x = image(1, 3, 61, 75)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """timm's Swin-T with random weights; its zero biases too, so that a missing one would show."""
+    torch.manual_seed(0)
+    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "table" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def weights_file(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("weights") / "swin_tiny.safetensors"
+    save_file(theirs.state_dict(), path)
+    yield path
+    path.unlink()  # 100 MB, which pytest would keep
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["swin_tiny_unet", "glam_swin_tiny_unet_nlu"])
+def test_pretrained_weights_are_mirrored(theirs: nn.Module, weights_file: Path, name: str) -> None:
+    """Every block of Swin's on the way up starts as on the way down; tokens, exchange, the rest as without a file."""
+    model = unet(name, pretrained=weights_file)
+    untouched = unet(name).state_dict()
+    state = theirs.state_dict()
+    for stage in model.decoder.layers_up:
+        for key, value in stage.blocks.state_dict().items():
+            swin = f"layers.{stage.level}.blocks.{key}"
+            if "mixer" not in key:
+                assert torch.equal(value, state[swin]), key
+                assert torch.equal(value, model.encoder.state_dict()[swin])
+    for key, value in model.state_dict().items():
+        ours = not re.search(r"\.blocks\.", key) or "mixer" in key
+        if key.startswith("decoder.") and ours:
+            assert torch.equal(value, untouched[key]), key
+    down, up = model.encoder.layers[0].blocks[0].mlp.fc1, model.decoder.layers_up[-1].blocks[0].mlp.fc1
+    assert down.weight.data_ptr() != up.weight.data_ptr()  # a copy, free to learn something else
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_without_tokens_the_pretrained_encoder_is_timms(theirs: nn.Module, weights_file: Path) -> None:
+    model = unet("glam_swin_tiny_unet", num_global_tokens=0, pretrained=weights_file)
+    x = image(1, 3, 224, 224)
+    expected = theirs.patch_embed(x)
+    inputs, outputs = model.encoder.stages(x)
+    features = model.forward_features(x)
+    for level, stage in enumerate(theirs.layers):
+        entering = stage.downsample(expected)
+        torch.testing.assert_close(inputs[level], entering, rtol=1e-4, atol=1e-4)
+        if level < 3:
+            torch.testing.assert_close(features[level].movedim(1, -1), entering, rtol=1e-4, atol=1e-4)
+        expected = stage(expected)
+        torch.testing.assert_close(outputs[level], expected, rtol=1e-4, atol=1e-4)
+    norm = F.layer_norm(expected, (768,))  # ours starts as the identity; timm's belongs to its classifier
+    torch.testing.assert_close(features[-1].movedim(1, -1), norm, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,248 @@
+"""Patch expanding and non-local upsampling: both against explicit loops, and what a query of the latter sees."""
+
+from itertools import product
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from glamlib.layers.windows import WindowLayout, to_windows
+from glamlib.models.decoders.upsampling import (
+    CrossWindowAttention,
+    NonLocalUpsampling,
+    PatchExpand,
+    fine_to_coarse_index,
+)
+from glamlib.released.upsampling import ReleasedUpsampling, scrambled_index
+
+Module = TypeVar("Module", bound=nn.Module)
+CPU = torch.device("cpu")
+DIM, HEADS = 16, 2
+# (window, size of the skip): whole windows, odd, one side smaller than a window, both, one patch
+MAPS = [
+    ((4, 4), (16, 24)),
+    ((4, 4), (13, 9)),
+    ((3, 3), (13, 17)),
+    ((4, 4), (5, 20)),
+    ((7, 7), (5, 9)),
+    ((4, 4), (1, 1)),
+]
+
+
+def halved(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of the map that patch merging makes of one of ``size``."""
+    return -(-size[0] // 2), -(-size[1] // 2)
+
+
+def maps(size: tuple[int, int], batch: int = 2) -> tuple[Tensor, Tensor]:
+    """A coarse map and the skip connection of twice its size and half its channels."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randn(batch, *halved(size), DIM, generator=generator)
+    return coarse, torch.randn(batch, *size, DIM // 2, generator=generator)
+
+
+def loud(module: Module) -> Module:
+    """Weights large enough that every one of them shows in the result; biases and norms too."""
+    generator = torch.Generator().manual_seed(2)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+    return module.eval()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("cut", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@torch.no_grad()
+def test_patch_expand_by_loops(scale: int, cut: tuple[int, int]) -> None:
+    """Pixel (i, j) of a patch has the channels from (i * scale + j) * C on: rows slowest (METHOD, section 2)."""
+    height, width, channels = 3, 4, 6
+    expand = loud(PatchExpand(8, channels, scale))
+    x = torch.randn(2, height, width, 8)
+    size = (scale * height - cut[0], scale * width - cut[1])
+    y = expand(x, size if any(cut) else None)
+    assert y.shape == (2, *size, channels)
+    for b, row, column in product(range(2), range(size[0]), range(size[1])):
+        values = expand.expand.weight @ x[b, row // scale, column // scale]
+        start = (row % scale * scale + column % scale) * channels
+        values = values[start : start + channels]
+        values = (values - values.mean()) / (values.var(unbiased=False) + 1e-5).sqrt()
+        torch.testing.assert_close(y[b, row, column], values * expand.norm.weight + expand.norm.bias)
+
+
+@pytest.mark.parametrize("window", [(4, 4), (7, 7), (2, 4), (4, 1), (1, 1), (7, 3)], ids=str)
+def test_index_by_loops(window: tuple[int, int]) -> None:
+    """Every (fine query, coarse key) of a window, whole or clipped, in a table for windows of 7 x 7."""
+    index = fine_to_coarse_index(window, (7, 7), CPU)
+    queries = list(product(range(2 * window[0]), range(2 * window[1])))
+    keys = list(product(range(window[0]), range(window[1])))
+    assert index.shape == (len(queries), len(keys))
+    for (q, (qy, qx)), (k, (ky, kx)) in product(enumerate(queries), enumerate(keys)):
+        dy, dx = qy // 2 - ky, qx // 2 - kx  # from the key to the coarse cell that the query lies in
+        assert index[q, k] == (dy + 6) * 13 + (dx + 6)
+
+
+def test_index_reaches_every_row_of_its_table() -> None:
+    """Unlike the released code's, whose table has (4 w - 1)**2 rows for (2 w - 1)**2 offsets."""
+    attention = CrossWindowAttention(DIM, HEADS, (7, 7))
+    assert attention.table_rows() == 13**2
+    index = fine_to_coarse_index((7, 7), (7, 7), CPU)
+    assert torch.equal(index.unique(), torch.arange(13**2))
+
+
+@pytest.mark.parametrize(
+    ("window", "clipped"), [((4, 4), (4, 4)), ((3, 3), (3, 3)), ((4, 4), (2, 4)), ((4, 4), (1, 3))]
+)
+@torch.no_grad()
+def test_cross_attention_by_loops(window: tuple[int, int], clipped: tuple[int, int]) -> None:
+    """Every query of every window and head: logits, softmax and sum written out."""
+    attention = loud(CrossWindowAttention(DIM, HEADS, window)).double()
+    layout = WindowLayout(clipped, clipped, (0, 0))
+    batch, windows, length = 2, 3, clipped[0] * clipped[1]
+    generator = torch.Generator().manual_seed(3)
+    fine = torch.randn(batch, windows, 4 * length, DIM // 2, generator=generator, dtype=torch.float64)
+    coarse = torch.randn(batch, windows, length, DIM, generator=generator, dtype=torch.float64)
+    fused, nothing = attention(fine, coarse, layout)
+    explicit, weights = attention(fine, coarse, layout, return_attention=True)
+    assert nothing is None
+    assert fused.shape == fine.shape
+    assert weights.shape == (batch, windows, HEADS, 4 * length, length)
+    torch.testing.assert_close(explicit, fused)
+
+    d = DIM // HEADS
+    table = attention.relative_position_bias_table
+    cells = list(product(range(clipped[0]), range(clipped[1])))
+    queries = list(product(range(2 * clipped[0]), range(2 * clipped[1])))
+    for b, w, (n, (qy, qx)) in product(range(batch), range(windows), enumerate(queries)):
+        q = attention.proj_q(fine[b, w, n])
+        k, v = attention.proj_kv(coarse[b, w]).split(DIM, dim=-1)  # k, then v
+        read = []
+        for h in range(HEADS):
+            own = slice(h * d, (h + 1) * d)
+            offsets = [(qy // 2 - ky + window[0] - 1, qx // 2 - kx + window[1] - 1) for ky, kx in cells]
+            bias = torch.stack([table[dy * (2 * window[1] - 1) + dx, h] for dy, dx in offsets])
+            e = (k[:, own] @ q[own] / d**0.5 + bias).exp()
+            torch.testing.assert_close(weights[b, w, h, n], e / e.sum())
+            read.append((e / e.sum()) @ v[:, own])
+        torch.testing.assert_close(explicit[b, w, n], attention.proj(torch.cat(read)))
+
+
+@pytest.mark.parametrize(("window", "size"), MAPS)
+@torch.no_grad()
+def test_upsampling_fits_the_skip(window: tuple[int, int], size: tuple[int, int]) -> None:
+    """At any size the result is at the skip's, and fused and explicit attention agree."""
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, window))
+    coarse, skip = maps(size)
+    y, trace = upsampling(coarse, skip), {}
+    assert y.shape == skip.shape
+    torch.testing.assert_close(upsampling(coarse, skip, trace), y, rtol=1e-4, atol=1e-4)
+    layout = trace["layout"]
+    assert layout == WindowLayout.fit(halved(size), window, shifted=False)
+    assert layout.shift == (0, 0)
+    cells = layout.window_area
+    assert trace["cross"].shape == (2, layout.num_windows, HEADS, 4 * cells, cells)
+    torch.testing.assert_close(trace["cross"].sum(dim=-1), torch.ones(trace["cross"].shape[:-1]))
+
+
+@pytest.mark.parametrize(("window", "size"), MAPS)
+@torch.no_grad()
+def test_upsampling_by_hand(window: tuple[int, int], size: tuple[int, int]) -> None:
+    """Norms before the padding, the shortcut from the map without a norm, and two residuals."""
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, window))
+    coarse, skip = maps(size)
+    layout = WindowLayout.fit(halved(size), window, shifted=False)
+    double = WindowLayout(size, tuple(2 * w for w in layout.window), (0, 0))
+    asking, answering = to_windows(upsampling.norm_skip(skip), double), to_windows(upsampling.norm1(coarse), layout)
+    read, _ = upsampling.attn(asking, answering, layout)
+    expected = upsampling.expand(coarse, size)
+    rows, columns = double.window
+    for n, (row, column) in enumerate(product(*(range(g) for g in double.grid))):
+        place = slice(row * rows, (row + 1) * rows), slice(column * columns, (column + 1) * columns)
+        height, width = expected[:, *place].shape[1:3]  # less than a window at the border
+        expected[:, *place] += read[:, n].view(2, rows, columns, -1)[:, :height, :width]
+    expected = expected + upsampling.mlp(upsampling.norm2(expected))
+    torch.testing.assert_close(upsampling(coarse, skip), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_meet() -> None:
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, (4, 4)))
+    coarse, skip = maps((13, 9), batch=3)
+    together = upsampling(coarse, skip)
+    for i in range(3):
+        alone = upsampling(coarse[i : i + 1], skip[i : i + 1])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("window", "size"), MAPS)
+def test_a_query_sees_the_coarse_window_facing_it(window: tuple[int, int], size: tuple[int, int]) -> None:
+    """By gradients: all of that window and nothing else of the coarse map; of the skip, its own patch alone."""
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, window)).double()
+    coarse, skip = (t.double().requires_grad_() for t in maps(size, batch=1))
+    layout = WindowLayout.fit(halved(size), window, shifted=False)
+    y = upsampling(coarse, skip)
+    probe = torch.randn(DIM // 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    for row, column in product(range(size[0]), range(size[1])):
+        answer, asked = torch.autograd.grad(y[0, row, column] @ probe, (coarse, skip), retain_graph=True)
+        seen = answer[0].abs().sum(dim=-1) > 0
+        facing = torch.zeros_like(seen)
+        top, left = (p // (2 * w) * w for p, w in zip((row, column), layout.window, strict=True))
+        facing[top : top + layout.window[0], left : left + layout.window[1]] = True
+        assert torch.equal(seen, facing), (row, column)
+        own = asked[0].abs().sum(dim=-1) > 0
+        # with one key there is nothing to ask for
+        assert own.nonzero().tolist() == ([[row, column]] if layout.window_area > 1 else [])
+
+
+@torch.no_grad()
+def test_without_the_attention_it_is_patch_expanding() -> None:
+    """The shortcut alone: with zero projections of attention and MLP."""
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, (4, 4)))
+    for layer in (upsampling.attn.proj, upsampling.mlp.fc2):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    coarse, skip = maps((13, 9))
+    torch.testing.assert_close(upsampling(coarse, skip), upsampling.expand(coarse, (13, 9)))
+
+
+def test_drop_path_drops_both_residuals_of_a_sample() -> None:
+    torch.manual_seed(0)
+    upsampling = loud(NonLocalUpsampling(DIM, HEADS, (4, 4), drop_path=0.5)).train()
+    coarse, skip = maps((13, 9), batch=1)
+    with torch.no_grad():
+        shortcut = upsampling.expand(coarse, (13, 9))
+        kept = [not torch.allclose(upsampling(coarse, skip), shortcut) for _ in range(200)]
+    assert 0.6 < sum(kept) / len(kept) < 0.9  # both are dropped in a quarter of all cases
+
+
+@pytest.mark.parametrize(
+    ("window", "columns", "right"), [(4, [0, 2, 0, 2], 4), (7, [0, 2, 4, 6, 1, 3, 5], 7)], ids=["w4", "w7"]
+)
+def test_the_released_index_by_its_formula(window: int, columns: list[int], right: int) -> None:
+    """METHOD, section 2.1: key k has row k // w, and the column of entry 4 k of the fine window's list."""
+    index = scrambled_index((window, window), CPU)
+    assert index.shape == (4 * window**2, window**2)
+    side = 2 * window
+    for q, k in product(range(side**2), range(window**2)):
+        row, column = 4 * k // side // 2, 4 * k % side // 2
+        assert row == k // window
+        assert column == columns[k % window]
+        dy, dx = q // side // 2 - row, q % side // 2 - column
+        assert index[q, k] == (dy + window - 1) * (2 * window - 1) + dx + window - 1
+    ours = fine_to_coarse_index((window, window), (window, window), CPU)
+    correct = (index == ours).all(dim=0)
+    assert correct.sum() == right  # the first column's
+    assert correct.view(window, window)[:, 0].all()
+    # METHOD: 42 of the 49 rows that w = 4 could use; w = 7 uses all 169 (the table has 27**2)
+    assert len(index.unique()) == {4: 42, 7: 169}[window]
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@torch.no_grad()
+def test_released_upsampling_on_a_map_smaller_than_a_window(fixed: bool) -> None:
+    """With fixed windows it pads to a whole one, without it clips; the scrambled index has no rows for the latter."""
+    differences = frozenset({"scrambled_bias"} | ({"fixed_windows"} if fixed else set()))
+    upsampling = loud(ReleasedUpsampling(DIM, HEADS, (7, 7), 4.0, 0.0, differences=differences))
+    coarse, skip = maps((5, 9))
+    trace: dict = {}
+    assert upsampling(coarse, skip, trace).shape == skip.shape
+    assert trace["layout"].window == ((7, 7) if fixed else (3, 5))
