@@ -67,6 +67,12 @@ $(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json
 $(RESULTS)/tables/%.csv:
 	@$(PYTHON) -m glamlib.study.tables $(RESULTS) $*
 
+$(RESULTS)/tables/cost.csv: $(BUILD)/code.txt
+	@echo "table $@"
+	@$(PYTHON) -m glamlib.study.cost_table $(RESULTS)
+
+$(RESULTS)/notebooks/03_cost.ipynb: $(RESULTS)/tables/cost.csv
+
 $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@echo "notebook $*"
 	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)

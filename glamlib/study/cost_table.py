@@ -5,8 +5,8 @@ python -m glamlib.study.cost_table RESULTS
 Sources of the figures beside ours:
 - published: microsoft/Swin-Transformer README (ADE20K, UPerNet, 150 classes). Its "FLOPs" are multiply-adds at 512 x
   2048. The GLAM paper's tables could not be read where this was written, so nothing of them is here.
-- released: ``reference_costs.csv`` beside this file: facts found by building and running themyrl/glam at 44abe55, at 150
-  classes. ``multiply_adds`` are those of convolutions and matrix products. ``counter`` says who counted: torch's own on
+- released: ``reference_costs.csv`` beside this file: facts found by building and running themyrl/glam at 44abe55 with
+  150 classes. ``multiply_adds`` are those of convolutions and matrix products. ``counter`` says who counted: torch's on
   the meta device sees everything that runs, fvcore leaves out what the result does not depend on.
 """
 

@@ -11,7 +11,7 @@ from .places import ROOT
 TRAIN_NOTEBOOK = ROOT / "notebooks" / "04_train.ipynb"
 # Modules that read what runs have written, or start them: no run depends on them.
 _READERS = {
-    *("plan", "execute", "studies", "tables", "statistics", "plots", "pictures", "claims", "show"),
+    *("plan", "execute", "studies", "tables", "cost_table", "statistics", "plots", "pictures", "claims", "show"),
     *("report", "readme", "cli", "__main__", "check", "fetch_camvid"),
 }
 

@@ -1,0 +1,143 @@
+"""The cost study: rows by hand and from the released code, reasons for differences, and the table in git."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from glamlib import create_model, list_models
+from glamlib.study import cost_table as study
+from glamlib.study.cost import COMPONENTS, count_macs, count_parameters
+from glamlib.study.cost_table import KEY, REFERENCE, SIZES, Case, cases, cost_row, macs_of
+
+QUANTITIES = ("parameters", "gmacs")
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """The table in git, by its key."""
+    return pd.read_csv(REPOSITORY / "results" / "tables" / "cost.csv").set_index(KEY)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (61, 75)])
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("swin_small_upernet", {}),
+        ("glam_swin_nano_upernet", {"num_global_tokens": 5, "depths": (2, 3, 4, 5)}),
+        ("glam_swin_nano_unet", {"depths": (4, 2, 3, 5)}),
+        ("glam_swin_nano_unet_nlu", {"depths": (2, 3, 5, 2), "behaviour": "released"}),
+    ],
+)
+def test_two_blocks_a_stage_tell_the_cost_of_all(name: str, overrides: dict, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        model = create_model(name, num_classes=150, **overrides)
+    assert macs_of(model.config, *size) == count_macs(model, *size)
+
+
+def test_swin_upernet_beside_published_and_released() -> None:
+    row = cost_row(Case("swin_tiny_upernet", 0), 512, 2048)
+    assert row["gmacs"] == row["released_gmacs"] == 944.385149184
+    assert row["parameters"] == row["released_parameters"] == 59_941_862
+    assert (row["published_parameters"], row["published_gmacs"]) == (60_000_000, 945)
+    assert row["published_gmacs_percent"] == pytest.approx(-0.065, abs=0.001)
+    assert row["why"] == ""
+
+
+def test_released_unet_runs_a_gmsa_that_nothing_reads() -> None:
+    """15,461,821,440 multiply-adds of G-MSA, 6,949,086,720 of them unread (reference, meta device)."""
+    released = cost_row(Case("glam_swin_tiny_unet", 10, "released"), 512, 512)
+    paper = cost_row(Case("glam_swin_tiny_unet", 10), 512, 512)
+    assert released["g_msa_gmacs"] == 15.46182144
+    assert released["g_msa_gmacs"] - paper["g_msa_gmacs"] == pytest.approx(6.94908672, abs=1e-12)
+    assert released["gmacs"] == released["released_gmacs"] == 72.985261824
+    assert released["parameters"] == released["released_parameters"] == 124_340_676
+    assert paper["gmacs"] - released["gmacs"] == pytest.approx(4.49593344 - 6.94908672, abs=1e-12)
+    assert "the MLP on tokens (+4.50 G)" in paper["why"]
+    assert "which nothing reads (-6.95 G)" in paper["why"]
+    assert "no table of positions (-70.36 M)" in paper["why"]
+
+
+def test_released_nlu_holds_weights_that_it_never_uses() -> None:
+    """proj_shortcut 387,744 and layers_patch_expand 1,549,632: held, never run, so no multiply-adds."""
+    row = cost_row(Case("glam_swin_tiny_unet_nlu", 5, "released"), 512, 2048)
+    assert row["gmacs"] == row["released_gmacs"] == 298.691088384
+    assert row["released_parameters"] - row["parameters"] == 387_744 + 1_549_632
+    assert row["why"] == "parameters: no weights that the released NLU holds and never uses (-1.94 M)"
+
+
+def test_fvcore_left_out_what_nothing_reads() -> None:
+    row = cost_row(Case("glam_swin_base_upernet", 10, "released"), 512, 512)
+    assert row["released_counter"] == "fvcore"
+    assert row["gmacs"] - row["released_gmacs"] == pytest.approx(5.0671667200, abs=1e-9)
+    assert "which fvcore left out (+5.07 G)" in row["why"]
+
+
+def test_a_released_model_that_cannot_run_has_no_multiply_adds() -> None:
+    row = cost_row(Case("glam_swin_tiny_upernet", 1, "released"), 512, 2048)
+    assert "gmacs" not in row
+    assert row["parameters"] == row["released_parameters"]
+    assert row["why"].startswith("cannot run: the map has 30 tokens, and the released table of this stage has 25 rows")
+
+
+def test_a_difference_that_the_reasons_do_not_make_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "REFERENCE", REFERENCE.assign(multiply_adds=REFERENCE["multiply_adds"] + 1))
+    with pytest.raises(RuntimeError, match="multiply-adds: 60199981824 and 60199981825 differ by -1"):
+        cost_row(Case("swin_tiny_upernet", 0), 256, 256)
+    monkeypatch.setattr(study, "PUBLISHED", {"tiny": (60e6, 237.0)})  # the other size's
+    with pytest.raises(RuntimeError, match="that nothing explains"):
+        cost_row(Case("swin_tiny_upernet", 0), 512, 2048)
+
+
+def test_committed_table_is_tidy_and_whole(table: pd.DataFrame) -> None:
+    assert table.index.is_unique
+    wanted = {(case.model, case.tokens, case.behaviour, *size) for case in cases() for size in SIZES}
+    assert set(table.index) == wanted
+    assert {key[0] for key in table.index} == {name for name in list_models() if not name.endswith("_linear")}
+    numbers = table.drop(columns=["published_source", "released_counter", "why"])
+    assert all(pd.api.types.is_numeric_dtype(numbers[name]) for name in numbers)
+    for quantity in QUANTITIES:
+        parts = table[[f"{name}_{quantity}" for name in COMPONENTS]].sum(axis=1)
+        ran = table["gmacs"].notna()
+        assert (parts - table[quantity]).abs()[ran].max() < 1e-9
+
+
+def test_every_notable_difference_has_its_reason(table: pd.DataFrame) -> None:
+    notable = (table.filter(like="percent").abs() > 0.5).any(axis=1)
+    assert notable.sum() > 100
+    assert table.loc[notable, "why"].str.len().min() > 20
+    released = table.xs("released", level="behaviour")
+    counted = released[released["released_counter"] == "meta device"]
+    assert (counted["gmacs"] == counted["released_gmacs"]).all()
+    assert table.loc[table["gmacs"].isna(), "why"].str.startswith("cannot run").all()
+
+
+SAMPLE = [
+    ("swin_base_upernet", 0, "paper", 1024, 1024),
+    ("swin_nano_unet_nlu", 0, "paper", 256, 256),
+    ("glam_swin_nano_unet", 15, "paper", 512, 512),
+    ("glam_swin_tiny_unet_nlu", 10, "paper", 512, 512),
+    ("glam_swin_tiny_upernet", 5, "released", 512, 2048),
+]
+
+
+@pytest.mark.parametrize("key", SAMPLE, ids=lambda key: "-".join(map(str, key)))
+def test_committed_row_is_what_the_model_costs(table: pd.DataFrame, key: tuple) -> None:
+    """Straight from the whole model, without the table's shortcut."""
+    name, tokens, behaviour, height, width = key
+    with torch.device("meta"):
+        given = {"num_global_tokens": tokens} if tokens else {}
+        model = create_model(name, num_classes=150, behaviour=behaviour, **given)
+    row = table.loc[key]
+    macs, parameters = count_macs(model, height, width), count_parameters(model)
+    for prefix, part in [("", "total"), *((f"{part}_", part) for part in COMPONENTS)]:
+        assert row[f"{prefix}gmacs"] == macs[part] / 1e9
+        assert row[f"{prefix}parameters"] == parameters[part]
+
+
+def test_committed_row_is_what_the_code_writes(table: pd.DataFrame) -> None:
+    key = ("glam_swin_tiny_upernet", 10, "paper", 512, 512)
+    fresh, kept = cost_row(Case(*key[:3]), *key[3:]), table.loc[key]
+    for name, value in fresh.items():
+        if name not in KEY:
+            assert kept[name] == value, name
