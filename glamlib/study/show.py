@@ -6,7 +6,16 @@ import pandas as pd
 
 from .claims import Claim
 
-_HEADER = ("variant", "mIoU", "95 % interval", "against baseline", "right class", "M multiply-adds", "parameters")
+_HEADER = (
+    "variant",
+    "mIoU",
+    "95 % interval",
+    "against baseline",
+    "right class",
+    "M multiply-adds",
+    "parameters",
+    "s to train",
+)
 
 
 def summary_rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -27,6 +36,7 @@ def summary_rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
                 f"{row.cue_accuracy:.3f}" if hasattr(row, "cue_accuracy") else "",
                 f"{row.gmacs * 1e3:.1f}",
                 f"{row.parameters:,}",
+                f"{row.train_seconds:.0f}",
             )
         )
     return rows
