@@ -57,7 +57,8 @@ quick: ## the same study at smoke size, in minutes
 ifdef PLANNED
 include $(BUILD)/plan.mk
 
-results: $(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done)
+# Notebooks and report read all studies; a part of them (STUDY=...) gives its records and tables.
+results: $(if $(filter all,$(STUDY)),$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done),$(TABLES))
 
 # One run. The record is the target and the notebook's last act: a run that was cut off leaves none.
 $(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json

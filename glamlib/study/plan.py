@@ -65,8 +65,8 @@ def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | Non
             names.append(name)
         total += len(names)
         records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in names)
-        lines += [f"RECORDS += {records}", f"TABLES += $(RESULTS)/tables/{study.name}.csv"]
-        lines += [f"$(RESULTS)/tables/{study.name}.csv: {records}"]
+        table = f"$(RESULTS)/tables/{study.name}.csv"
+        lines += [f"TABLES += {table}", f"{table}: {records}"]
     _write_if_changed(build / "plan.mk", "\n".join(lines) + "\n")
     return total
 

@@ -74,7 +74,13 @@ class Study:
         )
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
-        """Return all runs of a profile, seed by seed, so that a cut-off study has whole sets of variants."""
+        """Return all runs of a profile, seed by seed, so that a cut-off study has whole sets of variants.
+
+        Raises:
+            InputError: this study has no such profile.
+        """
+        if profile not in self.profiles:
+            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
         count = seeds or self.profiles[profile].seeds
         return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]
 
