@@ -50,7 +50,7 @@ class TableAttention(GlobalAttention):
 
     def add_position(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         flat = tokens.flatten(1, 2)  # (B, nW * T, C)
-        return (flat + self._table[0].slice(flat.shape[1])).view_as(tokens)
+        return (flat + self._table[0].slice(flat.shape[1])).view(tokens.shape)
 
 
 class ReleasedBlock(GlamBlock):

@@ -73,7 +73,7 @@ def _attention_macs(inputs: list, outputs: list) -> int:
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def _macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[str, int]:
+def macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[str, int]:
     """Return multiply-adds of every module, as fvcore traces them. It runs the model, on the CPU."""
     from fvcore.nn import FlopCountAnalysis
 
@@ -89,7 +89,7 @@ def _macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[st
     return {name: int(macs) for name, macs in by_module.items()}
 
 
-def _macs_by_module_torch(model: nn.Module, height: int, width: int) -> dict[str, int]:
+def macs_by_module(model: nn.Module, height: int, width: int) -> dict[str, int]:
     """Return multiply-adds of every module, as torch's own counter sees them on the meta device: at any size, at once.
 
     That counter counts two operations a multiply-add, and nothing at all for fused attention on a CPU.
@@ -105,7 +105,7 @@ def _macs_by_module_torch(model: nn.Module, height: int, width: int) -> dict[str
     }
 
 
-def _own_macs(by_module: dict[str, int]) -> dict[str, int]:
+def own_macs(by_module: dict[str, int]) -> dict[str, int]:
     """Return what each module computes itself, without the modules inside it."""
     own = dict(by_module)
     for name, macs in by_module.items():
@@ -118,7 +118,7 @@ def _own_macs(by_module: dict[str, int]) -> dict[str, int]:
     return own
 
 
-_COUNTERS = {"fvcore": _macs_by_module_fvcore, "torch": _macs_by_module_torch}
+_COUNTERS = {"fvcore": macs_by_module_fvcore, "torch": macs_by_module}
 
 
 def count_macs(model: nn.Module, height: int, width: int, counter: str = "torch") -> dict[str, int]:
@@ -134,7 +134,7 @@ def count_macs(model: nn.Module, height: int, width: int, counter: str = "torch"
     """
     by_module = _COUNTERS[counter](model, height, width)
     macs = dict.fromkeys(COMPONENTS, 0)
-    for name, own in _own_macs(by_module).items():
+    for name, own in own_macs(by_module).items():
         if own:
             macs[component(name)] += own
     if macs["norms"]:  # a norm has none: this is work in a module that no component is known for

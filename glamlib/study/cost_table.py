@@ -28,7 +28,7 @@ from glamlib.models.segmenter import Segmenter
 from glamlib.models.zoo import list_models, model_config
 from glamlib.released.parts import parts_of
 
-from .cost import COMPONENTS, _macs_by_module_torch, _own_macs, component, count_parameters
+from .cost import COMPONENTS, component, count_parameters, macs_by_module, own_macs
 from .files import write_whole
 
 CLASSES = 150
@@ -98,8 +98,8 @@ def _thin_model(config: ModelConfig) -> Segmenter:
 @cache
 def _thin_macs(config: ModelConfig, height: int, width: int) -> dict[str, int]:
     """Return the multiply-adds of every module itself, of those that have any."""
-    by_module = _macs_by_module_torch(_thin_model(config), height, width)
-    return {name: macs for name, macs in _own_macs(by_module).items() if macs}
+    by_module = macs_by_module(_thin_model(config), height, width)
+    return {name: macs for name, macs in own_macs(by_module).items() if macs}
 
 
 def macs_of(config: ModelConfig, height: int, width: int) -> dict[str, int]:

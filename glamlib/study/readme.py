@@ -9,7 +9,7 @@ from pathlib import Path
 from glamlib.errors import InputError
 
 from .files import write_whole
-from .show import provenance_sentence, summary_markdown
+from .show import provenance_sentence, summary_markdown, why_not_run
 from .studies import STUDIES
 from .tables import read_table
 
@@ -20,10 +20,12 @@ def headline(results: Path) -> str:
     """Return the README's results: each study's question, table, figure and provenance, or that it has not run."""
     parts = []
     for name, study in STUDIES.items():
+        if "cpu" not in study.profiles:
+            continue  # the README shows the default profile
         parts.append(f"**{study.question}** (study `{name}`)")
         runs, summary = read_table(results, name), read_table(results, f"{name}_summary")
         if runs is None or summary is None:
-            parts.append("Not run: its data were not there.")
+            parts.append(why_not_run(name, "cpu"))
             continue
         parts += [summary_markdown(summary), provenance_sentence(runs)]
         figure = results / "figures" / f"{name}_miou.png"

@@ -5,6 +5,7 @@ from html import escape
 import pandas as pd
 
 from .claims import Claim
+from .studies import find_study
 
 _HEADER = (
     "variant",
@@ -77,6 +78,16 @@ def claims_html(claims: list[Claim]) -> str:
         "<table class=claims><thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
+
+
+def why_not_run(name: str, profile: str) -> str:
+    """Return, in Markdown, why a study has no result here: no such size, data that are not there, or not run yet."""
+    study = find_study(name)
+    if profile not in study.profiles:
+        return f"**Not run at profile `{profile}`**: study `{name}` has the profiles {', '.join(study.profiles)}."
+    if study.dataset == "scenes":
+        return f"**Not run yet**: study `{name}` waits for `make reproduce`."
+    return f"**Not run: the {study.dataset} data were not there.** Set `GLAM_DATA`, or fetch them with `make camvid`."
 
 
 def provenance_sentence(runs: pd.DataFrame) -> str:
