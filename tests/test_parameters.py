@@ -188,7 +188,9 @@ def test_full_attention_is_one_window_of_the_whole_map() -> None:
 
 
 def test_unknown_studies_variants_and_profiles_list_what_there_is() -> None:
-    with pytest.raises(InputError, match="unknown study 'contxt'; allowed: context, decoders, release, camvid"):
+    with pytest.raises(
+        InputError, match="unknown study 'contxt'; allowed: context, release, camvid, decoders, camvid_unet"
+    ):
         find_study("contxt")
     study = find_study("context")
     with pytest.raises(InputError, match=r"variant of study context: 'glam'; allowed: swin, .*glam_10"):

@@ -7,6 +7,7 @@ import pandas as pd
 from .claims import Claim
 from .studies import find_study
 
+NUMBER = ' class="num"'  # the report aligns these cells to the right
 _HEADER = (
     "variant",
     "mIoU",
@@ -53,7 +54,7 @@ def summary_html(summary: pd.DataFrame) -> str:
     columns = _columns(summary)
 
     def cells(tag: str, row: tuple[str, ...]) -> str:
-        return "".join(f"<{tag}{' class=num' if i else ''}>{escape(row[i])}</{tag}>" for i in columns)
+        return "".join(f"<{tag}{NUMBER if i else ''}>{escape(row[i])}</{tag}>" for i in columns)
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in summary_rows(summary))
     return f"<table><thead><tr>{cells('th', _HEADER)}</tr></thead><tbody>{body}</tbody></table>"
@@ -71,11 +72,11 @@ def claims_html(claims: list[Claim]) -> str:
     """Return the claims as an HTML table: claim, what was measured, verdict."""
     rows = "".join(
         f"<tr><td>{escape(item.claim)}</td><td>{escape(item.measured)}</td>"
-        f"<td class=verdict>{escape(item.verdict)}</td></tr>"
+        f'<td class="verdict">{escape(item.verdict)}</td></tr>'
         for item in claims
     )
     return (
-        "<table class=claims><thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>"
+        '<table class="claims"><thead><tr><th>claim</th><th>measured</th><th>verdict</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
 
