@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 import glamlib.torchvision_schemas  # noqa: F401  (before any test imports timm)
 
@@ -37,3 +39,24 @@ def data_root() -> Path:
     if not (root / "camvid").is_dir():
         pytest.skip("no real data: set GLAM_DATA")
     return root
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    """timm's Swin-T with random weights; its zero biases too, so that a missing one would show."""
+    torch.manual_seed(0)
+    import timm  # here: most tests do without it
+
+    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "table" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def weights_file(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("weights") / "swin_tiny.safetensors"
+    save_file(theirs.state_dict(), path)
+    yield path
+    path.unlink()  # 100 MB, which pytest would keep

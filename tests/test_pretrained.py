@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,25 +16,6 @@ from torch import Tensor, nn
 from glamlib import InputError, create_model
 
 TIMM_NAME = "swin_tiny_patch4_window7_224"
-
-
-@pytest.fixture(scope="module")
-def theirs() -> nn.Module:
-    """timm's Swin-T with random weights; its zero biases too, so that a missing one would show."""
-    torch.manual_seed(0)
-    model = timm.create_model(TIMM_NAME, pretrained=False)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "table" in name:
-            nn.init.normal_(parameter, std=0.1)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def weights_file(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("weights") / "swin_tiny.safetensors"
-    save_file(theirs.state_dict(), path)
-    yield path
-    path.unlink()  # 100 MB, which pytest would keep
 
 
 @pytest.fixture

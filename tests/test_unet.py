@@ -2,15 +2,12 @@
 
 import csv
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from conftest import REFERENCE
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model
@@ -246,25 +243,6 @@ def test_exported_program_gives_the_same(name: str) -> None:
     x = image(1, 3, 61, 75)
     exported = torch.export.export(model, (x,)).module()
     torch.testing.assert_close(exported(x), model(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def theirs() -> nn.Module:
-    """timm's Swin-T with random weights; its zero biases too, so that a missing one would show."""
-    torch.manual_seed(0)
-    model = timm.create_model("swin_tiny_patch4_window7_224", pretrained=False)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias") or "table" in name:
-            nn.init.normal_(parameter, std=0.1)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def weights_file(theirs: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("weights") / "swin_tiny.safetensors"
-    save_file(theirs.state_dict(), path)
-    yield path
-    path.unlink()  # 100 MB, which pytest would keep
 
 
 @pytest.mark.slow
