@@ -1,7 +1,7 @@
 """ModelConfig: everything that makes up a model, checked for type and sense when it is made."""
 
-from dataclasses import dataclass, fields, replace
-from typing import get_type_hints
+from dataclasses import dataclass, replace
+from typing import Self, get_type_hints
 
 from glamlib.errors import InputError, one_of
 from glamlib.layers.mixers import MIXERS
@@ -28,9 +28,28 @@ def checked(name: str, value: object, kind: type) -> object:
     return value
 
 
+class Config:
+    """What the configurations of all kinds of networks share: checked types, and copies with overrides.
+
+    A kind of network is a frozen dataclass of this base; its ``__post_init__`` checks its values after this one's.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, checked(name, getattr(self, name), kind))
+
+    def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> Self:
+        """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""
+        for key in overrides:
+            if key not in allowed:
+                raise one_of(f"override for {name}:", key, allowed)
+        return replace(self, **overrides)
+
+
 @dataclass(frozen=True)
-class ModelConfig:
-    """One model. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim, decoder_channels).
+class ModelConfig(Config):
+    """One model for images. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim,
+    decoder_channels).
 
     ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. ``behaviour`` is
     "paper", "released" or single differences of the released code joined by "+" (`glamlib.released.DIFFERENCES`).
@@ -51,8 +70,7 @@ class ModelConfig:
     behaviour: str = "paper"
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(ModelConfig).items():
-            object.__setattr__(self, name, checked(name, getattr(self, name), kind))
+        super().__post_init__()
         for name in ("embed_dim", "window_size", "patch_size", "decoder_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -88,13 +106,3 @@ class ModelConfig:
         """Return the global tokens per window of the stages at a level (0 is the highest resolution)."""
         tokens = self.num_global_tokens
         return tokens if isinstance(tokens, int) else tokens[level]
-
-    def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> "ModelConfig":
-        """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""
-        for key in overrides:
-            if key not in allowed:
-                raise one_of(f"override for {name}:", key, allowed)
-        return replace(self, **overrides)
-
-
-FIELD_NAMES = [field.name for field in fields(ModelConfig)]

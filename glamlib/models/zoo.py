@@ -1,13 +1,17 @@
 """The table of named models: create_model, list_models."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
 
 from glamlib.errors import InputError, one_of
 from glamlib.released.parts import parts_of
 
-from .config import DECODERS, FIELD_NAMES, ModelConfig
+from .config import DECODERS, Config, ModelConfig
 from .pretrained import load_swin_weights
 from .segmenter import Segmenter
 
@@ -27,8 +31,25 @@ _SIZES = {
 }
 _FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless overridden; 10 is the paper's usual number
 _GLAM_ONLY = ("num_global_tokens", "mixer")
+_FIXED = ("decoder",)  # said by the name
 
-MODELS: dict[str, ModelConfig] = {
+
+class Kind(NamedTuple):
+    """What is made of a kind of configuration: ``build(config, num_classes, in_channels)``, and
+    ``load_pretrained(model, name, source)`` for ``pretrained=``, None where there are no such weights.
+    """
+
+    build: Callable[[Config, int, int], nn.Module]
+    load_pretrained: Callable[[nn.Module, str, bool | str | Path], None] | None = None
+
+
+def _segmenter(config: ModelConfig, num_classes: int, in_channels: int) -> Segmenter:
+    return Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+
+
+_KINDS: dict[type[Config], Kind] = {ModelConfig: Kind(_segmenter, load_swin_weights)}
+
+MODELS: dict[str, Config] = {
     f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
     for family, tokens in _FAMILIES.items()
     for size, config in _SIZES.items()
@@ -43,11 +64,11 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def allowed_overrides(name: str) -> list[str]:
     """Return the overrides that the model ``name`` takes. Swin has no tokens, so it takes none of theirs."""
-    glam = name.startswith("glam_")
-    return [field for field in FIELD_NAMES if field != "decoder" and (glam or field not in _GLAM_ONLY)]
+    fixed = _FIXED if name.startswith("glam_") else _FIXED + _GLAM_ONLY
+    return [field.name for field in fields(MODELS[name]) if field.name not in fixed]
 
 
-def model_config(name: str, **overrides: object) -> ModelConfig:
+def model_config(name: str, **overrides: object) -> Config:
     """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
     if name not in MODELS:
         raise one_of("model", name, list_models())
@@ -56,7 +77,7 @@ def model_config(name: str, **overrides: object) -> ModelConfig:
 
 def create_model(
     name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool | str | Path = False, **overrides: object
-) -> Segmenter:
+) -> nn.Module:
     """Build a model by name.
 
     Args:
@@ -79,7 +100,10 @@ def create_model(
     if not isinstance(pretrained, bool | str | Path):
         raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
     config = model_config(name, **overrides)
-    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+    kind = _KINDS[type(config)]
+    model = kind.build(config, num_classes, in_channels)
     if pretrained is not False:
-        load_swin_weights(model, name, pretrained)
+        if kind.load_pretrained is None:
+            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+        kind.load_pretrained(model, name, pretrained)
     return model
