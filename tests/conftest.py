@@ -1,4 +1,4 @@
-"""What the tests share: one thread, and the released code's reference tensors where they lie beside the project."""
+"""What the tests share: one thread, data, and the released code's reference tensors: small ones here, others beside."""
 
 import json
 import os
@@ -16,20 +16,26 @@ torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
+SMALL_REFERENCE = REPOSITORY / "tests" / "reference"
+
+
+def _reference_file(name: str, suffix: str) -> Path:
+    file = SMALL_REFERENCE / f"{name}{suffix}"
+    return file if file.is_file() else REFERENCE / "tensors" / f"{name}{suffix}"
 
 
 def reference(name: str) -> tuple[dict[str, torch.Tensor], dict]:
     """Return the tensors (float32) and constructor arguments of one released module; skips where they are absent."""
-    file = REFERENCE / "tensors" / f"{name}.safetensors"
+    file = _reference_file(name, ".safetensors")
     if not file.is_file():
-        pytest.skip("the released code's reference tensors are not beside this clone")
+        pytest.skip("this reference tensor is not in tests/reference, and the larger ones are not beside this clone")
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in load_file(file).items()}
     return tensors, reference_details(name)["arguments"]
 
 
 def reference_details(name: str) -> dict:
-    """Return all that is said of one released module: see the reference's README."""
-    return json.loads((REFERENCE / "tensors" / f"{name}.json").read_text())
+    """Return all that is said of one released module: see tests/reference/README.md."""
+    return json.loads(_reference_file(name, ".json").read_text())
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import reference, reference_details
+from conftest import SMALL_REFERENCE, reference, reference_details
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model
@@ -238,3 +238,11 @@ def test_both_counters_know_every_operator_of_every_difference(behaviour: str) -
         assert by_torch.pop("g_msa") > by_fvcore.pop("g_msa")
         by_torch.pop("total"), by_fvcore.pop("total"), by_torch.pop("mlp"), by_fvcore.pop("mlp")
     assert by_fvcore == by_torch
+
+
+def test_small_reference_tensors_are_here() -> None:
+    """So that the comparison with the released code runs on any clone; they stay small enough for one."""
+    files = list(SMALL_REFERENCE.iterdir())
+    for part in ("gmsa", "window_attention", "glam_block", "glam_stage", "glam_swin", "nlu", "glam3d_block"):
+        assert any(file.name.startswith(part) and file.suffix == ".safetensors" for file in files), part
+    assert sum(file.stat().st_size for file in files) < 2e6
