@@ -20,11 +20,11 @@ COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "upsampling
 _ELEMENTWISE = {
     f"aten::{name}"
     for name in """
-        add add_ mul mul_ sub div rsub pow square neg remainder floor_divide softmax gelu relu relu_ elu exp sin cos ne mean
-        sum amax
-        roll cat pad constant_pad_nd index expand expand_as clone stack repeat repeat_interleave movedim embedding
-        arange meshgrid zeros ones scalar_tensor fill_ masked_fill masked_fill_ dropout feature_dropout
-        adaptive_avg_pool2d adaptive_avg_pool3d upsample_bilinear2d layer_norm batch_norm
+        add add_ mul mul_ sub div rsub pow square neg remainder floor_divide softmax gelu relu relu_ elu exp sin
+        cos ne mean sum amax roll cat pad constant_pad_nd index expand expand_as clone stack repeat
+        repeat_interleave movedim embedding arange meshgrid zeros ones scalar_tensor fill_ masked_fill
+        masked_fill_ dropout feature_dropout adaptive_avg_pool2d adaptive_avg_pool3d upsample_bilinear2d
+        layer_norm batch_norm
     """.split()  # noqa: SIM905
 }
 
