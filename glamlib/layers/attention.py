@@ -45,10 +45,14 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
 
+    def index(self, layout: WindowLayout) -> Tensor:
+        """Return the row of the bias table for each pair of patches of a window, ``(P, P)``."""
+        return relative_position_index(layout.window, self.window_size, self.relative_position_bias_table.device)
+
     def bias(self, layout: WindowLayout, num_tokens: int) -> Tensor:
         """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero in token rows and columns."""
         table = self.relative_position_bias_table
-        index = relative_position_index(layout.window, self.window_size, table.device)
+        index = self.index(layout)
         bias = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]  # (1, heads, P, P)
         mask = shift_mask(layout, table.device, table.dtype)
         if mask is not None:
@@ -105,7 +109,9 @@ def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dt
 
 
 class GlobalAttention(nn.Module):
-    """Multi-head attention over all global tokens of all windows of an image (G-MSA)."""
+    """Multi-head attention over all global tokens of all windows of an image (G-MSA); other mixers derive from it."""
+
+    acts_on = "tokens"  # see glamlib.layers.mixers
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -116,6 +122,12 @@ class GlobalAttention(nn.Module):
     def add_position(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Return tokens ``(B, nW, T, C)`` that know their window's place."""
         return tokens + sine_position_code(grid, tokens.shape[-1], tokens.device, tokens.dtype)[:, None]
+
+    def exchange(
+        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what each query reads, and the weights if asked for; q, k and v are ``(B, heads, nW * T, d)``."""
+        return attend(q, k, v, return_attention=return_attention)
 
     def forward(
         self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
@@ -134,5 +146,5 @@ class GlobalAttention(nn.Module):
         x = self.add_position(tokens, grid)
         qkv = self.qkv(x).view(batch, windows * per_window, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, nW * T, d)
-        y, weights = attend(q, k, v, return_attention=return_attention)
+        y, weights = self.exchange(q, k, v, grid, return_attention)
         return self.proj(y.transpose(1, 2).reshape(batch, windows, per_window, channels)), weights

@@ -6,6 +6,8 @@ The paper's reading used here, for the tokens g_k and patches w_k of every windo
     g   <- g   + G-MSA(LN(g))       between the tokens of all windows
     z_k <- z_k + MLP(LN(z_k))
 
+A mixer in place of G-MSA acts on the tokens, or, at the same point, on the patches of all windows.
+
 Source: Themyr et al. (WACV 2023), section 3.1; the order of norms is Swin's.
 """
 
@@ -14,7 +16,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from .attention import WindowAttention
-from .mixers import create_mixer
+from .mixers import acts_on_patches, create_mixer
 from .windows import WindowLayout, from_windows, to_windows
 
 
@@ -27,7 +29,8 @@ class GlamBlock(nn.Module):
         window_size: patches along each dimension of a window.
         shifted: whether the windows lie half a window off (every second block).
         mixer: name of what exchanges between windows.
-        is_last: the last block of a stage. Nothing reads its tokens, so it builds no mixer and returns none.
+        is_last: the last block of a stage. Nothing reads its tokens, so it builds no mixer of tokens and returns none;
+            what a mixer of patches does is read, so that is built.
         mlp_ratio: hidden channels of the MLP over C.
         drop_path: probability of dropping a residual branch, per sample.
     """
@@ -49,7 +52,9 @@ class GlamBlock(nn.Module):
         self.is_last = is_last
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, num_heads, window_size)
-        self.mixer = None if is_last else create_mixer(mixer, dim, num_heads)
+        self.mixes_patches = acts_on_patches(mixer)
+        builds = self.mixes_patches or not is_last
+        self.mixer = create_mixer(mixer, dim, num_heads, window_size) if builds else None
         self.norm_mixer = nn.LayerNorm(dim) if self.mixer is not None else None
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -69,7 +74,7 @@ class GlamBlock(nn.Module):
         """Return the block's new tokens, from W-MSA's ``update`` of them, and the weights of the mixer if asked for."""
         weights = None
         tokens = tokens + self.drop_path(update)
-        if self.mixer is not None:
+        if self.mixer is not None and not self.mixes_patches:
             exchanged, weights = self.mixer(self.norm_mixer(tokens), grid, return_attention)
             tokens = tokens + self.drop_path(exchanged)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens))), weights
@@ -83,7 +88,8 @@ class GlamBlock(nn.Module):
             x: the map, ``(B, *size, C)``.
             tokens: ``(B, nW, T, C)``, or None.
             trace: if given, attention is explicit and its weights are stored here under ``layout``,
-                ``window`` ``(B, nW, heads, T + P, T + P)`` and ``global`` ``(B, heads, nW * T, nW * T)`` or None.
+                ``window`` ``(B, nW, heads, T + P, T + P)`` and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of
+                patches: see there) or None.
 
         Returns:
             The new map and the new tokens, shaped as they came; tokens are None after the last block of a stage.
@@ -96,13 +102,18 @@ class GlamBlock(nn.Module):
             sequence = torch.cat([self.enter(tokens), sequence], dim=2)  # (B, nW, T + P, C)
         update, window_weights = self.attn(sequence, layout, num_tokens, trace is not None)
         x = x + self.drop_path(from_windows(update[:, :, num_tokens:], layout))
+        global_weights = None
+        if self.mixes_patches:
+            patches = self.norm_mixer(x).flatten(1, -2)[:, :, None]  # (B, prod(size), 1, C)
+            exchanged, global_weights = self.mixer(patches, layout.size, trace is not None)
+            x = x + self.drop_path(exchanged.view(x.shape))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
 
-        global_weights = None
         if self.is_last:
             tokens = None
         elif tokens is not None:
-            tokens, global_weights = self.pass_on(tokens, update[:, :, :num_tokens], layout.grid, trace is not None)
+            tokens, weights = self.pass_on(tokens, update[:, :, :num_tokens], layout.grid, trace is not None)
+            global_weights = global_weights if self.mixes_patches else weights
         if trace is not None:
             trace.update({"layout": layout, "window": window_weights, "global": global_weights})
         return x, tokens

@@ -2,23 +2,58 @@
 
 A mixer is a module with ``forward(tokens, grid, return_attention=False) -> (update, weights)``: tokens
 ``(B, nW, T, C)`` of all windows, the grid of windows, and an update of the tokens' shape that the block adds.
+One that acts on patches gets the map in the same form, each patch ``(B, P, 1, C)`` a window of its own.
 """
-
-from torch import nn
 
 from glamlib.errors import one_of
 
 from .attention import GlobalAttention
+from .mixing.full import FullAttention
+from .mixing.kernel import LinearAttention, PerformerAttention
+from .mixing.low_rank import LowRankAttention
+from .mixing.memory import MemoryAttention
+from .mixing.pooled import PooledAttention
+from .mixing.reduced import ReducedAttention
+from .mixing.shared import SharedTokens
+from .mixing.sparse import SparseAttention
 
-MIXERS: dict[str, type[nn.Module] | None] = {
+MIXERS: dict[str, type[GlobalAttention] | None] = {
     "gmsa": GlobalAttention,  # GLAM: every token attends to every token
     "none": None,  # tokens stay inside their windows: the control that tells tokens from exchange
+    # between tokens, in place of G-MSA
+    "pooled": PooledAttention,
+    "low_rank": LowRankAttention,
+    "linear": LinearAttention,
+    "performer": PerformerAttention,
+    "memory": MemoryAttention,
+    # between patches; tokens are not needed, and stay inside their windows where there are some
+    "shared": SharedTokens,
+    "reduced": ReducedAttention,
+    "sparse": SparseAttention,
+    "full": FullAttention,
 }
 
 
-def create_mixer(name: str, dim: int, num_heads: int) -> nn.Module | None:
-    """Return a new mixer for tokens of ``dim`` channels, None for "none"; InputError for an unknown name."""
+def find_mixer(name: str) -> type[GlobalAttention] | None:
+    """Return the class of a mixer, None for "none"; InputError for an unknown name."""
     if name not in MIXERS:
         raise one_of("mixer", name, MIXERS)
-    mixer = MIXERS[name]
+    return MIXERS[name]
+
+
+def acts_on_patches(name: str) -> bool:
+    """Return whether a mixer works between patches, and so without global tokens; InputError for an unknown name."""
+    mixer = find_mixer(name)
+    return mixer is not None and mixer.acts_on == "patches"
+
+
+def create_mixer(name: str, dim: int, num_heads: int, window_size: tuple[int, ...]) -> GlobalAttention | None:
+    """Return a new mixer of ``dim`` channels for windows of ``window_size``, None for "none".
+
+    Raises:
+        InputError: an unknown name.
+    """
+    mixer = find_mixer(name)
+    if acts_on_patches(name):
+        return mixer(dim, num_heads, window_size)
     return mixer(dim, num_heads) if mixer else None

@@ -7,6 +7,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.layers.block import GlamBlock
+from glamlib.layers.mixers import acts_on_patches
 
 
 class Stage(nn.Module):
@@ -18,7 +19,7 @@ class Stage(nn.Module):
         dim: channels.
         drop_paths: drop path rate of each block; as many blocks are built.
         num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
-        num_global_tokens: tokens per window.
+        num_global_tokens: tokens per window; without any, a mixer of tokens has nothing to do and none is built.
         level: 0 for the highest resolution.
         downsample: what leads to this resolution; None where nothing does.
         make_block: `GlamBlock` or one like it.
@@ -50,7 +51,7 @@ class Stage(nn.Module):
                 num_heads=num_heads,
                 window_size=window_size,
                 shifted=bool(i % 2),
-                mixer=mixer if num_global_tokens else "none",
+                mixer=mixer if num_global_tokens or acts_on_patches(mixer) else "none",
                 is_last=i == len(drop_paths) - 1,
                 mlp_ratio=mlp_ratio,
                 drop_path=drop_path,

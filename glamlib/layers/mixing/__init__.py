@@ -1,0 +1,1 @@
+"""Ways to exchange information between windows, in place of G-MSA: one idea a file, from the paper it names."""
