@@ -35,34 +35,44 @@ def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") ->
 
 
 def cost(
-    name: Name, size: Annotated[tuple[int, int], arg(metavar="H W")], classes: int = 150, json_output: Json = False
+    name: Name,
+    size: Annotated[tuple[int, int] | tuple[int, int, int], arg(metavar="[D] H W")],
+    classes: int = 150,
+    json_output: Json = False,
 ) -> int:
     """Print what a model costs: parameters and multiply-adds (1e9, "gmacs") by component.
 
     Args:
         name: a model; the command `models` lists them.
-        size: height and width of the image in pixels, any from 1 on.
+        size: height and width of the image in pixels, any from 1 on; for volumes (of one channel) the depth first.
         classes: number of classes.
         json_output: print JSON instead of a table.
     """
     import torch
 
-    from .models.zoo import create_model
+    from .models.zoo import create_model, model_config
     from .study import cost as costs
 
-    height, width = size
+    *depth, height, width = size
+    given = " ".join(str(side) for side in size)
     if min(size) < 1:
-        raise InputError(f"size={height} {width}: height and width must be at least 1")
+        raise InputError(f"size={given}: {'depth, ' if depth else ''}height and width must be at least 1")
+    volumes = model_config(name).ndim == 3
+    if volumes != bool(depth):
+        raise InputError(f"size={given}: {name} takes {'a depth, a height' if volumes else 'a height'} and a width")
     with torch.device("meta"):  # no memory for the weights: only their shapes count
-        model = create_model(name, num_classes=classes)
-    found = costs.cost(model, height, width)
+        model = create_model(name, num_classes=classes, in_channels=1 if volumes else 3)
+    found = costs.cost(model, height, width, depth=depth[0] if volumes else None)
     print(found.to_json(name, classes) if json_output else _cost_table(found, name, classes))
     return 0
 
 
 def _cost_table(found: "Cost", name: str, classes: int) -> str:
     """Return a line a component, with the total last."""
-    rows = [f"{name}, {classes} classes, one image of {found.height} x {found.width} pixels"]
+    place = f"one image of {found.height} x {found.width} pixels"
+    if found.depth is not None:
+        place = f"one volume of {found.depth} x {found.height} x {found.width} voxels"
+    rows = [f"{name}, {classes} classes, {place}"]
     rows.append(f"{'component':<16}{'parameters':>16}{'gmacs':>16}")
     for component in sorted(found.parameters, key=lambda component: component == "total"):
         rows.append(f"{component:<16}{found.parameters[component]:>16,}{found.gmacs[component]:>16.6f}")

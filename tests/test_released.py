@@ -105,7 +105,7 @@ def test_block(name: str) -> None:
         differences=ALL, dim=arguments["dim"], num_heads=arguments["num_heads"], window_size=window,
         shifted=bool(arguments["shift_size"]), mixer="gmsa", is_last=False,
     ).eval()  # fmt: skip
-    table = PositionTable(1, arguments["dim"], 0)
+    table = PositionTable(1, arguments["dim"])
     table.pe = nn.Parameter(pe)
     block.mixer = TableAttention(arguments["dim"], arguments["num_heads"], table)
     load_released(block, released_weights(name))
@@ -136,7 +136,7 @@ def test_gmsa_and_its_table_one_row_short(name: str) -> None:
     """The second: 486 tokens, 484 rows; the slice starts at -1 and holds one row, which is added to all tokens."""
     tensors, arguments = reference(name)
     tokens, pe = tensors["input/0"], tensors["input/1"]
-    table = PositionTable(1, arguments["dim"], 0)
+    table = PositionTable(1, arguments["dim"])
     table.pe = nn.Parameter(pe)
     mixer = TableAttention(arguments["dim"], arguments["num_heads"], table).eval()
     load_released(mixer, released_weights(name))

@@ -32,7 +32,10 @@ class Config:
     """What the configurations of all kinds of networks share: checked types, and copies with overrides.
 
     A kind of network is a frozen dataclass of this base; its ``__post_init__`` checks its values after this one's.
+    ``ndim`` is the dimensions of what it segments.
     """
+
+    ndim = 2
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -46,34 +49,13 @@ class Config:
         return replace(self, **overrides)
 
 
-@dataclass(frozen=True)
-class ModelConfig(Config):
-    """One model for images. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim,
-    decoder_channels).
-
-    ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. ``behaviour`` is
-    "paper", "released" or single differences of the released code joined by "+" (`glamlib.released.DIFFERENCES`).
-    """
-
-    embed_dim: int
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    window_size: int = 7
-    patch_size: int = 4
-    mlp_ratio: float = 4.0
-    drop_path: float = 0.0
-    num_global_tokens: int | tuple[int, ...] = 0
-    mixer: str = "gmsa"
-    decoder: str = "upernet"
-    decoder_channels: int = 512
-    weight_init: str = "swin"
-    behaviour: str = "paper"
+class StagedConfig(Config):
+    """What the configurations of networks made of `Stage`s share: sense of their sizes, heads, tokens and rates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("embed_dim", "window_size", "patch_size", "decoder_channels"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.embed_dim < 1:
+            raise InputError(f"embed_dim={self.embed_dim}: must be at least 1")
         tokens = self.num_global_tokens
         if min(tokens if isinstance(tokens, tuple) else (tokens,)) < 0:
             raise InputError(f"num_global_tokens={tokens}: must be at least 0")
@@ -97,8 +79,6 @@ class ModelConfig(Config):
             raise InputError(f"drop_path={self.drop_path}: must be at least 0 and below 1")
         if self.mixer not in MIXERS:
             raise one_of("mixer", self.mixer, MIXERS)
-        if self.decoder not in DECODERS:
-            raise one_of("decoder", self.decoder, DECODERS)
         if self.weight_init not in WEIGHT_INITS:
             raise one_of("weight_init", self.weight_init, WEIGHT_INITS)
 
@@ -106,3 +86,38 @@ class ModelConfig(Config):
         """Return the global tokens per window of the stages at a level (0 is the highest resolution)."""
         tokens = self.num_global_tokens
         return tokens if isinstance(tokens, int) else tokens[level]
+
+
+@dataclass(frozen=True)
+class ModelConfig(StagedConfig):
+    """One model for images. Sizes are in patches (window_size), pixels (patch_size) or channels (embed_dim,
+    decoder_channels).
+
+    ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. ``behaviour`` is
+    "paper", "released" or single differences of the released code joined by "+" (`glamlib.released.DIFFERENCES`), which
+    are defined for G-MSA and no exchange only. A ``mixer`` of patches takes ``num_global_tokens=0``, too.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_size: int = 7
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0
+    num_global_tokens: int | tuple[int, ...] = 0
+    mixer: str = "gmsa"
+    decoder: str = "upernet"
+    decoder_channels: int = 512
+    weight_init: str = "swin"
+    behaviour: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("window_size", "patch_size", "decoder_channels"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.behaviour != "paper" and self.mixer not in ("gmsa", "none"):
+            raise InputError(f"mixer={self.mixer!r}, behaviour={self.behaviour!r}: this behaviour takes gmsa or none")
+        if self.decoder not in DECODERS:
+            raise one_of("decoder", self.decoder, DECODERS)

@@ -6,6 +6,7 @@ that its Swin weights load as they are. Sources: Liu et al., "Swin Transformer" 
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
@@ -18,9 +19,9 @@ from .stage import Stage
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def _padding(size: tuple[int, ...], multiple: int) -> list[int]:
+def padding_to(size: tuple[int, ...], multiples: tuple[int, ...]) -> list[int]:
     """Return `F.pad`'s widths (last dimension first) that zero-pad the ends of a map to multiples."""
-    return [width for s in reversed(size) for width in (0, -s % multiple)]
+    return [width for s, m in reversed(list(zip(size, multiples, strict=True))) for width in (0, -s % m)]
 
 
 class PatchEmbed(nn.Module):
@@ -33,7 +34,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(F.pad(x, _padding(x.shape[2:], self.patch_size)))  # (B, C, *size)
+        x = self.proj(F.pad(x, padding_to(x.shape[2:], (self.patch_size,) * (x.ndim - 2))))  # (B, C, *size)
         return self.norm(x.movedim(1, -1))  # (B, *size, C)
 
 
@@ -48,7 +49,7 @@ class PatchMerging(nn.Module):
         self.corners = [corner[::-1] for corner in product((0, 1), repeat=ndim)]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, [0, 0, *_padding(x.shape[1:-1], 2)])  # the channels come last
+        x = F.pad(x, [0, 0, *padding_to(x.shape[1:-1], (2,) * (x.ndim - 2))])  # the channels come last
         corners = [x[(slice(None), *(slice(start, None, 2) for start in corner))] for corner in self.corners]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, *size / 2, 2 C)
 
@@ -66,7 +67,7 @@ class Encoder(nn.Module):
         in_channels: channels of the image.
         embed_dim: channels C of the first stage; stage i has ``C * 2**i``.
         depths, num_heads: blocks and attention heads of each stage.
-        window_size: side of a window in patches, the same in all dimensions and stages.
+        window_size: side of a window in patches, the same in all dimensions; one for all stages or one a stage.
         patch_size: side of a patch in pixels.
         num_global_tokens: tokens per window, one number for all stages or one a stage.
         mixer: what exchanges between windows (`glamlib.layers.mixers`).
@@ -74,6 +75,8 @@ class Encoder(nn.Module):
         ndim: dimensions of the map.
         skips: whether to return what a UNet decoder wants instead of a pyramid: see `forward`.
         make_stage: `Stage` or one like it.
+        make_embedding: patches of (in_channels, embed_dim); None for `PatchEmbed`.
+        make_merging: halves the map of a stage of so many channels; None for `PatchMerging`.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Encoder(nn.Module):
         embed_dim: int = 96,
         depths: tuple[int, ...] = (2, 2, 6, 2),
         num_heads: tuple[int, ...] = (3, 6, 12, 24),
-        window_size: int = 7,
+        window_size: int | tuple[int, ...] = 7,
         patch_size: int = 4,
         num_global_tokens: int | tuple[int, ...] = 0,
         mixer: str = "gmsa",
@@ -91,24 +94,29 @@ class Encoder(nn.Module):
         ndim: int = 2,
         skips: bool = False,
         make_stage: Callable[..., Stage] = Stage,
+        make_embedding: Callable[[int, int], nn.Module] | None = None,
+        make_merging: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        make_embedding = make_embedding or partial(PatchEmbed, patch_size=patch_size, ndim=ndim)
+        make_merging = make_merging or partial(PatchMerging, ndim=ndim)
         self.dims = tuple(embed_dim * 2**i for i in range(len(depths)))
         self.skips = skips
-        self.patch_embed = PatchEmbed(in_channels, embed_dim, patch_size, ndim)
+        self.patch_embed = make_embedding(in_channels, embed_dim)
         rates = stage_drop_paths(drop_path, depths)
         tokens = (num_global_tokens,) * len(depths) if isinstance(num_global_tokens, int) else num_global_tokens
+        windows = (window_size,) * len(depths) if isinstance(window_size, int) else window_size
         self.layers = nn.ModuleList(
             make_stage(
                 dim=dim,
                 drop_paths=rates[i],
                 num_heads=num_heads[i],
-                window_size=(window_size,) * ndim,
+                window_size=(windows[i],) * ndim,
                 num_global_tokens=tokens[i],
                 mixer=mixer,
                 mlp_ratio=mlp_ratio,
                 level=i,
-                downsample=PatchMerging(self.dims[i - 1], ndim) if i else None,
+                downsample=make_merging(self.dims[i - 1]) if i else None,
             )
             for i, dim in enumerate(self.dims)
         )

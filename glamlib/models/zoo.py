@@ -10,10 +10,13 @@ from torch import nn
 
 from glamlib.errors import InputError, one_of
 from glamlib.released.parts import parts_of
+from glamlib.released.volumes import volume_parts_of
 
 from .config import DECODERS, Config, ModelConfig
 from .pretrained import load_swin_weights
 from .segmenter import Segmenter
+from .volumes.config import VolumeConfig
+from .volumes.network import VolumeSegmenter
 
 # Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
 _SIZES = {
@@ -28,6 +31,14 @@ _SIZES = {
     "tiny": ModelConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
     "small": ModelConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
     "base": ModelConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.3),
+}
+# nnFormer as the released code has it built in (its yaml sizes are ignored); Nano is ours. At 32 voxels a side the
+# windows of Nano's first stage number 4 along each axis.
+_VOLUMES = {
+    "nnformer": VolumeConfig(
+        embed_dim=192, depths=(2, 2, 2, 2), num_heads=(6, 12, 24, 48), patch_size=(2, 4, 4), drop_path=0.2
+    ),
+    "nnformer_nano": VolumeConfig(embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), weight_init="xavier"),
 }
 _FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless overridden; 10 is the paper's usual number
 _GLAM_ONLY = ("num_global_tokens", "mixer")
@@ -47,7 +58,14 @@ def _segmenter(config: ModelConfig, num_classes: int, in_channels: int) -> Segme
     return Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
 
 
-_KINDS: dict[type[Config], Kind] = {ModelConfig: Kind(_segmenter, load_swin_weights)}
+def _volume_segmenter(config: VolumeConfig, num_classes: int, in_channels: int) -> VolumeSegmenter:
+    return VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+
+
+_KINDS: dict[type[Config], Kind] = {
+    ModelConfig: Kind(_segmenter, load_swin_weights),
+    VolumeConfig: Kind(_volume_segmenter),
+}
 
 MODELS: dict[str, Config] = {
     f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
@@ -55,6 +73,7 @@ MODELS: dict[str, Config] = {
     for size, config in _SIZES.items()
     for decoder in DECODERS
 }
+MODELS |= _VOLUMES | {f"glam_{name}": replace(config, num_global_tokens=10) for name, config in _VOLUMES.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -83,13 +102,14 @@ def create_model(
     Args:
         name: one of `list_models`.
         num_classes: channels of the logits.
-        in_channels: channels of the images.
+        in_channels: channels of the images or volumes.
         pretrained: True for timm's ImageNet weights of the same size, or a local file of such weights (safetensors, or
             a torch file, read with weights_only).
-        **overrides: fields of `ModelConfig`.
+        **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`.
 
     Returns:
-        A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size.
+        A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size;
+        for volumes, both with D before H.
 
     Raises:
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.

@@ -1,5 +1,6 @@
 """The differences by name, and the parts that a network of such behaviour is made of."""
 
+from collections.abc import Iterable
 from functools import partial
 
 from glamlib.errors import one_of
@@ -23,18 +24,19 @@ DIFFERENCES = {
 }
 
 
-def differences_of(behaviour: str) -> frozenset[str]:
-    """Return the differences that a behaviour switches on: none for "paper", all for "released", else those it names.
+def differences_of(behaviour: str, known: Iterable[str] = DIFFERENCES) -> frozenset[str]:
+    """Return which of the ``known`` differences a behaviour switches on: none for "paper", all for "released", else
+    those it names.
 
     Raises:
         InputError: a name that is none of these (lists them).
     """
     if behaviour in ("paper", "released"):
-        return frozenset(DIFFERENCES if behaviour == "released" else ())
+        return frozenset(known if behaviour == "released" else ())
     names = behaviour.split("+")
     for name in names:
-        if name not in DIFFERENCES:
-            raise one_of("behaviour", name, ["paper", "released", *DIFFERENCES])
+        if name not in known:
+            raise one_of("behaviour", name, ["paper", "released", *known])
     return frozenset(names)
 
 

@@ -17,16 +17,16 @@ from glamlib.models.stage import Stage
 
 
 class PositionTable(nn.Module):
-    """A learned table of token positions, ``(45 T // 2**level)**2`` rows for T tokens a window.
+    """A learned table of token positions.
 
     G-MSA over N tokens reads rows a to a + N, a = rows // 2 - N // 2: the middle of a flat list, whatever the grid of
     windows. Rows out of reach never learn. On a large image the table is too short: then this stops with an
     error, or, where one row is left by chance, adds that one to all tokens; the released code does so, too.
     """
 
-    def __init__(self, num_global_tokens: int, dim: int, level: int) -> None:
+    def __init__(self, rows: int, dim: int) -> None:
         super().__init__()
-        self.pe = nn.Parameter(torch.zeros((45 * num_global_tokens // 2**level) ** 2, dim))
+        self.pe = nn.Parameter(torch.zeros(rows, dim))
         trunc_normal_(self.pe, std=0.02)
 
     def slice(self, count: int) -> Tensor:
@@ -75,19 +75,25 @@ class ReleasedBlock(GlamBlock):
     def pass_on(
         self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool
     ) -> tuple[Tensor, Tensor | None]:
-        weights = None
         tokens = update if "no_token_residual" in self.differences else tokens + self.drop_path(update)
-        if self.mixer is not None:
-            bare = "bare_gmsa" in self.differences
-            exchanged, weights = self.mixer(tokens if bare else self.norm_mixer(tokens), grid, return_attention)
-            tokens = exchanged if bare else tokens + self.drop_path(exchanged)
+        tokens, weights = self.exchange(tokens, grid, return_attention)
         if "no_token_mlp" not in self.differences:
             tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return tokens, weights
 
+    def exchange(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens after the mixer, and its weights if asked for."""
+        if self.mixer is None:
+            return tokens, None
+        bare = "bare_gmsa" in self.differences
+        exchanged, weights = self.mixer(tokens if bare else self.norm_mixer(tokens), grid, return_attention)
+        return exchanged if bare else tokens + self.drop_path(exchanged), weights
+
 
 class ReleasedStage(Stage):
     """A stage with some of the released code's differences; otherwise the arguments of `Stage`."""
+
+    make_block: type[ReleasedBlock] = ReleasedBlock
 
     def __init__(
         self,
@@ -104,13 +110,17 @@ class ReleasedStage(Stage):
             num_heads=num_heads,
             num_global_tokens=num_global_tokens,
             level=level,
-            make_block=partial(ReleasedBlock, differences=differences),
+            make_block=partial(self.make_block, differences=differences),
             **options,
         )
         if num_global_tokens and "random_tokens" in differences:
             nn.init.normal_(self.global_tokens)
         if num_global_tokens and "position_table" in differences:
-            self.position_table = PositionTable(num_global_tokens, dim, level)
+            self.position_table = PositionTable(self.table_rows(num_global_tokens, level), dim)
             for block in self.blocks:
                 if isinstance(block.mixer, GlobalAttention):
                     block.mixer = TableAttention(dim, num_heads, self.position_table)
+
+    def table_rows(self, num_global_tokens: int, level: int) -> int:
+        """Return the rows of the table of positions."""
+        return (45 * num_global_tokens // 2**level) ** 2

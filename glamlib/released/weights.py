@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
@@ -11,8 +12,12 @@ from glamlib.layers.block import GlamBlock
 
 _Rule = tuple[str, str | Callable[[re.Match], str]]
 
-# Held by the released code and never used (the last one is a UNet's, whose decode head is an identity)
-_UNUSED = re.compile(r"proj_shortcut\.|layers_patch_expand\.|upsample_shortcut\.|^decode_head\.conv_seg\.")
+# Held by the released code and never used, where we have no such weights: a UNet's decode head is an identity; a
+# network for volumes has a downsampling after its last stage, and drops all heads of deep supervision but one
+_UNUSED = re.compile(
+    r"proj_shortcut\.|layers_patch_expand\.|upsample_shortcut\.|^decode_head\.conv_seg\.|"
+    r"^model_down\.layers\.\d\.downsample\.|^final\.[2-9]\."
+)
 # Constants that we compute
 _COMPUTED = re.compile(r"relative_position_index$|attn_mask$")
 
@@ -44,6 +49,13 @@ _UNET_PLAIN: tuple[_Rule, ...] = (  # its lists have a first entry that only exp
     (r"^decoder\.concat_back_dim\.(\d)\.", lambda m: f"decoder.concat_back_dim.{int(m[1]) - 1}."),
 )
 _UNET_NLU: tuple[_Rule, ...] = ((r"^decoder\.layers_cross_attention_up\.(\d)\.blocks\.0\.", r"decoder.ups.\1."),)
+_VOLUME: tuple[_Rule, ...] = (
+    (r"^encoder\.layers\.(\d)\.Upsample\.", r"decoder.ups.\1."),  # sic: the released decoder is called encoder
+    (r"^encoder\.layers\.", "decoder.layers_up."),
+    (r"^model_down\.", "encoder."),
+    (r"^final\.0\.up\.", "decoder.head."),
+    (r"^final\.(\d)\.up\.", lambda m: f"auxiliary.{int(m[1]) - 1}."),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,11 @@ class Loaded:
 
 
 def _rules(keys: list[str]) -> tuple[_Rule, ...]:
-    """Return the renaming rules for a state dict of these keys: a UNet's, a UPerNet's, or a part of a network's."""
+    """Return the renaming rules for a state dict of these keys: of a network for volumes, a UNet, a UPerNet, or a part
+    of a network.
+    """
+    if any(key.startswith("model_down.") for key in keys):
+        return _VOLUME + _ENCODER + _TOKENS
     if not any("swin_unet." in key for key in keys):
         # a block or stage alone has norms of other meaning than an encoder's
         return _UPERNET + (_ENCODER if any("patch_embed." in key for key in keys) else ()) + _TOKENS
@@ -73,8 +89,9 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
     """Load weights that have the released code's names.
 
     Args:
-        model: a `Segmenter`, or a part of one (encoder, stage, block, attention, decoder), built with
-            ``behaviour="released"``.
+        model: a `Segmenter`, a part of one (encoder, stage, block, attention, decoder), or a `VolumeSegmenter`, built
+            with ``behaviour="released"``. A network for volumes has the windows that the released one ran with: its
+            code cuts them, when it is built, to maps of the volume it is for.
         state_dict: of the released network or of the corresponding part.
 
     Returns:
@@ -91,7 +108,8 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
     for key, value in state_dict.items():
         name = _our_name(key, rules)
         if name in own:
-            if own[name].shape != value.shape:
+            table = name.endswith("position_table.pe") and own[name].shape[1:] == value.shape[1:]
+            if own[name].shape != value.shape and not table:
                 shapes.append(f"{key} ({list(value.shape)}, the model has {list(own[name].shape)})")
             renamed[name] = value
             used.append(key)
@@ -106,6 +124,9 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
             f"the released weights do not fit: {len(left)} left over, {len(missing)} missing, {len(shapes)} of another "
             f"shape; first: {', '.join(bad[:3])}"
         )
+    for name, value in renamed.items():
+        if own[name].shape != value.shape:  # a table of positions: its rows follow from the windows before the cut
+            model.get_submodule(name.removesuffix(".pe")).pe = nn.Parameter(torch.empty_like(value))
     model.load_state_dict(renamed)
     return Loaded(tuple(used), tuple(unused))
 

@@ -31,24 +31,30 @@ _ELEMENTWISE = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one model on one image of ``height`` x ``width`` pixels; both dicts have "total" and `COMPONENTS`."""
+    """Cost of one model on one image of ``height`` x ``width`` pixels; both dicts have "total" and `COMPONENTS`.
+
+    A volume has ``depth`` such slices, an image None.
+    """
 
     height: int
     width: int
     parameters: dict[str, int]
     gmacs: dict[str, float]
+    depth: int | None = None
 
     def to_json(self, name: str, classes: int) -> str:
         """Return the JSON of ``python -m glamlib cost NAME --json``."""
-        values = {"name": name, "height": self.height, "width": self.width, "classes": classes}
+        depth = {} if self.depth is None else {"depth": self.depth}
+        values = {"name": name} | depth | {"height": self.height, "width": self.width, "classes": classes}
         return json.dumps(values | {"parameters": self.parameters, "gmacs": self.gmacs})
 
 
 def component(name: str) -> str:
     """Return the component that a module or parameter belongs to, by its qualified name.
 
-    A UNet decoder's blocks count as w_msa, g_msa and mlp like the encoder's; "upsampling" is what doubles its maps, and
-    "decoder" the rest of any decoder. "auxiliary" is a head of training: it costs parameters and no multiply-adds.
+    Blocks in a decoder (a UNet's, one for volumes) count as w_msa, g_msa and mlp like the encoder's; "upsampling" is
+    what doubles its maps, and "decoder" the rest of any decoder. "auxiliary" is a head of training: it costs parameters
+    and no multiply-adds.
     """
     parts = name.split(".")
     for part, belongs in (
@@ -74,11 +80,11 @@ def _attention_macs(inputs: list, outputs: list) -> int:
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
-def macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[str, int]:
+def macs_by_module_fvcore(model: nn.Module, *size: int) -> dict[str, int]:
     """Return multiply-adds of every module, as fvcore traces them. It runs the model, on the CPU."""
     from fvcore.nn import FlopCountAnalysis
 
-    counter = FlopCountAnalysis(copy.deepcopy(model).cpu().eval(), torch.zeros(1, model.in_channels, height, width))
+    counter = FlopCountAnalysis(copy.deepcopy(model).cpu().eval(), torch.zeros(1, model.in_channels, *size))
     counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     counter.set_op_handle(**dict.fromkeys(_ELEMENTWISE, lambda inputs, outputs: 0))
@@ -90,14 +96,14 @@ def macs_by_module_fvcore(model: nn.Module, height: int, width: int) -> dict[str
     return {name: int(macs) for name, macs in by_module.items()}
 
 
-def macs_by_module(model: nn.Module, height: int, width: int) -> dict[str, int]:
+def macs_by_module(model: nn.Module, *size: int) -> dict[str, int]:
     """Return multiply-adds of every module, as torch's own counter sees them on the meta device: at any size, at once.
 
     That counter counts two operations a multiply-add, and nothing at all for fused attention on a CPU.
     """
     model = copy.deepcopy(model).to("meta").eval().requires_grad_(False)  # its module tracker trips over gradients
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, model.in_channels, height, width, device="meta"))
+        model(torch.zeros(1, model.in_channels, *size, device="meta"))
     root = type(model).__name__
     return {
         "" if name == root else name.removeprefix(f"{root}."): sum(flops.values()) // 2
@@ -122,18 +128,21 @@ def own_macs(by_module: dict[str, int]) -> dict[str, int]:
 _COUNTERS = {"fvcore": macs_by_module_fvcore, "torch": macs_by_module}
 
 
-def count_macs(model: nn.Module, height: int, width: int, counter: str = "torch") -> dict[str, int]:
-    """Return multiply-adds of one image by component, and "total".
+def count_macs(
+    model: nn.Module, height: int, width: int, counter: str = "torch", depth: int | None = None
+) -> dict[str, int]:
+    """Return multiply-adds of one image or volume by component, and "total".
 
     Args:
-        model: a `Segmenter` (its modules' names tell the components).
+        model: a `Segmenter` or `VolumeSegmenter` (its modules' names tell the components).
         height, width: pixels.
         counter: "fvcore" (runs the model) or "torch" (on the meta device). The two agree: tested.
+        depth: slices of a volume; None for an image.
 
     Raises:
         RuntimeError: the counter met an operator that it cannot count, or the components are not the whole.
     """
-    by_module = _COUNTERS[counter](model, height, width)
+    by_module = _COUNTERS[counter](model, *(() if depth is None else (depth,)), height, width)
     macs = dict.fromkeys(COMPONENTS, 0)
     for name, own in own_macs(by_module).items():
         if own:
@@ -152,7 +161,10 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
     return {"total": sum(counts.values())} | counts
 
 
-def cost(model: nn.Module, height: int, width: int, counter: str = "torch") -> Cost:
-    """Return parameters and gmacs by component for one image of ``height`` x ``width`` pixels; see `count_macs`."""
-    macs = count_macs(model, height, width, counter)
-    return Cost(height, width, count_parameters(model), {name: value / 1e9 for name, value in macs.items()})
+def cost(model: nn.Module, height: int, width: int, counter: str = "torch", depth: int | None = None) -> Cost:
+    """Return parameters and gmacs by component for one image of ``height`` x ``width`` pixels, or a volume of ``depth``
+    such slices; see `count_macs`.
+    """
+    macs = count_macs(model, height, width, counter, depth)
+    gmacs = {name: value / 1e9 for name, value in macs.items()}
+    return Cost(height, width, count_parameters(model), gmacs, depth)

@@ -25,7 +25,7 @@ from torch import nn
 from glamlib.errors import InputError
 from glamlib.models.config import ModelConfig
 from glamlib.models.segmenter import Segmenter
-from glamlib.models.zoo import list_models, model_config
+from glamlib.models.zoo import MODELS, list_models, model_config
 from glamlib.released.parts import parts_of
 
 from .cost import COMPONENTS, component, count_parameters, macs_by_module, own_macs
@@ -64,7 +64,7 @@ class Case:
 def cases(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> Iterator[Case]:
     """Yield the study's models: GLAM with each number of tokens, and as released where the released code has it."""
     for name in list_models(pattern):
-        if name.endswith("_linear"):
+        if name.endswith("_linear") or not isinstance(MODELS[name], ModelConfig):
             continue
         for number in tokens if name.startswith("glam_") else (0,):
             yield (case := Case(name, number))

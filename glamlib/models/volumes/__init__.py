@@ -1,0 +1,1 @@
+"""Networks for volumes: nnFormer, and GLAM-nnFormer with global tokens."""
