@@ -30,8 +30,50 @@ class Parts:
     resize_to_image: bool = False
 
 
-class Segmenter(nn.Module):
-    """Semantic segmentation of 2D images.
+class EncoderDecoder(nn.Module):
+    """From an image of any size to logits at its size: what segmenters of all encoders share.
+
+    A subclass sets the modules ``encoder`` (gives a pyramid, highest resolution first), ``decoder`` and ``auxiliary``
+    (or None), ``num_classes``, ``in_channels`` and ``config``, and here:
+
+    Attributes:
+        patch_size: pixels along each side of a cell of the highest level.
+        resize_to_image: see `Parts`.
+    """
+
+    patch_size: int
+    resize_to_image: bool = False
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """Return the pyramid of ``(B, in_channels, H, W)``: level i is ``(B, C_i, h_i, w_i)``, highest first."""
+        return self.encoder(x)
+
+    def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Return logits ``(B, num_classes, H, W)`` for images ``(B, in_channels, H, W)`` of any size.
+
+        With ``auxiliary``, also those of the auxiliary head, of the same shape; None for a model without one.
+        """
+        features = self.encoder(x)
+        logits = self._to_image(self.decoder(features), x)
+        if not auxiliary:
+            return logits
+        return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), tuple(x.shape[2:]))
+
+    def _to_image(self, logits: Tensor, x: Tensor) -> Tensor:
+        """Resize logits to the size of the image ``x``."""
+        height, width = x.shape[2:]
+        if self.resize_to_image:
+            return logits if logits.shape[2:] == x.shape[2:] else resize(logits, (height, width))
+        # Up to the padded image and then cut: a patch that was padded at the border keeps its true place.
+        patch = self.patch_size
+        padded = (-(-height // patch) * patch, -(-width // patch) * patch)
+        if logits.shape[2:] != padded:  # a UNet comes at this size
+            logits = resize(logits, padded)
+        return logits[:, :, :height, :width]
+
+
+class Segmenter(EncoderDecoder):
+    """Semantic segmentation of 2D images by Swin or GLAM-Swin.
 
     Args:
         config: the model.
@@ -46,6 +88,7 @@ class Segmenter(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.in_channels = in_channels
+        self.patch_size = config.patch_size
         self.resize_to_image = parts.resize_to_image
         self.encoder = Encoder(
             in_channels,
@@ -106,30 +149,3 @@ class Segmenter(nn.Module):
     def window_pixels(self) -> int:
         """Side of a window of the first stage in pixels."""
         return self.config.window_size * self.config.patch_size
-
-    def forward_features(self, x: Tensor) -> list[Tensor]:
-        """Return the pyramid of ``(B, in_channels, H, W)``: level i is ``(B, C_i, h_i, w_i)``, highest first."""
-        return self.encoder(x)
-
-    def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
-        """Return logits ``(B, num_classes, H, W)`` for images ``(B, in_channels, H, W)`` of any size.
-
-        With ``auxiliary``, also those of the auxiliary head, of the same shape; None for a model without one.
-        """
-        features = self.encoder(x)
-        logits = self._to_image(self.decoder(features), x)
-        if not auxiliary:
-            return logits
-        return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), tuple(x.shape[2:]))
-
-    def _to_image(self, logits: Tensor, x: Tensor) -> Tensor:
-        """Resize logits to the size of the image ``x``."""
-        height, width = x.shape[2:]
-        if self.resize_to_image:
-            return logits if logits.shape[2:] == x.shape[2:] else resize(logits, (height, width))
-        # Up to the padded image and then cut: a patch that was padded at the border keeps its true place.
-        patch = self.config.patch_size
-        padded = (-(-height // patch) * patch, -(-width // patch) * patch)
-        if logits.shape[2:] != padded:  # a UNet comes at this size
-            logits = resize(logits, padded)
-        return logits[:, :, :height, :width]

@@ -1,0 +1,13 @@
+"""The neighbours: other people's transformers as feature pyramids, under the decoders of this library.
+
+`create_backbone` makes one by name; `BackboneSegmenter` puts it under UPerNet. timm's are used where it has them, and a
+compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
+"""
+
+import glamlib.torchvision_schemas  # noqa: F401  (before anything imports timm)
+
+from .config import BackboneConfig
+from .create import create_backbone, list_backbones
+from .segmenter import BackboneSegmenter
+
+__all__ = ["BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones"]
