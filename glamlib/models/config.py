@@ -79,6 +79,8 @@ class StagedConfig(Config):
             raise InputError(f"drop_path={self.drop_path}: must be at least 0 and below 1")
         if self.mixer not in MIXERS:
             raise one_of("mixer", self.mixer, MIXERS)
+        if self.behaviour != "paper" and self.mixer not in ("gmsa", "none"):
+            raise InputError(f"mixer={self.mixer!r}, behaviour={self.behaviour!r}: this behaviour takes gmsa or none")
         if self.weight_init not in WEIGHT_INITS:
             raise one_of("weight_init", self.weight_init, WEIGHT_INITS)
 
@@ -117,7 +119,5 @@ class ModelConfig(StagedConfig):
         for name in ("window_size", "patch_size", "decoder_channels"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.behaviour != "paper" and self.mixer not in ("gmsa", "none"):
-            raise InputError(f"mixer={self.mixer!r}, behaviour={self.behaviour!r}: this behaviour takes gmsa or none")
         if self.decoder not in DECODERS:
             raise one_of("decoder", self.decoder, DECODERS)

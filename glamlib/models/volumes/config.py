@@ -13,7 +13,8 @@ class VolumeConfig(StagedConfig):
     ``window_size`` is the side of the cubic windows: one number for all stages, or one a stage. ``patch_size`` is one
     number, or one for depth, height and width; each 1, 2 or 4. ``num_global_tokens`` is one number for all stages or
     one a stage. ``behaviour`` is "paper", "released" or single differences of the released 3D code joined by "+"
-    (`glamlib.released.VOLUME_DIFFERENCES`). Every stage of the decoder mirrors the encoder's of its resolution.
+    (`glamlib.released.VOLUME_DIFFERENCES`), for the mixers gmsa and none only. Every stage of the decoder mirrors the
+    encoder's of its resolution.
     """
 
     embed_dim: int
