@@ -39,7 +39,10 @@ def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Ten
     Directions are those of a random rotation, lengths those of independent normal vectors.
     """
     normal = {"generator": generator, "device": "cpu"}  # the same on every device
-    groups = [torch.linalg.qr(torch.randn(dim, dim, **normal))[0] for _ in range(-(-count // dim))]
+    groups = []
+    for _ in range(-(-count // dim)):
+        rotation, triangle = torch.linalg.qr(torch.randn(dim, dim, **normal))
+        groups.append(rotation * triangle.diagonal().sign())  # without the signs the rotation is not uniform
     lengths = torch.randn(count, dim, **normal).norm(dim=1, keepdim=True)
     return torch.cat(groups)[:count] * lengths
 

@@ -12,7 +12,7 @@ from .base import PatchMixer
 class DilatedLayout:
     """Windows of patches that lie ``step`` apart on a map, all sizes in patches, one entry a dimension.
 
-    The step is at most the window's side w, so that one patch of a dilated window lies in every plain window that it
+    The step is at most the window's side w, so that a patch of a dilated window lies in every whole window that it
     spans; on a map smaller than w * w it is smaller. Where several dilated windows lie side by side they share the map
     out evenly.
 

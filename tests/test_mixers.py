@@ -1,0 +1,437 @@
+"""Every way to exchange between windows against a brute force of it, what it reaches, and how its cost grows."""
+
+from itertools import pairwise, product
+from math import ceil, floor, log2, prod
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.twins import GlobalSubSampleAttn
+from torch import Tensor, nn
+
+from glamlib import InputError, create_model
+from glamlib.layers.attention import sine_position_code
+from glamlib.layers.block import GlamBlock
+from glamlib.layers.mixers import MIXERS, acts_on_patches, create_mixer
+from glamlib.layers.mixing.kernel import orthogonal_features
+from glamlib.study.cost import count_macs
+
+DIM, HEADS = 24, 3
+TOKEN_MIXERS = [name for name in MIXERS if name != "none" and not acts_on_patches(name)]
+PATCH_MIXERS = [name for name in MIXERS if acts_on_patches(name)]
+ALL = TOKEN_MIXERS + PATCH_MIXERS
+GRIDS = [(1, 1), (3, 4), (7, 5), (2, 9), (5, 2, 6)]  # of windows: fewer and more than the pooled cells; 2D and 3D
+
+
+def mixer(name: str, window: tuple[int, ...] = (3, 3)) -> nn.Module:
+    """A mixer in double precision with weights large enough to tell right from wrong.
+
+    Random features are poor where attention is sharp, so there they are smaller.
+    """
+    torch.manual_seed(0)
+    layer = create_mixer(name, DIM, HEADS, window).double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.1 if name == "performer" else 0.3)
+    return layer
+
+
+def values(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def placed(tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Tokens with their position code, as one sequence ``(B, N, C)``."""
+    code = sine_position_code(grid, tokens.shape[-1], tokens.device, tokens.dtype)
+    return (tokens + code[None, :, None]).flatten(1, 2)
+
+
+def heads_of(layer: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """q, k and v of ``(B, N, C)``, each ``(B, heads, N, d)``."""
+    return tuple(t.unflatten(2, (HEADS, -1)).transpose(1, 2) for t in layer.qkv(x).split(DIM, dim=2))
+
+
+def all_pairs(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+
+
+def pooled_cells(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    """A cell is the mean of the windows it touches, its borders at equal parts of the grid, token by token."""
+    cells = [min(g, layer.cells) for g in grid]
+    means = []
+    for cell in product(*(range(c) for c in cells)):
+        touched = [range(floor(i * g / c), ceil((i + 1) * g / c)) for i, g, c in zip(cell, grid, cells, strict=True)]
+        windows = list(product(*(range(g) for g in grid)))
+        for token in range(num_tokens):
+            row = torch.zeros(len(windows), num_tokens, dtype=q.dtype)
+            for number, place in enumerate(windows):
+                if all(p in t for p, t in zip(place, touched, strict=True)):
+                    row[number, token] = 1 / prod(len(t) for t in touched)
+            means.append(row.flatten())
+    means = torch.stack(means)  # (cells * T, N)
+    return (q @ (means @ k).mT / q.shape[-1] ** 0.5).softmax(dim=-1) @ means
+
+
+def projected(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    code = sine_position_code(grid, DIM, q.device, q.dtype)
+    rows = []
+    for row in layer.rows:
+        scores = torch.stack([row @ place for place in code]).exp()
+        for token in range(num_tokens):
+            shares = torch.zeros(len(code), num_tokens, dtype=q.dtype)
+            shares[:, token] = scores / scores.sum()
+            rows.append(shares.flatten())
+    rows = torch.stack(rows)  # (rank * T, N)
+    return (q @ (rows @ k).mT / q.shape[-1] ** 0.5).softmax(dim=-1) @ rows
+
+
+def positive(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x + 1, x.exp())
+
+
+def linear(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    weights = positive(q) @ positive(k).mT
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def random_features(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    def features(x: Tensor) -> Tensor:
+        x = x / x.shape[-1] ** 0.25
+        return torch.stack([(x @ w - (x * x).sum(dim=-1) / 2).exp() for w in layer.vectors], dim=-1)
+
+    weights = features(q) @ features(k).mT
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def through_memory(layer: nn.Module, q: Tensor, k: Tensor, grid: tuple[int, ...], num_tokens: int) -> Tensor:
+    scale = q.shape[-1] ** -0.5
+    return (q @ layer.memory.mT * scale).softmax(dim=-1) @ (layer.memory @ k.mT * scale).softmax(dim=-1)
+
+
+WEIGHTS = {
+    "gmsa": all_pairs,
+    "pooled": pooled_cells,
+    "low_rank": projected,
+    "linear": linear,
+    "performer": random_features,
+    "memory": through_memory,
+    "full": all_pairs,
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_and_update_equal_a_brute_force(name: str, grid: tuple[int, ...]) -> None:
+    """The matrix of all pairs that the mixers avoid, built from their papers' formulas."""
+    assert set(WEIGHTS) >= set(TOKEN_MIXERS)
+    num_tokens = 1 if acts_on_patches(name) else 2
+    layer = mixer(name, window=(3,) * len(grid))
+    tokens = values(2, prod(grid), num_tokens, DIM)
+    q, k, v = heads_of(layer, placed(tokens, grid))
+    weights = WEIGHTS[name](layer, q, k, grid, num_tokens)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+    expected = layer.proj((weights @ v).transpose(1, 2).flatten(2)).view(tokens.shape)
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if name == "performer" else {"rtol": 1e-8, "atol": 1e-8}  # its 1e-6
+    update, nothing = layer(tokens, grid)
+    assert nothing is None
+    torch.testing.assert_close(update, expected, **tolerance)
+    explicit, found = layer(tokens, grid, return_attention=True)
+    torch.testing.assert_close(explicit, expected, **tolerance)
+    torch.testing.assert_close(found, weights, **tolerance)
+
+
+def test_pooled_is_gmsa_on_few_windows_and_not_on_many() -> None:
+    pooled, gmsa = mixer("pooled"), mixer("gmsa")
+    for grid, same in (((4, 4), True), ((5, 4), False)):
+        tokens = values(1, prod(grid), 2, DIM)
+        assert torch.allclose(pooled(tokens, grid)[0], gmsa(tokens, grid)[0]) == same
+
+
+@torch.no_grad()
+def test_performer_approaches_softmax_attention() -> None:
+    """The error falls as 1 / sqrt(m) with the number of random features m: by 4 for 16 times as many."""
+    grid = (4, 4)
+    tokens = values(4, 16, 1, DIM)
+    layer = mixer("performer")
+    layer.qkv.weight.mul_(0.5)  # sharper attention needs more features before the error falls so
+    q, k, _ = heads_of(layer, placed(tokens, grid))
+    exact = all_pairs(layer, q, k, grid, 1)
+    errors = []
+    for count in (16, 256, 4096):
+        squares = []
+        for seed in range(10):
+            layer.vectors = orthogonal_features(count, DIM // HEADS, torch.Generator().manual_seed(seed)).double()
+            _, weights = layer(tokens, grid, return_attention=True)
+            squares.append(float((weights - exact).square().sum() / exact.square().sum()))
+        errors.append(sum(squares) / 10)
+    assert errors[2] ** 0.5 < 0.05
+    for fewer, more in pairwise(errors):
+        assert 3 < (fewer / more) ** 0.5 < 5.5
+
+
+def test_random_features_are_orthogonal_and_as_long_as_normal_vectors() -> None:
+    vectors = orthogonal_features(4096, 16, torch.Generator().manual_seed(3))
+    group = vectors[:16] / vectors[:16].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(group @ group.T, torch.eye(16), rtol=0, atol=1e-5)
+    assert float(vectors.square().sum(dim=1).mean()) == pytest.approx(16, rel=0.03)
+    assert float(vectors.mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_random_features_are_the_same_in_every_model_and_saved() -> None:
+    torch.manual_seed(1)
+    first = create_mixer("performer", 16, 2, (4, 4)).state_dict()["vectors"]
+    torch.manual_seed(2)
+    assert torch.equal(first, create_mixer("performer", 16, 2, (4, 4)).state_dict()["vectors"])
+
+
+def test_performer_does_not_overflow() -> None:
+    layer = create_mixer("performer", 16, 2, (4, 4))
+    update, _ = layer(1000 * torch.randn(1, 9, 1, 16), (3, 3))
+    assert update.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(6, 9), (7, 11), (2, 5)])
+def test_reduced_equals_twins_subsampled_attention(size: tuple[int, int]) -> None:
+    """timm's attention of Twins-SVT has PVT's equations; for the keys, a map that does not divide ends in zeros."""
+    layer = mixer("reduced")
+    theirs = GlobalSubSampleAttn(DIM, HEADS, sr_ratio=3).double()
+    theirs.q.load_state_dict({key: value[:DIM] for key, value in layer.qkv.state_dict().items()})
+    theirs.kv.load_state_dict({key: value[DIM:] for key, value in layer.qkv.state_dict().items()})
+    kernel = layer.reduce.weight.view(DIM, 3, 3, DIM).permute(0, 3, 1, 2)
+    theirs.sr.load_state_dict({"weight": kernel, "bias": layer.reduce.bias})
+    theirs.norm.load_state_dict(layer.norm.state_dict())
+    theirs.proj.load_state_dict(layer.proj.state_dict())
+    patches = values(2, prod(size), 1, DIM)
+    height, width = (-(-s // 3) * 3 for s in size)
+    map_of = placed(patches, size).view(2, *size, DIM)
+    padded = F.pad(map_of, (0, 0, 0, width - size[1], 0, height - size[0]))
+    expected = theirs(padded.flatten(1, 2), (height, width)).view(2, height, width, DIM)[:, : size[0], : size[1]]
+    update, _ = layer(patches, size)
+    torch.testing.assert_close(update.view(2, *size, DIM), expected)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (1, 1), (3, 2, 4)])
+def test_shared_tokens_equal_torch(size: tuple[int, ...]) -> None:
+    """Tokens over tokens and patches, then patches over tokens, by torch's attention with the same weights."""
+    layer = mixer("shared", window=(3,) * len(size))
+    theirs = nn.MultiheadAttention(DIM, HEADS, batch_first=True).double()
+    weights = {"in_proj_weight": layer.qkv.weight, "in_proj_bias": layer.qkv.bias}
+    theirs.load_state_dict(weights | {"out_proj.weight": layer.proj.weight, "out_proj.bias": layer.proj.bias})
+    patches = values(2, prod(size), 1, DIM)
+    x, tokens = placed(patches, size), layer.tokens.expand(2, -1, -1)
+    everything = torch.cat([tokens, x], dim=1)
+    tokens = tokens + theirs(tokens, everything, everything, need_weights=False)[0]
+    expected, expected_weights = theirs(x, tokens, tokens, average_attn_weights=False)
+    update, found = layer(patches, size, return_attention=True)
+    torch.testing.assert_close(update[:, :, 0], expected)
+    torch.testing.assert_close(found, expected_weights)
+    torch.testing.assert_close(layer(patches, size)[0], update)
+
+
+def steps(length: int, window: int) -> int:
+    """By definition: the dilated windows that are needed at a step of ``window``, the smallest step for as many."""
+    count = next(n for n in range(1, length + 1) if n * window * window >= length)
+    return next(step for step in range(1, window + 1) if count * window * step >= length)
+
+
+def read_together(size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
+    """Which patches lie in one dilated window, ``(P, P)``."""
+    places = list(product(*(range(s) for s in size)))
+    step = [steps(s, w) for s, w in zip(size, window, strict=True)]
+    kind = [tuple((p % d, p // (d * w)) for p, d, w in zip(place, step, window, strict=True)) for place in places]
+    return torch.tensor([[a == b for b in kind] for a in kind])
+
+
+def test_dilated_windows_by_hand() -> None:
+    row = read_together((16,), (4,))[5]  # a map of 4 * 4: every fourth patch
+    assert row.nonzero().flatten().tolist() == [1, 5, 9, 13]
+    row = read_together((12,), (2,))[6]  # three dilated windows of 2 * 2
+    assert row.nonzero().flatten().tolist() == [4, 6]
+    row = read_together((17,), (4,))[13]  # two of four patches each, 3 apart
+    assert row.nonzero().flatten().tolist() == [13, 16]
+    assert steps(3, 4) == 1
+
+
+@pytest.mark.parametrize("size", [(9, 9), (6, 12), (10, 7), (11, 20), (2, 5), (1, 1)])
+def test_sparse_equals_masked_attention(size: tuple[int, int]) -> None:
+    layer = mixer("sparse")
+    patches = values(2, prod(size), 1, DIM)
+    q, k, v = heads_of(layer, placed(patches, size))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=read_together(size, (3, 3)))
+    update, _ = layer(patches, size)
+    torch.testing.assert_close(update[:, :, 0], layer.proj(y.transpose(1, 2).flatten(2)))
+    explicit, weights = layer(patches, size, return_attention=True)
+    torch.testing.assert_close(explicit, update)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+
+
+def test_sparse_in_three_dimensions_equals_masked_attention() -> None:
+    size, window = (5, 4, 3), (2, 2, 2)
+    layer = mixer("sparse", window)
+    patches = values(1, prod(size), 1, DIM)
+    q, k, v = heads_of(layer, placed(patches, size))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=read_together(size, window))
+    torch.testing.assert_close(layer(patches, size)[0][:, :, 0], layer.proj(y.transpose(1, 2).flatten(2)))
+
+
+def blocks(name: str, window: tuple[int, ...], depth: int = 2) -> nn.ModuleList:
+    torch.manual_seed(0)
+    made = nn.ModuleList(
+        GlamBlock(8, 2, window, shifted=bool(i % 2), mixer=name, is_last=i == depth - 1) for i in range(depth)
+    ).double()
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def dependence(stage: nn.ModuleList, size: tuple[int, ...]) -> Tensor:
+    """Which patch depends on which, ``(P, P)``: rows are outputs. A masked pair keeps a weight of e^-100."""
+    window = stage[0].window_size
+    windows = prod(-(-s // min(s, w)) for s, w in zip(size, window, strict=True))
+    tokens = None if stage[0].mixes_patches else values(1, windows, 1, 8)
+    x = values(1, *size, 8).requires_grad_()
+    y = x
+    for block in stage:
+        y, tokens = block(y, tokens)
+    probe = torch.randn(8, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
+    rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y.flatten(1, -2)[0]]
+    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-25
+
+
+@pytest.mark.parametrize(("size", "window"), [((13, 9), (4, 4)), ((5, 4, 3), (2, 2, 2))])
+@pytest.mark.parametrize("name", ALL)
+def test_every_patch_reaches_every_patch(name: str, size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    """After two blocks with an exchange of tokens, and after one with one of patches.
+
+    The dilated windows do so on a map of whole windows, at most w * w patches a side: W-MSA fills what they leave out.
+    """
+    if name == "sparse":
+        size = tuple(min(s // w * w, w * w) for s, w in zip(size, window, strict=True))
+    assert dependence(blocks(name, window, depth=1 if acts_on_patches(name) else 2), size).all()
+
+
+def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
+    """12 patches of windows of 2: dilated windows span 4, and plain windows add nothing, as they lie inside."""
+    seen = dependence(blocks("sparse", (2,), depth=1), (12,))
+    place = torch.arange(12)
+    assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
+
+
+@pytest.mark.parametrize("name", ALL)
+@torch.no_grad()
+def test_images_of_a_batch_do_not_meet(name: str) -> None:
+    grid = (5, 7)
+    layer = mixer(name)
+    tokens = values(3, 35, 1, DIM)
+    together = layer(tokens, grid)[0]
+    for i in range(3):
+        torch.testing.assert_close(layer(tokens[i : i + 1], grid)[0], together[i : i + 1])
+
+
+@pytest.mark.parametrize("name", ["low_rank", "linear", "performer", "memory", "sparse", "reduced", "shared"])
+@torch.no_grad()
+def test_bfloat16_is_near_float32(name: str) -> None:
+    torch.manual_seed(0)
+    layer = create_mixer(name, DIM, HEADS, (3, 3))
+    tokens = values(2, 35, 1, DIM).float()
+    exact = layer(tokens, (5, 7))[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = layer(tokens, (5, 7))[0]
+    converted = layer.bfloat16()(tokens.bfloat16(), (5, 7))[0]
+    for low in (under_autocast, converted):
+        assert low.dtype == torch.bfloat16
+        assert 0 < (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", PATCH_MIXERS)
+def test_a_mixer_of_patches_leaves_tokens_in_their_windows(name: str) -> None:
+    """It works without tokens and in the last block; tokens, where there are some, do as with no exchange."""
+    first, last = blocks(name, (4, 4))
+    x = values(2, 13, 9, 8)
+    assert first(x)[1] is None
+    assert last.mixer is not None
+    assert not torch.allclose(last(x)[0], first(x)[0])
+    alone = GlamBlock(8, 2, (4, 4), shifted=False, mixer="none").double()
+    alone.load_state_dict({k: v for k, v in first.state_dict().items() if "mixer" not in k})
+    tokens = values(2, 12, 3, 8)
+    (y, passed), (y_alone, passed_alone) = first(x, tokens), alone(x, tokens)
+    assert not torch.allclose(y, y_alone)
+    torch.testing.assert_close(passed, passed_alone)
+
+
+@pytest.mark.parametrize("name", PATCH_MIXERS)
+def test_equations_of_the_block_with_a_mixer_of_patches(name: str) -> None:
+    block = blocks(name, (4, 4))[0]
+    x = values(2, 13, 9, 8)
+    plain = GlamBlock(8, 2, (4, 4), shifted=False).double()
+    plain.load_state_dict({k: v for k, v in block.state_dict().items() if "mixer" not in k})
+    nn.init.zeros_(plain.mlp.fc2.weight)
+    nn.init.zeros_(plain.mlp.fc2.bias)
+    y = plain(x)[0]  # x + W-MSA
+    y = y + block.mixer(block.norm_mixer(y).view(2, 117, 1, 8), (13, 9))[0].view(x.shape)
+    trace: dict = {}
+    torch.testing.assert_close(block(x)[0], y + block.mlp(block.norm2(y)))
+    torch.testing.assert_close(block(x, None, trace)[0], block(x)[0])
+    assert trace["global"].shape[0] == 2
+
+
+def small(name: str, **overrides: object) -> nn.Module:
+    torch.manual_seed(0)
+    overrides = {"depths": [2, 2], "num_heads": [2, 4], "embed_dim": 16, "mixer": name} | overrides
+    tokens = {"num_global_tokens": 0 if acts_on_patches(name) else 2}
+    return create_model("glam_swin_nano_linear", num_classes=2, **tokens | overrides)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 75), (5, 9), (1, 1)])
+@pytest.mark.parametrize("name", ALL)
+def test_any_size_forward_and_backward(name: str, size: tuple[int, int]) -> None:
+    model = small(name).train()
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    logits = model(x)
+    assert logits.shape == (2, 2, *size)
+    F.cross_entropy(logits, torch.zeros(2, *size, dtype=torch.long)).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{parameter_name} is unused"
+        assert parameter.grad.isfinite().all(), parameter_name
+        if size == (64, 64):
+            assert parameter.grad.any(), f"{parameter_name} has no effect"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_two_counters_agree(name: str) -> None:
+    model = small(name)
+    found = count_macs(model, 61, 75, counter="fvcore")
+    assert found == count_macs(model, 61, 75)
+    assert found["g_msa"] > 0
+
+
+# Multiply-adds against pixels. Reduced keys are quadratic, too, with one key for a window's patches.
+EXPONENTS = dict.fromkeys(ALL, 1.0) | dict.fromkeys(("gmsa", "reduced", "full"), 2.0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_growth_of_the_cost(name: str) -> None:
+    with torch.device("meta"):
+        model = small(name, depths=[2], num_heads=[2])
+    smaller, larger = (count_macs(model, side, side)["g_msa"] for side in (2048, 4096))
+    assert log2(larger / smaller) / 2 == pytest.approx(EXPONENTS[name], abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ALL if name != "gmsa"])
+@torch.no_grad()
+def test_exported_program_gives_the_same(name: str) -> None:
+    model = small(name).eval()
+    x = torch.randn(1, 3, 61, 75, generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    exported = torch.export.export(model, (torch.zeros_like(x),)).module()
+    torch.testing.assert_close(exported(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_unknown_mixers_are_errors_that_list_all() -> None:
+    with pytest.raises(InputError, match="unknown mixer 'linformer'; allowed: gmsa, none, pooled, low_rank"):
+        small("gmsa", mixer="linformer")
+
+
+def test_behaviour_of_the_released_code_is_for_gmsa() -> None:
+    with pytest.raises(InputError, match="mixer='linear', behaviour='released': this behaviour takes gmsa or none"):
+        small("linear", behaviour="released")
