@@ -16,7 +16,7 @@ from glamlib.models.decoders.upernet import UPerNetDecoder
 from glamlib.models.encoder import Encoder
 from glamlib.models.zoo import MODELS, model_config
 
-NANO = list_models("*_nano_*")
+NANO = list_models("*swin_nano_*")
 SIZES = [(64, 64), (61, 75), (5, 9), (1, 1)]
 
 

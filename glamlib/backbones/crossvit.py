@@ -4,8 +4,6 @@ Source: Chen et al., "CrossViT: Cross-Attention Multi-Scale Vision Transformer f
 timm models/crossvit.py, which takes one size only.
 """
 
-from math import ceil
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -19,7 +17,7 @@ from .config import BackboneConfig
 from .pyramid import Backbone
 
 PATCHES = (12, 16)
-SCALES = (1.0, 224 / 240)  # of the image for each branch: what 224 pixels are to the other's 240
+SCALES = ((1, 1), (14, 15))  # of the image for each branch, as fractions: 224 pixels beside the other's 240
 ENCODERS = 3  # multi-scale encoders, one after another
 
 
@@ -39,7 +37,8 @@ class CrossViTBody(nn.Module):
     def embed(self, x: Tensor, branch: int) -> tuple[Tensor, tuple[int, int]]:
         """Return tokens ``(B, 1 + h * w, C)`` of one branch, class token first, and (h, w)."""
         patch = PATCHES[branch]
-        grid = tuple(ceil(round(size * SCALES[branch] / patch, 6)) for size in x.shape[2:])
+        over, under = SCALES[branch]
+        grid = tuple(-(-size * over // (under * patch)) for size in x.shape[2:])  # patches along each side, rounded up
         size = [patch * cells for cells in grid]
         if tuple(x.shape[2:]) != tuple(size):
             x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)
@@ -66,7 +65,7 @@ def crossvit(config: BackboneConfig, in_channels: int) -> Backbone:
     """Return CrossViT."""
     net = CrossVit(
         img_size=240,
-        img_scale=SCALES,
+        img_scale=[over / under for over, under in SCALES],
         patch_size=PATCHES,
         in_chans=in_channels,
         num_classes=0,

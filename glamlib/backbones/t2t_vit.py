@@ -46,7 +46,7 @@ class TokenPerformer(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return positive features ``(B, N, m)`` of queries or keys ``(B, N, C)``."""
-        return torch.exp(x @ self.w.T - x.square().sum(-1, keepdim=True) / 2) / sqrt(len(self.w))
+        return torch.exp(F.linear(x, self.w) - x.square().sum(-1, keepdim=True) / 2) / sqrt(len(self.w))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return what each query reads, all ``(B, N, C)``."""

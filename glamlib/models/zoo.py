@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from torch import nn
 
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.segmenter import BackboneSegmenter
+from glamlib.backbones.table import BACKBONES
+from glamlib.backbones.weights import load_weights
 from glamlib.errors import InputError, one_of
 from glamlib.released.parts import parts_of
 from glamlib.released.volumes import volume_parts_of
@@ -62,9 +66,14 @@ def _volume_segmenter(config: VolumeConfig, num_classes: int, in_channels: int) 
     return VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
 
 
+def _load_backbone(model: BackboneSegmenter, name: str, source: bool | str | Path) -> None:
+    load_weights(model.encoder, name.removesuffix("_upernet"), source)
+
+
 _KINDS: dict[type[Config], Kind] = {
     ModelConfig: Kind(_segmenter, load_swin_weights),
     VolumeConfig: Kind(_volume_segmenter),
+    BackboneConfig: Kind(BackboneSegmenter, _load_backbone),
 }
 
 MODELS: dict[str, Config] = {
@@ -74,6 +83,8 @@ MODELS: dict[str, Config] = {
     for decoder in DECODERS
 }
 MODELS |= _VOLUMES | {f"glam_{name}": replace(config, num_global_tokens=10) for name, config in _VOLUMES.items()}
+# Swin, one of the backbones, is there already, with more overrides
+MODELS |= {f"{name}_upernet": config for name, config in BACKBONES.items() if config.backbone != "swin"}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -83,8 +94,11 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def allowed_overrides(name: str) -> list[str]:
     """Return the overrides that the model ``name`` takes. Swin has no tokens, so it takes none of theirs."""
+    config = MODELS[name]
+    if isinstance(config, BackboneConfig):
+        return config.overrides()
     fixed = _FIXED if name.startswith("glam_") else _FIXED + _GLAM_ONLY
-    return [field.name for field in fields(MODELS[name]) if field.name not in fixed]
+    return [field.name for field in fields(config) if field.name not in fixed]
 
 
 def model_config(name: str, **overrides: object) -> Config:
@@ -105,7 +119,7 @@ def create_model(
         in_channels: channels of the images or volumes.
         pretrained: True for timm's ImageNet weights of the same size, or a local file of such weights (safetensors, or
             a torch file, read with weights_only).
-        **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`.
+        **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`, for the neighbours of `BackboneConfig`.
 
     Returns:
         A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size;

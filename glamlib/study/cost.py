@@ -14,7 +14,18 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-COMPONENTS = ("patch_embedding", "w_msa", "g_msa", "mlp", "merging", "upsampling", "decoder", "auxiliary", "norms")
+COMPONENTS = (
+    "patch_embedding",
+    "w_msa",
+    "g_msa",
+    "mlp",
+    "merging",
+    "backbone",
+    "upsampling",
+    "decoder",
+    "auxiliary",
+    "norms",
+)
 
 # What fvcore meets in our models and we leave out on purpose. Anything else it cannot count is an error.
 _ELEMENTWISE = {
@@ -24,7 +35,8 @@ _ELEMENTWISE = {
         cos ne mean sum amax roll cat pad constant_pad_nd index expand expand_as clone stack repeat
         repeat_interleave movedim embedding arange meshgrid zeros ones scalar_tensor fill_ masked_fill
         masked_fill_ dropout feature_dropout adaptive_avg_pool2d adaptive_avg_pool3d upsample_bilinear2d
-        layer_norm batch_norm
+        upsample_bicubic2d _upsample_bicubic2d_aa max_pool2d layer_norm batch_norm dropout_ im2col lt unflatten
+        unfold
     """.split()  # noqa: SIM905
 }
 
@@ -54,9 +66,11 @@ def component(name: str) -> str:
 
     Blocks in a decoder (a UNet's, one for volumes) count as w_msa, g_msa and mlp like the encoder's; "upsampling" is
     what doubles its maps, and "decoder" the rest of any decoder. "auxiliary" is a head of training: it costs parameters
-    and no multiply-adds.
+    and no multiply-adds. "backbone" is a whole backbone of the neighbours, whose parts have no common names.
     """
     parts = name.split(".")
+    if parts[:2] in (["encoder", "body"], ["encoder", "pyramid"]):  # see glamlib.backbones.pyramid.Backbone
+        return "backbone"
     for part, belongs in (
         ("auxiliary", "auxiliary"),
         ("ups", "upsampling"),

@@ -28,12 +28,14 @@ from glamlib.models.segmenter import Segmenter
 from glamlib.models.zoo import MODELS, list_models, model_config
 from glamlib.released.parts import parts_of
 
-from .cost import COMPONENTS, component, count_parameters, macs_by_module, own_macs
+from .cost import COMPONENTS as ALL_COMPONENTS
+from .cost import component, count_parameters, macs_by_module, own_macs
 from .files import write_whole
 
 CLASSES = 150
 TOKENS = (1, 5, 10, 15)  # a window; those of the released configurations
 SIZES = ((256, 256), (512, 512), (1024, 1024), (512, 2048))  # height and width in pixels
+COMPONENTS = tuple(name for name in ALL_COMPONENTS if name != "backbone")  # Swin and GLAM have their own
 KEY = ["model", "tokens", "behaviour", "height", "width"]  # one row each
 NOTABLE = 0.5  # percent; larger differences are explained
 SWIN_README = "microsoft/Swin-Transformer README"
