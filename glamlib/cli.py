@@ -83,7 +83,7 @@ def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]]
     """Open every file of a dataset and print what is there; exit status 1 if anything is wrong with it.
 
     Args:
-        name: which dataset: camvid or folder.
+        name: which dataset: camvid, folder (images), hippocampus, brains or synapse (volumes).
         path: the folder that holds it.
         json_output: print JSON instead of text.
     """

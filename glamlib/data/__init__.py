@@ -1,3 +1,3 @@
-"""What is seen: generated scenes, street scenes, one's own folder. Nothing here knows a model."""
+"""What is seen: generated scenes, street scenes, one's own folder, volumes. Nothing here knows a model."""
 
 import glamlib.torchvision_schemas  # noqa: F401  (before anything imports torchvision)

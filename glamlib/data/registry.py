@@ -56,7 +56,7 @@ def load_dataset(
     """
     entry = _entry(name)
     if entry.on_disk and root is None:
-        root = _default_root(name)
+        root = data_root(name)
         if root is None or not root.is_dir():
             raise InputError(_how_to_get(name, root))
     return entry.make(None if root is None else Path(root), split, size)
@@ -64,7 +64,7 @@ def load_dataset(
 
 def has_dataset(name: str) -> bool:
     """Tell whether `load_dataset` finds ``name`` without being told a root; InputError for an unknown name."""
-    entry, root = _entry(name), _default_root(name)
+    entry, root = _entry(name), data_root(name)
     return not entry.on_disk or (root is not None and root.is_dir())
 
 
@@ -74,7 +74,8 @@ def _entry(name: str) -> Entry:
     return DATASETS[name]
 
 
-def _default_root(name: str) -> Path | None:
+def data_root(name: str) -> Path | None:
+    """Return the folder of data set ``name`` in the folder that GLAM_DATA names; None where that is not set."""
     base = os.environ.get("GLAM_DATA")
     return Path(base) / name if base else None
 
