@@ -1,0 +1,327 @@
+"""nnFormer and GLAM-nnFormer: volumes of any size, deep supervision, parts by hand, errors, cost."""
+
+import json
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glamlib import InputError, create_model, list_models
+from glamlib.__main__ import main
+from glamlib.layers.mixers import MIXERS
+from glamlib.layers.windows import WindowLayout, relative_position_index
+from glamlib.models.volumes.embedding import ConvPair, VolumeExpand, VolumeMerging
+from glamlib.models.volumes.network import VolumeSegmenter
+from glamlib.models.zoo import model_config
+from glamlib.study.cost import COMPONENTS, count_macs, count_parameters
+
+NANO = ["nnformer_nano", "glam_nnformer_nano"]
+SIZES = [(16, 24, 20), (13, 9, 30), (3, 1, 7), (1, 1, 1)]
+DEEP = {"depths": [1, 1, 1, 2], "num_heads": [1, 1, 1, 1]}
+
+
+def volume(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def network(name: str, seed: int = 0, num_classes: int = 3, in_channels: int = 1, **overrides: object) -> nn.Module:
+    torch.manual_seed(seed)
+    return create_model(name, num_classes=num_classes, in_channels=in_channels, **overrides)
+
+
+def refused(*needles: str, name: str = "glam_nnformer_nano", **arguments: object) -> None:
+    with pytest.raises(InputError) as caught:
+        create_model(name, **{"num_classes": 2} | arguments)
+    assert "\n" not in str(caught.value)
+    for needle in needles:
+        assert needle in str(caught.value), str(caught.value)
+
+
+def test_names() -> None:
+    assert list_models("*nnformer*") == ["glam_nnformer", "glam_nnformer_nano", "nnformer", "nnformer_nano"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NANO)
+def test_any_size_forward_and_backward(name: str, size: tuple[int, int, int]) -> None:
+    model = network(name, in_channels=2).train()
+    logits, lower = model(volume(2, 2, *size), auxiliary=True)
+    assert logits.shape == (2, 3, *size)
+    assert [tuple(scores.shape) for scores in lower] == [(2, 3, *(-(-s // 2) for s in size))]
+    for scores in (logits, *lower):
+        assert scores.isfinite().all()
+        scores.square().mean().backward(retain_graph=True)
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{parameter_name} is unused"
+        assert parameter.grad.isfinite().all(), parameter_name
+        if size == SIZES[0]:  # below, a window may hold one patch and then has nothing to compare
+            assert parameter.grad.any(), f"{parameter_name} has no effect"
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_every_mixer_works_on_volumes(mixer: str) -> None:
+    model = network("glam_nnformer_nano", mixer=mixer, num_global_tokens=[2, 1, 3])
+    model(volume(2, 1, 9, 18, 11)).mean().backward()
+    left = [name for name, p in model.named_parameters() if p.grad is None and not name.startswith("auxiliary.")]
+    assert left == []
+
+
+@pytest.mark.parametrize("name", NANO)
+@torch.no_grad()
+def test_evaluation_is_deterministic_and_volumes_do_not_meet(name: str) -> None:
+    model = network(name).eval()
+    x = volume(3, 1, 13, 18, 20)
+    together = model(x)
+    assert torch.equal(together, model(x))
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(model(x[order]), together[order], rtol=1e-4, atol=1e-5)
+    for i in range(3):
+        torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("patch", [(2, 4, 4), (4, 4, 4), (1, 2, 4)])
+@torch.no_grad()
+def test_deep_supervision_and_pyramid(patch: tuple[int, int, int]) -> None:
+    """Half the size, a quarter, ... of any patch; and the pyramid, each level half of the one before."""
+    model = network("glam_nnformer_nano", patch_size=list(patch), **DEEP).eval()
+    size = (17, 30, 33)
+    logits, lower = model(volume(1, 1, *size), auxiliary=True)
+    torch.testing.assert_close(logits, model(volume(1, 1, *size)))
+    assert [tuple(scores.shape[2:]) for scores in lower] == [tuple(-(-s // f) for s in size) for f in (2, 4)]
+    expected, level = [], tuple(-(-s // p) for s, p in zip(size, patch, strict=True))
+    for channels in (16, 32, 64, 128):
+        expected.append((1, channels, *level))
+        level = tuple(-(-s // 2) for s in level)
+    assert [tuple(feature.shape) for feature in model.forward_features(volume(1, 1, *size))] == expected
+
+
+@torch.no_grad()
+def test_lower_logits_keep_their_place() -> None:
+    """A voxel changed in one corner changes the lower logits most at that corner."""
+    model = network("nnformer_nano").eval()
+    x = volume(1, 1, 32, 32, 32)
+    other = x.clone()
+    other[0, 0, 28, 3, 17] += 10
+    (before,), (after,) = model(x, auxiliary=True)[1], model(other, auxiliary=True)[1]
+    change = (after - before).abs().sum(dim=1)[0]
+    place = torch.stack(torch.unravel_index(change.argmax(), change.shape))
+    assert (place - torch.tensor([14, 1, 8])).abs().max() <= 2
+
+
+@pytest.mark.parametrize("name", NANO)
+@torch.no_grad()
+def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_volume(name: str) -> None:
+    model = network(name, patch_size=[2, 4, 4]).eval()
+    x = volume(1, 1, 13, 18, 31)
+    padded = model(F.pad(x, (0, 1, 0, 2, 0, 1)))[:, :, :13, :18, :31]
+    torch.testing.assert_close(model(x), padded, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_glam_without_tokens_is_nnformer() -> None:
+    ours, glam = network("nnformer_nano").eval(), network("glam_nnformer_nano", seed=1, num_global_tokens=0).eval()
+    glam.load_state_dict(ours.state_dict())
+    x = volume(1, 1, 18, 20, 33)
+    assert torch.equal(ours(x), glam(x))
+
+
+@pytest.mark.parametrize("name", NANO)
+def test_only_with_exchange_every_patch_depends_on_every_other(name: str) -> None:
+    """After a block with G-MSA and one more block. Without, two windows of 2 reach 3 patches, and the embedding 4 more."""
+    model = network(name, embed_dim=8, depths=[2], num_heads=[2], window_size=2).double().eval()
+    for parameter in model.encoder.layers.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = volume(1, 1, 80, 8, 12).double().requires_grad_()
+    for place in ((0, 0, 0), (41, 5, 11)):
+        (gradient,) = torch.autograd.grad(model(x)[0, :, *place].sum(), x)
+        seen = F.max_pool3d(gradient.abs(), 2)[0, 0] > 1e-20  # (40, 4, 6) patches; a masked pair has e^-100
+        if name.startswith("glam_"):
+            assert seen.all()
+        else:
+            far = (torch.arange(40) - place[0] // 2).abs() > 7
+            assert not seen[far].any()
+            assert seen[place[0] // 2].any()
+
+
+def test_relative_position_index_by_brute_force() -> None:
+    """Every offset has a row of its own, that of the same offset in the larger window of the table."""
+    window, table_window = (2, 3, 2), (4, 3, 2)
+    index = relative_position_index(window, table_window, torch.device("cpu"))
+    places = list(product(*(range(w) for w in window)))
+    offsets = list(product(*(range(1 - w, w) for w in table_window)))  # row-major
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            assert offsets[index[i, j]] == tuple(q - k for q, k in zip(query, key, strict=True))
+
+
+@torch.no_grad()
+def test_convolutions_by_hand() -> None:
+    """Order of activation and norm, zeros beyond the border, and the cut of an odd map."""
+    torch.manual_seed(0)
+    x = volume(1, 5, 4, 3, 6)  # channels-last, odd in its sizes
+    merging = VolumeMerging(6)
+    nn.init.normal_(merging.norm.bias)  # padding before the norm would show
+    y = merging(x)
+    assert y.shape == (1, 3, 2, 2, 12)
+    z = F.layer_norm(F.gelu(x), (6,), merging.norm.weight, merging.norm.bias)
+    expected = torch.einsum("oc,c->o", merging.reduction.weight[:, :, 0, 0, 0], z[0, 4, 2, 2])
+    expected += torch.einsum("oc,c->o", merging.reduction.weight[:, :, 0, 1, 0], z[0, 4, 3, 2])
+    torch.testing.assert_close(y[0, 2, 1, 1], expected + merging.reduction.bias)
+
+    expand = VolumeExpand(6)
+    y = expand(x, (9, 7, 5))
+    assert y.shape == (1, 9, 7, 5, 3)
+    z = F.layer_norm(x, (6,))
+    expected = torch.einsum("co,c->o", expand.up.weight[:, :, 1, 0, 1], z[0, 3, 2, 1]) + expand.up.bias
+    torch.testing.assert_close(y[0, 7, 4, 3], expected)
+
+    pair = ConvPair(2, 4, (1, 2, 2), is_last=False)
+    x = volume(1, 2, 3, 4, 6)
+    z = F.conv3d(x, pair.conv1.weight, pair.conv1.bias, stride=(1, 2, 2), padding=1)
+    for conv in (pair.conv2, None):
+        z = F.gelu(z)
+        z = (z - z.mean(dim=1, keepdim=True)) / (z.var(dim=1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        z = z if conv is None else F.conv3d(z, conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(pair(x), z, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_and_tokens_one_a_stage() -> None:
+    model = network("glam_nnformer_nano", window_size=[4, 2, 3], num_global_tokens=[2, 0, 5])
+    stages = [*model.encoder.layers, *model.decoder.layers_up]
+    assert [stage.window_size for stage in stages] == [(w,) * 3 for w in (4, 2, 3, 4, 2)]
+    tokens = [None if s.global_tokens is None else tuple(s.global_tokens.shape) for s in stages]
+    assert tokens == [(2, 16), None, (5, 64), (2, 16), None]
+    assert model(volume(1, 1, 9, 9, 9)).shape == (1, 3, 9, 9, 9)
+    layout = model.encoder.layers[0].blocks[1].layout_of(volume(1, 16, 16, 16, 16))
+    assert layout == WindowLayout((16, 16, 16), (4, 4, 4), (2, 2, 2))
+    assert layout.grid == (4, 4, 4)  # Nano at 32 voxels a side
+
+
+def test_drop_path_rises_through_encoder_and_decoder() -> None:
+    with torch.device("meta"):
+        model = create_model("nnformer", num_classes=2, in_channels=1)
+    rates = [
+        [getattr(block.drop_path, "drop_prob", 0.0) for stage in stages for block in stage.blocks]
+        for stages in (model.encoder.layers, reversed(model.decoder.layers_up))
+    ]
+    assert rates[0] == pytest.approx([0.2 * i / 7 for i in range(8)])
+    assert rates[1] == pytest.approx([0.2 * i / 5 for i in range(6)])
+
+
+def test_nnformer_has_the_sizes_it_is_released_with() -> None:
+    config = model_config("nnformer")
+    assert (config.embed_dim, config.depths, config.num_heads) == (192, (2, 2, 2, 2), (6, 12, 24, 48))
+    assert (config.windows, config.patch, config.drop_path) == ((4, 4, 4, 4), (2, 4, 4), 0.2)
+    assert model_config("glam_nnformer").num_global_tokens == 10
+
+
+@pytest.mark.parametrize(
+    ("override", "needles"),
+    [
+        ({"window_size": [4, 4]}, ("window_size=(4, 4)", "one for each of 3 stages")),
+        ({"window_size": 0}, ("window_size=0", "at least 1")),
+        ({"window_size": 4.0}, ("window_size=4.0", "must be int, not float")),
+        ({"patch_size": 3}, ("patch_size=3", "each 1, 2 or 4")),
+        ({"patch_size": [2, 4]}, ("patch_size=(2, 4)", "one number or three")),
+        ({"embed_dim": 15, "num_heads": [1, 1, 1]}, ("embed_dim=15", "even")),
+        ({"embed_dim": 0}, ("embed_dim=0", "at least 1")),
+        ({"num_heads": [3, 2, 4]}, ("3 does not divide", "16 channels of stage 0")),
+        ({"num_global_tokens": [1, 2]}, ("num_global_tokens=[1, 2]", "one for each of 3 stages")),
+        ({"mixer": "gmas"}, ("unknown mixer 'gmas'", "gmsa", "none")),
+        ({"mixer": "pooled", "behaviour": "released"}, ("mixer='pooled'", "takes gmsa or none")),
+        ({"decoder": "unet"}, ("'decoder'", "num_global_tokens", "patch_size")),
+        ({"pretrained": True}, ("pretrained=True", "no pretrained weights for glam_nnformer_nano")),
+        ({"name": "nnformer_nano", "num_global_tokens": 2}, ("'num_global_tokens'", "window_size")),
+    ],
+    ids=str,
+)
+def test_bad_values_are_errors_that_say_what_is_allowed(override: dict, needles: tuple[str, ...]) -> None:
+    refused(*needles, **override)
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (13, 9, 30)])
+@pytest.mark.parametrize("name", NANO)
+def test_the_two_counters_agree(name: str, size: tuple[int, int, int]) -> None:
+    model = network(name)
+    depth, height, width = size
+    found = count_macs(model, height, width, counter="fvcore", depth=depth)
+    assert found == count_macs(model, height, width, depth=depth)
+    assert found["total"] == sum(found[component] for component in COMPONENTS)
+    assert (found["g_msa"] > 0) == name.startswith("glam_")
+
+
+def test_cost_by_hand() -> None:
+    """Every component of a network of two stages, from its sizes; 12 x 8 x 8 patches, then 6 x 4 x 4."""
+    model = network("glam_nnformer_nano", depths=[2, 3], num_heads=[1, 2], num_global_tokens=5, embed_dim=12)
+    macs = count_macs(model, 16, 16, depth=24)
+    stages = [(12, 12 * 8 * 8, 12, 2), (24, 6 * 4 * 4, 2, 3)]  # channels, patches, windows of 4, blocks
+    expected = dict.fromkeys(COMPONENTS, 0)
+    for level, (c, patches, windows, depth) in enumerate(stages):
+        passes = 2 if level == 0 else 1  # encoder and decoder, or the bottom alone
+        window = patches // windows if level == 0 else 4 * 4 * 4  # the second map is padded from 6 to 8
+        length = 5 + window
+        expected["w_msa"] += passes * depth * windows * (4 * length * c**2 + 2 * length**2 * c)
+        expected["g_msa"] += passes * (depth - 1) * (4 * 5 * windows * c**2 + 2 * (5 * windows) ** 2 * c)
+        expected["mlp"] += passes * 8 * c**2 * (depth * patches + (depth - 1) * windows * 5)
+    embedded = 12 * 8 * 8
+    expected["patch_embedding"] = 27 * embedded * (1 * 6 + 6 * 6 + 6 * 12 + 12 * 12)
+    expected["merging"] = expected["upsampling"] = 6 * 4 * 4 * 8 * 12 * 24
+    expected["decoder"] = embedded * 8 * 12 * 3
+    assert macs == {"total": sum(expected.values())} | expected
+    counts = count_parameters(model)
+    assert counts["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert counts["merging"] == 8 * 12 * 24 + 24 + 2 * 12
+    assert counts["upsampling"] == 8 * 12 * 24 + 12 + 2 * 24
+    assert counts["decoder"] == 12 * 3 * 8 + 3
+
+
+def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", "nnformer_nano", "--size", "32", "16", "24", "--classes", "4", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert list(values) == ["name", "depth", "height", "width", "classes", "parameters", "gmacs"]
+    assert [values[key] for key in ("depth", "height", "width", "classes")] == [32, 16, 24, 4]
+    model = network("nnformer_nano", num_classes=4)
+    assert values["parameters"] == count_parameters(model)
+    assert values["gmacs"]["total"] == count_macs(model, 16, 24, depth=32)["total"] / 1e9
+    assert main(["cost", "nnformer_nano", "--size", "32", "16", "24", "--classes", "4"]) == 0
+    assert "nnformer_nano, 4 classes, one volume of 32 x 16 x 24 voxels" in capsys.readouterr().out
+    for name, size, needle in (
+        ("nnformer_nano", ["32", "16"], "size=32 16: nnformer_nano takes a depth, a height and a width"),
+        ("swin_nano_linear", ["32", "16", "8"], "size=32 16 8: swin_nano_linear takes a height and a width"),
+        ("nnformer_nano", ["32", "0", "8"], "size=32 0 8: depth, height and width must be at least 1"),
+    ):
+        assert main(["cost", name, "--size", *size]) == 2
+        assert needle in capsys.readouterr().err
+
+
+def test_it_learns() -> None:
+    """Which half of a volume is bright, and which voxel of it: the loss falls to a fraction in a few steps."""
+    model = network("glam_nnformer_nano", num_classes=2, num_global_tokens=2).train()
+    x = volume(2, 1, 16, 16, 16)
+    x[0, :, :8] += 1
+    x[1, :, 8:] += 1
+    truth = (F.avg_pool3d(x, 3, 1, 1)[:, 0] > 0.5).long()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        logits, (half,) = model(x, auxiliary=True)
+        loss = F.cross_entropy(logits, truth) + 0.5 * F.cross_entropy(half, truth[:, ::2, ::2, ::2])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NANO)
+@torch.no_grad()
+def test_exported_program_gives_the_same(name: str) -> None:
+    model = network(name).eval()
+    assert isinstance(model, VolumeSegmenter)
+    x = volume(1, 1, 18, 20, 33)
+    expected = model(x)
+    exported = torch.export.export(model, (torch.zeros_like(x),)).module()
+    torch.testing.assert_close(exported(x), expected, rtol=1e-5, atol=1e-5)
