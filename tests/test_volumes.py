@@ -129,7 +129,7 @@ def test_glam_without_tokens_is_nnformer() -> None:
 
 @pytest.mark.parametrize("name", NANO)
 def test_only_with_exchange_every_patch_depends_on_every_other(name: str) -> None:
-    """After a block with G-MSA and one more block. Without, two windows of 2 reach 3 patches, and the embedding 4 more."""
+    """After a block with G-MSA and one more. Without, two windows of 2 reach 3 patches, and the embedding 4 more."""
     model = network(name, embed_dim=8, depths=[2], num_heads=[2], window_size=2).double().eval()
     for parameter in model.encoder.layers.parameters():
         nn.init.normal_(parameter, std=0.3)
