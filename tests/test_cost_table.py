@@ -10,7 +10,7 @@ from glamlib.models.config import ModelConfig
 from glamlib.models.zoo import MODELS
 from glamlib.study import cost_table as study
 from glamlib.study.cost import count_macs, count_parameters
-from glamlib.study.cost_table import COMPONENTS, KEY, REFERENCE, SIZES, Case, cases, cost_row, macs_of
+from glamlib.study.cost_table import COLUMNS, KEY, REFERENCE, SIZES, Case, cases, cost_row, macs_of
 
 QUANTITIES = ("parameters", "gmacs")
 
@@ -101,7 +101,7 @@ def test_committed_table_is_tidy_and_whole(table: pd.DataFrame) -> None:
     numbers = table.drop(columns=["published_source", "released_counter", "why"])
     assert all(pd.api.types.is_numeric_dtype(numbers[name]) for name in numbers)
     for quantity in QUANTITIES:
-        parts = table[[f"{name}_{quantity}" for name in COMPONENTS]].sum(axis=1)
+        parts = table[[f"{name}_{quantity}" for name in COLUMNS]].sum(axis=1)
         ran = table["gmacs"].notna()
         assert (parts - table[quantity]).abs()[ran].max() < 1e-9
 
@@ -134,7 +134,7 @@ def test_committed_row_is_what_the_model_costs(table: pd.DataFrame, key: tuple) 
         model = create_model(name, num_classes=150, behaviour=behaviour, **given)
     row = table.loc[key]
     macs, parameters = count_macs(model, height, width), count_parameters(model)
-    for prefix, part in [("", "total"), *((f"{part}_", part) for part in COMPONENTS)]:
+    for prefix, part in [("", "total"), *((f"{part}_", part) for part in COLUMNS)]:
         assert row[f"{prefix}gmacs"] == macs[part] / 1e9
         assert row[f"{prefix}parameters"] == parameters[part]
 

@@ -28,14 +28,13 @@ from glamlib.models.segmenter import Segmenter
 from glamlib.models.zoo import MODELS, list_models, model_config
 from glamlib.released.parts import parts_of
 
-from .cost import COMPONENTS as ALL_COMPONENTS
-from .cost import component, count_parameters, macs_by_module, own_macs
+from .cost import COMPONENTS, component, count_parameters, macs_by_module, own_macs
 from .files import write_whole
 
 CLASSES = 150
 TOKENS = (1, 5, 10, 15)  # a window; those of the released configurations
 SIZES = ((256, 256), (512, 512), (1024, 1024), (512, 2048))  # height and width in pixels
-COMPONENTS = tuple(name for name in ALL_COMPONENTS if name != "backbone")  # Swin and GLAM have their own
+COLUMNS = tuple(name for name in COMPONENTS if name != "backbone")  # which these models have not
 KEY = ["model", "tokens", "behaviour", "height", "width"]  # one row each
 NOTABLE = 0.5  # percent; larger differences are explained
 SWIN_README = "microsoft/Swin-Transformer README"
@@ -223,13 +222,13 @@ def cost_row(case: Case, height: int, width: int) -> dict[str, object]:
     parameters = parameters_of(config)
     row = {"model": case.model, "tokens": case.tokens, "behaviour": case.behaviour, "classes": CLASSES}
     row |= {"height": height, "width": width, "parameters": parameters["total"]}
-    row |= {f"{name}_parameters": parameters[name] for name in COMPONENTS}
+    row |= {f"{name}_parameters": parameters[name] for name in COLUMNS}
     try:
         macs = macs_of(config, height, width)
     except InputError as error:
         beside = _beside_released(case, (0, 0), parameters["total"], 0)
         return row | beside | {"why": "; ".join(filter(None, [f"cannot run: {error}", beside.get("why")]))}
-    row |= {"gmacs": macs["total"] / 1e9} | {f"{name}_gmacs": macs[name] / 1e9 for name in COMPONENTS}
+    row |= {"gmacs": macs["total"] / 1e9} | {f"{name}_gmacs": macs[name] / 1e9 for name in COLUMNS}
     for beside in (_beside_published, _beside_released):
         row |= beside(case, (height, width), parameters["total"], macs["total"])
     return row
@@ -244,7 +243,7 @@ def cost_table(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> pd.DataF
     """
     order = [*KEY[:3], "classes", *KEY[3:]]
     for quantity in ("parameters", "gmacs"):
-        order += [quantity, *(f"{name}_{quantity}" for name in COMPONENTS)]
+        order += [quantity, *(f"{name}_{quantity}" for name in COLUMNS)]
     for source, last in (("published", "source"), ("released", "counter")):
         names = ("parameters", "parameters_percent", "gmacs", "gmacs_percent", last)
         order += [f"{source}_{name}" for name in names]
