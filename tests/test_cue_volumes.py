@@ -94,7 +94,10 @@ def test_the_data_set_gives_what_training_expects():
 
 
 def test_accuracy_by_distance_can_be_measured():
-    volumes = CueVolumes(CueVolumeConfig(), count=12, seed=0)
+    config = CueVolumeConfig(
+        size=40, num_shapes=1, cue_size=1, min_distance=40
+    )  # corner to corner: beyond sqrt(2) * 40
+    volumes = CueVolumes(config, count=12, seed=0)
     accuracy = CueAccuracy(volumes)
     for index in range(len(volumes)):
         label = volumes[index][1]

@@ -82,10 +82,17 @@ def spoil_middle(path):
     path.write_bytes(bytes(data))
 
 
-def flatten(path):
-    """Zero the header's srow_z, which maps voxels to their third coordinate."""
+def spoil_checksum(path):
+    """Change a byte of the checksum: the file reads as if a byte of the voxels had been changed."""
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def patch(path, offset, content):
+    """Overwrite bytes of the uncompressed file."""
     data = bytearray(gzip.decompress(path.read_bytes()))
-    data[312:328] = bytes(16)
+    data[offset : offset + len(content)] = content
     path.write_bytes(gzip.compress(bytes(data)))
 
 
@@ -95,13 +102,18 @@ BAD_FILES = {
     "text": (lambda path: path.write_bytes(b"not a volume"), "cannot be read as NIfTI"),
     "gzipped text": (lambda path: path.write_bytes(gzip.compress(b"text" * 500)), "cannot be read as NIfTI"),
     "cut short": (spoil_gzip, "cannot be read as NIfTI"),
+    "a wrong checksum": (spoil_checksum, "CRC"),
+    "an unknown type": (lambda path: patch(path, 70, b"\xff\x00"), "data code 255"),
     "damaged": (spoil_middle, "cannot be read as NIfTI"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read as NIfTI"),
     "4D": (lambda path: save(path, np.zeros((6, 7, 8, 2))), "4 axes (6 x 7 x 8 x 2); allowed: volumes of three"),
     "2D": (lambda path: save(path, np.zeros((6, 7))), "2 axes (6 x 7)"),
     "complex": (lambda path: save(path, np.ones((6, 7, 8)), dtype=np.complex64), "type complex64"),
     "not a number": (lambda path: save(path, np.full((6, 7, 8), np.nan), dtype=np.float32), "not finite"),
-    "flat affine": (flatten, "its affine maps no voxel to a place"),
+    "flat affine": (
+        lambda path: patch(path, 312, bytes(16)),  # srow_z, the third row
+        "its affine maps no voxel to a place",
+    ),
 }
 
 

@@ -1,24 +1,27 @@
-"""What mIoU does not tell about cue scenes: the share of shape pixels given the right class, by distance to the cue."""
+"""What mIoU does not tell about cue scenes, in the plane or in space: the share of shape pixels (voxels) that are given
+the right class, by distance to the cue."""
 
 import numpy as np
 from torch import Tensor
 
 from glamlib.data.scenes import CueScenes
+from glamlib.data.volumes.cue_volumes import CueVolumes
 
-BIN = 8  # pixels of distance
+BIN = 8  # pixels or voxels of distance
 
 
 class CueAccuracy:
     """Shape pixels right and in all, by distance from the cue's centre to the shape's."""
 
-    def __init__(self, scenes: CueScenes) -> None:
+    def __init__(self, scenes: CueScenes | CueVolumes) -> None:
         self.scenes = scenes
-        bins = int(np.ceil(np.sqrt(2) * scenes.config.size / BIN))
+        diagonal = np.sqrt(scenes.scene(0).shapes.ndim) * scenes.config.size
+        bins = int(np.ceil(diagonal / BIN))
         self.right = np.zeros(bins, dtype=np.int64)
         self.total = np.zeros(bins, dtype=np.int64)
 
     def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
-        """Add one scene's prediction ``(H, W)``; the signature is that of `evaluate`'s ``on_image``."""
+        """Add one scene's prediction ``(H, W)`` or ``(D, H, W)``; the signature is that of `evaluate`'s ``on_image``."""
         scene = self.scenes.scene(index)
         right = (prediction == label).numpy()
         for number, distance in enumerate(scene.distances, start=1):

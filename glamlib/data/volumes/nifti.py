@@ -1,5 +1,6 @@
 """NIfTI files as arrays: in one orientation, with their spacing, and with one clear error for whatever is wrong."""
 
+import gzip
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ def read_volume(path: Path) -> Volume:
     import nibabel as nib  # here: most of glamlib reads no NIfTI
 
     try:
+        if path.suffix == ".gz":
+            _check_sum(path)
         image = nib.funcs.squeeze_image(nib.load(path))
         shape, affine = image.shape, image.affine
         if len(shape) != 3:
@@ -47,14 +50,25 @@ def read_volume(path: Path) -> Volume:
     except InputError:
         raise
     # What nibabel, gzip and numpy raise for damaged files, by where the damage lies.
-    except (OSError, EOFError, zlib.error, ValueError, TypeError, MemoryError, nib.filebasedimages.ImageFileError) as e:
-        raise InputError(f"{path}: cannot be read as NIfTI ({str(e) or type(e).__name__})") from e
+    except (
+        *(OSError, EOFError, zlib.error, ValueError, TypeError, ArithmeticError, MemoryError),
+        *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.orientations.OrientationError),
+    ) as e:
+        reason = " ".join(str(e).split()) or type(e).__name__  # nibabel's may have several lines
+        raise InputError(f"{path}: cannot be read as NIfTI ({reason})") from e
     if values.dtype.kind not in "iuf":
         raise InputError(f"{path}: values of type {values.dtype}; allowed: whole or real numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{path}: holds values that are not finite")
     width, height, depth = nib.affines.voxel_sizes(canonical.affine).tolist()
     return Volume(np.ascontiguousarray(values.T), (depth, height, width), canonical.affine)
+
+
+def _check_sum(path: Path) -> None:
+    """Read a gzip file to its end, where its checksum is; nibabel stops before it, and would return damaged voxels."""
+    with gzip.open(path) as file:
+        while file.read(1 << 20):
+            pass
 
 
 def class_numbers(path: Path, values: np.ndarray, numbers: Mapping[int, int]) -> np.ndarray:
