@@ -94,10 +94,7 @@ def test_the_data_set_gives_what_training_expects():
 
 
 def test_accuracy_by_distance_can_be_measured():
-    config = CueVolumeConfig(
-        size=40, num_shapes=1, cue_size=1, min_distance=40
-    )  # corner to corner: beyond sqrt(2) * 40
-    volumes = CueVolumes(config, count=12, seed=0)
+    volumes = CueVolumes(CueVolumeConfig(min_distance=12), count=12, seed=0)
     accuracy = CueAccuracy(volumes)
     for index in range(len(volumes)):
         label = volumes[index][1]
@@ -107,6 +104,8 @@ def test_accuracy_by_distance_can_be_measured():
     assert metrics["cue_accuracy"] == pytest.approx(sum(counts[1::2]) / sum(counts))
     assert metrics["cue_chance"] == 0.5
     assert sum(row["pixels"] for row in metrics["by_distance"]) == sum(counts)
+    assert metrics["by_distance"][0]["from_px"] == 8
+    assert len(accuracy.total) * 8 >= np.sqrt(3) * 32  # room for every distance
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ class CueAccuracy:
         self.total = np.zeros(bins, dtype=np.int64)
 
     def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
-        """Add one scene's prediction ``(H, W)`` or ``(D, H, W)``; the signature is that of `evaluate`'s ``on_image``."""
+        """Add one scene's prediction, ``(H, W)`` or ``(D, H, W)``; the signature is `evaluate`'s ``on_image``."""
         scene = self.scenes.scene(index)
         right = (prediction == label).numpy()
         for number, distance in enumerate(scene.distances, start=1):
