@@ -126,7 +126,7 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         )
     for name, value in renamed.items():
         if own[name].shape != value.shape:  # a table of positions: its rows follow from the windows before the cut
-            model.get_submodule(name.removesuffix(".pe")).pe = nn.Parameter(torch.empty_like(value))
+            model.get_submodule(name.removesuffix(".pe")).pe = nn.Parameter(own[name].new_empty(value.shape))
     model.load_state_dict(renamed)
     return Loaded(tuple(used), tuple(unused))
 
