@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .errors import InputError
     from .models.config import ModelConfig
+    from .models.timm_tokens.add import add_global_tokens
     from .models.zoo import create_model, list_models
 
-__all__ = ["InputError", "ModelConfig", "create_model", "list_models"]
+__all__ = ["InputError", "ModelConfig", "add_global_tokens", "create_model", "list_models"]
 
 _HOME = {
     "InputError": ".errors",
     "ModelConfig": ".models.config",
+    "add_global_tokens": ".models.timm_tokens.add",
     "create_model": ".models.zoo",
     "list_models": ".models.zoo",
 }
