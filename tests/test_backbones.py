@@ -422,6 +422,10 @@ def test_bad_backbones_are_errors_that_say_what_is_allowed() -> None:
         create_backbone("pvt_nano", in_channels=0)
     with pytest.raises(InputError, match="swin's double from stage to stage"):
         create_backbone("swin_nano", embed_dims=[32, 64, 96, 128])
+    with pytest.raises(InputError, match="swin's are the same in all stages"):
+        create_backbone("swin_nano", mlp_ratios=[4, 4, 4, 2])
+    with pytest.raises(InputError, match="integers of at least 4 for vit"):
+        create_backbone("vit_nano", embed_dims=[2], num_heads=[1])
 
 
 @torch.no_grad()

@@ -62,16 +62,16 @@ class BackboneConfig(Config):
         if self.backbone not in FAMILIES:
             raise one_of("backbone", self.backbone, FAMILIES)
         family = FAMILIES[self.backbone]
-        for name, parts in (
-            ("embed_dims", family.dims),
-            ("num_heads", family.heads),
-            ("depths", family.depths),
-            ("mlp_ratios", family.depths),
+        for name, parts, least in (
+            ("embed_dims", family.dims, 4),  # a simple pyramid has a quarter of them
+            ("num_heads", family.heads, 1),
+            ("depths", family.depths, 1),
+            ("mlp_ratios", family.depths, 1),
         ):
             values = getattr(self, name)
-            if len(values) != len(parts) or min(values) < 1:
+            if len(values) != len(parts) or min(values) < least:
                 raise InputError(
-                    f"{name}={list(values)}: must be {len(parts)} integers of at least 1 for {self.backbone} "
+                    f"{name}={list(values)}: must be {len(parts)} integers of at least {least} for {self.backbone} "
                     f"({', '.join(parts)})"
                 )
         for dim, heads, part in zip(self.embed_dims[-len(family.heads) :], self.num_heads, family.heads, strict=True):
@@ -81,8 +81,11 @@ class BackboneConfig(Config):
                 )
         if self.window_size < (2 if self.backbone == "twins_svt" else 1):
             raise InputError(f"window_size={self.window_size}: must be at least 1, and at least 2 for twins_svt")
-        if self.backbone == "swin" and self.embed_dims != tuple(self.embed_dims[0] * 2**i for i in range(4)):
-            raise InputError(f"embed_dims={list(self.embed_dims)}: swin's double from stage to stage")
+        if self.backbone == "swin":
+            if self.embed_dims != tuple(self.embed_dims[0] * 2**i for i in range(4)):
+                raise InputError(f"embed_dims={list(self.embed_dims)}: swin's double from stage to stage")
+            if len(set(self.mlp_ratios)) > 1:
+                raise InputError(f"mlp_ratios={list(self.mlp_ratios)}: swin's are the same in all stages")
         if self.decoder_channels < 2:
             raise InputError(f"decoder_channels={self.decoder_channels}: must be at least 2")
         if not 0 <= self.drop_path < 1:
