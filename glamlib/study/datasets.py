@@ -2,6 +2,9 @@
 
 from glamlib.data.registry import InMemory, SegmentationDataset, load_dataset
 from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.data.volumes.cue_volumes import CueVolumeConfig, CueVolumes
+from glamlib.data.volumes.dataset import InMemoryVolumes, VolumeDataset
+from glamlib.data.volumes.registry import VOLUMES, load_volumes
 from glamlib.errors import InputError, one_of
 
 from .parameters import RunParameters
@@ -10,11 +13,22 @@ from .parameters import RunParameters
 TEST_SEED = 1_000_000_007
 
 
-def run_datasets(run: RunParameters) -> tuple[SegmentationDataset, SegmentationDataset]:
+# Data that are drawn, not read: how to make them and their options.
+GENERATED = {
+    "scenes": (CueScenes, SceneConfig, InMemory),
+    "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
+}
+VOLUME_DATA = ("cue_volumes", *VOLUMES)
+
+AnyDataset = SegmentationDataset | VolumeDataset
+
+
+def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
     """Return the training and test data of a run.
 
-    Scenes take the options of `SceneConfig` and ``train``, ``test`` (counts); other data ``train``, ``test`` (splits),
-    ``size`` ([height, width] to resize to) and ``limit`` (use the first so many images of each split).
+    Generated data take the options of `SceneConfig` or `CueVolumeConfig` and ``train``, ``test`` (counts); other data
+    ``train``, ``test`` (splits) and ``limit`` (use the first so many of each split), images ``size`` ([height, width]
+    to resize to), volumes the options of `load_volumes`.
 
     Raises:
         InputError: unknown data or option, or data that is not there.
@@ -24,13 +38,19 @@ def run_datasets(run: RunParameters) -> tuple[SegmentationDataset, SegmentationD
         train, test = options.pop("train"), options.pop("test")
     except KeyError as missing:
         raise InputError(f"parameter data={run.data!r}: {missing} is missing") from None
-    if run.dataset == "scenes":
+    if run.dataset in GENERATED:
+        make, config_class, hold = GENERATED[run.dataset]
         try:
-            config = SceneConfig(**options)
+            config = config_class(**options)
         except TypeError:
-            raise one_of("option of scenes among", list(options), SceneConfig.__dataclass_fields__) from None
-        return InMemory(CueScenes(config, train, run.seed)), CueScenes(config, test, TEST_SEED)
-    size, limit = options.pop("size", None), options.pop("limit", None)
+            allowed = config_class.__dataclass_fields__
+            raise one_of(f"option of {run.dataset} among", list(options), allowed) from None
+        return hold(make(config, train, run.seed)), make(config, test, TEST_SEED)
+    limit = options.pop("limit", None)
+    if run.dataset in VOLUMES:
+        splits = (load_volumes(run.dataset, split, **options) for split in (train, test))
+        return tuple(InMemoryVolumes(dataset, limit) for dataset in splits)
+    size = options.pop("size", None)
     if options:
         raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit"])
     size = None if size is None else tuple(size)

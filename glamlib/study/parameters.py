@@ -32,7 +32,7 @@ class RunParameters:
         study, variant, seed, profile: which run this is.
         model, overrides: for `glamlib.create_model`.
         dataset, data: which data (`glamlib.study.datasets`) and its options.
-        augment: options of `glamlib.data.transforms.TrainTransform`; empty for none.
+        augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         steps, batch_size: optimiser steps and images a step.
         lr, weight_decay, warmup_steps, clip_norm: AdamW, linear warm-up to lr, then linear decay to 0; clip_norm 0 is
             no clipping.

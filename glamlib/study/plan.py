@@ -18,12 +18,13 @@ from glamlib.errors import InputError
 
 from .files import write_whole
 from .sources import computing_digest, whole_digest
-from .studies import STUDIES, Study, check_profile, find_study
+from .studies import STUDIES, check_profile, find_study
+from .study import Study
 
 
 def _has_data(study: Study) -> bool:
     """Tell whether a study's data are there: generated, or a folder of that name below GLAM_DATA."""
-    return study.dataset == "scenes" or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
+    return not study.needs_files or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
 
 
 def chosen_studies(names: str, profile: str) -> list[Study]:

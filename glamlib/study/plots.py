@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from .claims import METRIC_NAMES
 from .cues import BIN
 from .files import write_whole
-from .studies import Study
+from .study import Study
 
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vP*X"
@@ -44,46 +45,50 @@ def _look(study: Study) -> dict[str, dict[str, object]]:
     }
 
 
-def miou_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """Mean mIoU of each variant with its 95 % interval over seeds, and every run as a small mark."""
+def score_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """Mean of the study's metric of each variant with its 95 % interval over seeds, and every run as a small mark."""
     figure, axes = plt.subplots(figsize=(7, 0.45 * len(summary) + 1.4))
-    look = _look(study)
-    for place, row in enumerate(summary.itertuples()):
-        style = look[row.variant]
-        values = runs.loc[runs["variant"] == row.variant, "miou"]
+    look, metric = _look(study), study.metric
+    for place, row in enumerate(summary.to_dict("records")):
+        style = look[row["variant"]]
+        values = runs.loc[runs["variant"] == row["variant"], metric]
         axes.plot(values, np.full(len(values), place - 0.22), "|", color="0.35", markersize=7)
-        if row.n > 1:
-            axes.plot([row.miou_low, row.miou_high], [place, place], color=style["color"], linewidth=3, alpha=0.6)
-        axes.plot(row.miou, place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black")
+        if row["n"] > 1:
+            ends = [row[f"{metric}_low"], row[f"{metric}_high"]]
+            axes.plot(ends, [place, place], color=style["color"], linewidth=3, alpha=0.6)
+        axes.plot(
+            row[metric], place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black"
+        )
     axes.set_yticks(range(len(summary)), summary["label"])
     axes.set_ylim(len(summary) - 0.5, -0.6)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.0))
-    axes.set_xlabel("mIoU on test images")
+    axes.set_xlabel(f"{METRIC_NAMES[metric]} on test data")
     axes.set_title(f"mean of {summary['n'].max()} seeds, 95 % interval (bar), single runs (|)", fontsize=9, loc="right")
     return figure
 
 
-def miou_against_cost(study: Study, summary: pd.DataFrame) -> Figure:
-    """Mean mIoU with its interval against the cost of one image, one mark a variant."""
+def score_against_cost(study: Study, summary: pd.DataFrame) -> Figure:
+    """Mean of the study's metric with its interval against the cost of one image, one mark a variant."""
     figure, axes = plt.subplots(figsize=(7, 4))
-    look = _look(study)
-    for row in summary.itertuples():
-        style = look[row.variant]
-        error = [[row.miou - row.miou_low], [row.miou_high - row.miou]] if row.n > 1 else None
+    look, metric = _look(study), study.metric
+    for row in summary.to_dict("records"):
+        style, mean = look[row["variant"]], row[metric]
+        error = [[mean - row[f"{metric}_low"]], [row[f"{metric}_high"] - mean]] if row["n"] > 1 else None
         axes.errorbar(
-            row.gmacs * 1e3,
-            row.miou,
+            row["gmacs"] * 1e3,
+            mean,
             error,
             fmt=style["marker"],
             color=style["color"],
             markersize=9,
             markeredgecolor="black",
             capsize=3,
-            label=row.label,
+            label=row["label"],
         )
-    size = f"{summary['height'].iloc[0]}x{summary['width'].iloc[0]}"
-    axes.set_xlabel(f"cost of one image of {size} px (million multiply-adds)")
-    axes.set_ylabel("mIoU (95 % interval over seeds)")
+    sides = [str(summary[name].iloc[0]) for name in ("depth", "height", "width") if name in summary]
+    what = "patch" if len(sides) == 3 else "image"
+    axes.set_xlabel(f"cost of one {what} of {'x'.join(sides)} (million multiply-adds)")
+    axes.set_ylabel(f"{METRIC_NAMES[metric]} (95 % interval over seeds)")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -135,7 +140,7 @@ def training_curves(study: Study, histories: dict[str, list[pd.DataFrame]]) -> F
             label=study.variants[variant].label,
         )
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("cross-entropy on training images")
+    axes.set_ylabel("training loss")
     axes.set_yscale("log")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -8,29 +8,32 @@ from pathlib import Path
 
 from glamlib.errors import InputError
 
+from .claims import METRIC_NAMES
 from .files import write_whole
 from .show import provenance_sentence, summary_markdown, why_not_run
 from .studies import STUDIES
 from .tables import read_table
 
+HEADLINES = ("context", "mixers", "camvid", "volumes_hippocampus")  # the report has them all
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 
 
 def headline(results: Path) -> str:
-    """Return the README's results: each study's question, table, figure and provenance, or that it has not run."""
+    """Return the results for the README: question, table, figure and provenance of each headline study."""
     parts = []
-    for name, study in STUDIES.items():
-        if "cpu" not in study.profiles:
-            continue  # the README shows the default profile
+    for name in HEADLINES:
+        study = STUDIES[name]
         parts.append(f"**{study.question}** (study `{name}`)")
         runs, summary = read_table(results, name), read_table(results, f"{name}_summary")
         if runs is None or summary is None:
             parts.append(why_not_run(name, "cpu"))
             continue
         parts += [summary_markdown(summary), provenance_sentence(runs)]
-        figure = results / "figures" / f"{name}_miou.png"
+        figure = results / "figures" / f"{name}_{study.metric}.png"
         if figure.exists():
-            parts.append(f"![mIoU of each variant of study {name}]({figure.relative_to(results.parent)})")
+            parts.append(
+                f"![{METRIC_NAMES[study.metric]} of each variant of study {name}]({figure.relative_to(results.parent)})"
+            )
     return "\n\n".join(parts)
 
 

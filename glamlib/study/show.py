@@ -1,70 +1,67 @@
 """The study's tables as a reader meets them: HTML for the report and notebooks, Markdown for the README."""
 
+from collections.abc import Callable
 from html import escape
 
 import pandas as pd
 
-from .claims import Claim
+from .claims import METRIC_NAMES, Claim
 from .studies import find_study
 
 NUMBER = ' class="num"'  # the report aligns these cells to the right
-_HEADER = (
-    "variant",
-    "mIoU",
-    "95 % interval",
-    "against baseline",
-    "right class",
-    "M multiply-adds",
-    "parameters",
-    "s to train",
-)
 
 
-def summary_rows(summary: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return a study's summary as formatted rows under `_HEADER`; the first is the baseline."""
-    rows = []
-    for row in summary.itertuples():
-        gain = "baseline"
-        if pd.notna(getattr(row, "gain", float("nan"))):
-            gain = f"{row.gain:+.3f}"
-            if pd.notna(row.gain_low):
-                gain += f" ({row.gain_low:+.3f} to {row.gain_high:+.3f})"
-        rows.append(
-            (
-                row.label,
-                f"{row.miou:.3f}",
-                f"{row.miou_low:.3f} to {row.miou_high:.3f}" if row.n > 1 else "one seed",
-                gain,
-                f"{row.cue_accuracy:.3f}" if hasattr(row, "cue_accuracy") else "",
-                f"{row.gmacs * 1e3:.1f}",
-                f"{row.parameters:,}",
-                f"{row.train_seconds:.0f}",
-            )
-        )
-    return rows
+def metric_of(summary: pd.DataFrame) -> str:
+    """Return the metric that a summary table is about: "dice" or "miou"."""
+    return "dice" if "dice" in summary else "miou"
 
 
-def _columns(summary: pd.DataFrame) -> list[int]:
-    """Return the columns of `_HEADER` that say something for this study."""
-    return [i for i, name in enumerate(_HEADER) if name != "right class" or "cue_accuracy" in summary]
+def _against_baseline(row: pd.Series) -> str:
+    if pd.isna(row.get("gain")):
+        return "baseline"
+    interval = f" ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})" if pd.notna(row["gain_low"]) else ""
+    return f"{row['gain']:+.3f}{interval}"
+
+
+def summary_table(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return a study's summary as a reader meets it: the header, and formatted rows, the baseline's first."""
+    metric = metric_of(summary)
+
+    def interval(row: pd.Series) -> str:
+        return f"{row[f'{metric}_low']:.3f} to {row[f'{metric}_high']:.3f}" if row["n"] > 1 else "one seed"
+
+    columns: list[tuple[str, str, Callable[[pd.Series], str]]] = [
+        ("variant", "label", lambda row: row["label"]),
+        (METRIC_NAMES[metric], metric, lambda row: f"{row[metric]:.3f}"),
+        ("95 % interval", metric, interval),
+        ("against baseline", metric, _against_baseline),
+        ("right class", "cue_accuracy", lambda row: f"{row['cue_accuracy']:.3f}"),
+        ("HD95 (mm)", "hd95_mm", lambda row: f"{row['hd95_mm']:.2f}"),
+        ("Dice, other rule", "dice_synapse_rule", lambda row: f"{row['dice_synapse_rule']:.3f}"),
+        ("undefined HD95", "undefined_hd95", lambda row: f"{row['undefined_hd95']:.0f}"),
+        ("M multiply-adds", "gmacs", lambda row: f"{row['gmacs'] * 1e3:.1f}"),
+        ("parameters", "parameters", lambda row: f"{row['parameters']:,}"),
+        ("s to train", "train_seconds", lambda row: f"{row['train_seconds']:.0f}"),
+    ]
+    told = [(title, cell) for title, needs, cell in columns if needs in summary]
+    return [title for title, _ in told], [[cell(row) for _, cell in told] for _, row in summary.iterrows()]
 
 
 def summary_html(summary: pd.DataFrame) -> str:
     """Return a study's summary as an HTML table."""
-    columns = _columns(summary)
+    header, rows = summary_table(summary)
 
-    def cells(tag: str, row: tuple[str, ...]) -> str:
-        return "".join(f"<{tag}{NUMBER if i else ''}>{escape(row[i])}</{tag}>" for i in columns)
+    def cells(tag: str, row: list[str]) -> str:
+        return "".join(f"<{tag}{NUMBER if i else ''}>{escape(text)}</{tag}>" for i, text in enumerate(row))
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in summary_rows(summary))
-    return f"<table><thead><tr>{cells('th', _HEADER)}</tr></thead><tbody>{body}</tbody></table>"
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{cells('th', header)}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def summary_markdown(summary: pd.DataFrame) -> str:
     """Return a study's summary as a Markdown table."""
-    columns = _columns(summary)
-    lines = [[_HEADER[i] for i in columns], ["---" if i == 0 else "---:" for i in columns]]
-    lines += [[row[i] for i in columns] for row in summary_rows(summary)]
+    header, rows = summary_table(summary)
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -86,9 +83,10 @@ def why_not_run(name: str, profile: str) -> str:
     study = find_study(name)
     if profile not in study.profiles:
         return f"**Not run at profile `{profile}`**: study `{name}` has the profiles {', '.join(study.profiles)}."
-    if study.dataset == "scenes":
+    if not study.needs_files:
         return f"**Not run yet**: study `{name}` waits for `make reproduce`."
-    return f"**Not run: the {study.dataset} data were not there.** Set `GLAM_DATA`, or fetch them with `make camvid`."
+    fetch = ", or fetch them with `make camvid`" if study.dataset == "camvid" else ""
+    return f"**Not run: the {study.dataset} data were not there.** Set `GLAM_DATA`{fetch}."
 
 
 def provenance_sentence(runs: pd.DataFrame) -> str:

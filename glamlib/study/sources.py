@@ -11,8 +11,20 @@ from .places import ROOT
 TRAIN_NOTEBOOK = ROOT / "notebooks" / "04_train.ipynb"
 # Modules that read what runs have written, or start them: no run depends on them.
 _READERS = {
-    *("plan", "execute", "studies", "tables", "cost_table", "statistics", "plots", "pictures", "claims", "show"),
-    *("report", "readme", "cli", "__main__", "check", "fetch_camvid"),
+    *(
+        "plan",
+        "execute",
+        "study",
+        "studies",
+        "tables",
+        "cost_table",
+        "statistics",
+        "plots",
+        "pictures",
+        "claims",
+        "show",
+    ),
+    *("report", "readme", "cli", "__main__", "check", "fetch_camvid", "add_tokens"),
 }
 
 

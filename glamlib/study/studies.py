@@ -4,86 +4,11 @@ A study is a set of variants that differ from each other in the model alone; a p
 run: it changes sizes, steps and seeds, never code paths. Nothing here needs torch, so planning is quick.
 """
 
-from dataclasses import dataclass, field
-
 from glamlib.errors import InputError, one_of
 
-from .parameters import RunParameters
+from .study import Profile, Study, Variant
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of a study's table: a label for readers, a model's name, and what is overridden in it.
-
-    ``whole_map_window`` makes one window of the whole map: full attention, at the profile's image size.
-    """
-
-    label: str
-    model: str
-    overrides: dict = field(default_factory=dict)
-    whole_map_window: bool = False
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A study's size: how many seeds, and the parameters of `RunParameters` that go with it."""
-
-    seeds: int
-    run: dict
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question, the variants that answer it, and the sizes it can be asked at.
-
-    ``baseline`` is the variant that the others are compared with.
-    """
-
-    name: str
-    question: str
-    dataset: str
-    baseline: str
-    overrides: dict
-    variants: dict[str, Variant]
-    profiles: dict[str, Profile]
-
-    def run(self, variant: str, seed: int, profile: str) -> RunParameters:
-        """Return the parameters of one run; InputError for an unknown variant or a profile this study has not."""
-        if variant not in self.variants:
-            raise one_of(f"variant of study {self.name}:", variant, self.variants)
-        if profile not in self.profiles:
-            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
-        chosen = self.variants[variant]
-        sizes = self.profiles[profile].run
-        overrides = self.overrides | chosen.overrides
-        if chosen.whole_map_window:
-            overrides["window_size"] = sizes["data"]["size"] // 4  # pixels to patches
-        return RunParameters.from_dict(
-            {
-                "study": self.name,
-                "variant": variant,
-                "seed": seed,
-                "profile": profile,
-                "model": chosen.model,
-                "overrides": overrides,
-                "dataset": self.dataset,
-                **sizes,
-            }
-        )
-
-    def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
-        """Return all runs of a profile, seed by seed, so that a cut-off study has whole sets of variants.
-
-        Raises:
-            InputError: this study has no such profile.
-        """
-        if profile not in self.profiles:
-            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
-        count = seeds or self.profiles[profile].seeds
-        return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]
-
 
 # Cue scenes at each size.
 _SCENES = {
@@ -146,6 +71,8 @@ CONTEXT = Study(
 # GLAM leaves the plateau of guessing after some 200 steps: half as many as above tell the differences apart.
 _FEWER_STEPS = _SCENES | {"cpu": Profile(3, _SCENES["cpu"].run | {"steps": 300})}
 
+_ONE_STAGE = "glam_swin_nano_linear"
+
 # What the released code does otherwise than the paper, one difference a variant (see `glamlib.released.DIFFERENCES`);
 # those that have no effect in this small network (one stage, no UNet, sizes that divide) are left out.
 _RELEASED = (
@@ -159,11 +86,11 @@ RELEASE = Study(
     dataset="scenes",
     baseline="paper",
     overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
-    variants={"paper": Variant("The paper's block", "glam_swin_nano_linear")}
+    variants={"paper": Variant("The paper's block", _ONE_STAGE)}
     | {
         name: Variant(
             "All differences" if name == "released" else name.replace("_", " "),
-            "glam_swin_nano_linear",
+            _ONE_STAGE,
             {"behaviour": name},
         )
         for name in _RELEASED
@@ -177,20 +104,50 @@ DECODERS = Study(
     dataset="scenes",
     baseline="swin_unet",
     # Two stages of two blocks; a UNet's decoder has a stage of its own at the high resolution, with tokens where the
-    # encoder's stage has them.
-    overrides={"depths": [2, 2], "num_heads": [2, 4]},
+    # encoder's stage has them. Windows of two patches (8 and 16 px): with larger ones Swin's second stage would see
+    # nearly the whole scene.
+    overrides={"depths": [2, 2], "num_heads": [2, 4], "window_size": 2},
     variants={
         "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
         "glam_unet": Variant("GLAM-UNet, tokens everywhere", "glam_swin_nano_unet", {"num_global_tokens": 2}),
         "glam_unet_high": Variant("tokens at 1/4 only", "glam_swin_nano_unet", {"num_global_tokens": [2, 0]}),
         "glam_unet_low": Variant("tokens at 1/8 only", "glam_swin_nano_unet", {"num_global_tokens": [0, 2]}),
         "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 2}),
-        "glam_upernet": Variant(
-            "GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2, "decoder_channels": 32}
-        ),
+        "swin_upernet": Variant("Swin-UPerNet", "swin_nano_upernet"),
+        "glam_upernet": Variant("GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2}),
     },
-    # At the cpu profile these networks stay at the edge of the plateau for longer than its minutes allow.
-    profiles={name: _SCENES[name] for name in ("quick", "gpu")},
+    # Deeper networks leave the plateau of guessing later: a larger cue, and more steps of fewer scenes, shorten it.
+    profiles=_SCENES
+    | {
+        "cpu": Profile(
+            3,
+            _SCENES["cpu"].run
+            | {"data": {"size": 64, "cue_size": 12, "train": 4000, "test": 500}, "steps": 400, "batch_size": 16},
+        )
+    },
+)
+
+MIXERS = Study(
+    name="mixers",
+    question="What else can carry context between windows, and at what cost?",
+    dataset="scenes",
+    baseline="gmsa",
+    # The block and the network of the study `context`, with two tokens a window where the exchange is between tokens.
+    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
+    variants={
+        "gmsa": Variant("G-MSA (GLAM)", _ONE_STAGE),
+        "none": Variant("tokens alone", _ONE_STAGE, {"mixer": "none"}),
+        "pooled": Variant("pooled keys", _ONE_STAGE, {"mixer": "pooled"}),
+        "low_rank": Variant("low rank (Linformer)", _ONE_STAGE, {"mixer": "low_rank"}),
+        "linear": Variant("linear attention", _ONE_STAGE, {"mixer": "linear"}),
+        "performer": Variant("random features (Performer)", _ONE_STAGE, {"mixer": "performer"}),
+        "memory": Variant("memory tokens", _ONE_STAGE, {"mixer": "memory"}),
+        "shared": Variant("one shared set of tokens (ViL)", _ONE_STAGE, {"mixer": "shared", "num_global_tokens": 0}),
+        "reduced": Variant("reduced keys (PVT)", _ONE_STAGE, {"mixer": "reduced", "num_global_tokens": 0}),
+        "sparse": Variant("dilated windows", _ONE_STAGE, {"mixer": "sparse", "num_global_tokens": 0}),
+        "full": Variant("full attention", _ONE_STAGE, {"mixer": "full", "num_global_tokens": 0}),
+    },
+    profiles=_FEWER_STEPS,
 )
 
 _STREETS = {
@@ -212,7 +169,7 @@ _STREETS = {
             "data": {"train": "train", "test": "test", "size": [120, 160]},
             # lr and the mild augmentation were chosen for Swin on the validation images, and serve all variants
             "augment": {"crop_size": [96, 128], "scale_range": [0.75, 1.5], "jitter": False},
-            "steps": 600,
+            "steps": 300,
             "batch_size": 8,
             "lr": 3e-3,
             "warmup_steps": 50,
@@ -236,7 +193,7 @@ _STREETS = {
 
 CAMVID = Study(
     name="camvid",
-    question="Does GLAM segment real street scenes better than Swin?",
+    question="Does GLAM segment real street scenes better than Swin, under either decoder, and than its neighbours?",
     dataset="camvid",
     baseline="swin",
     overrides={"decoder_channels": 32},
@@ -244,25 +201,148 @@ CAMVID = Study(
         "swin": Variant("Swin", "swin_nano_upernet"),
         "glam_1": Variant("GLAM, 1 token", "glam_swin_nano_upernet", {"num_global_tokens": 1}),
         "glam_10": Variant("GLAM, 10 tokens", "glam_swin_nano_upernet", {"num_global_tokens": 10}),
+        "glam_10_high": Variant(
+            "10 tokens at 1/4 and 1/8 only", "glam_swin_nano_upernet", {"num_global_tokens": [10, 10, 0, 0]}
+        ),
+        "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
+        "glam_unet": Variant("GLAM-UNet, 10 tokens", "glam_swin_nano_unet", {"num_global_tokens": 10}),
+        "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 10}),
+        "pvt_v2": Variant("PVT v2", "pvt_v2_nano_upernet"),
+        "twins_svt": Variant("Twins-SVT", "twins_svt_nano_upernet"),
+        "vit": Variant("ViT (full attention)", "vit_nano_upernet"),
     },
     profiles=_STREETS,
 )
 
-CAMVID_UNET = Study(
-    name="camvid_unet",
-    question="Does non-local upsampling help a UNet on real street scenes?",
-    dataset="camvid",
-    baseline="glam_unet",
-    overrides={},
-    variants={
-        "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
-        "glam_unet": Variant("GLAM-UNet, 10 tokens", "glam_swin_nano_unet", {"num_global_tokens": 10}),
-        "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 10}),
+_VOLUME_VARIANTS = {
+    "nnformer": Variant("nnFormer", "nnformer_nano"),
+    "glam_1": Variant("GLAM-nnFormer, 1 token", "glam_nnformer_nano", {"num_global_tokens": 1}),
+    "glam_5": Variant("GLAM-nnFormer, 5 tokens", "glam_nnformer_nano", {"num_global_tokens": 5}),
+    "glam_10": Variant("GLAM-nnFormer, 10 tokens", "glam_nnformer_nano", {"num_global_tokens": 10}),
+}
+
+VOLUMES_CUES = Study(
+    name="volumes_cues",
+    question="Does GLAM help on volumes larger than a window?",
+    dataset="cue_volumes",
+    baseline="nnformer",
+    # One stage of two blocks, as in the study `context`: windows of 8 voxels in volumes of 32.
+    overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"size": 32, "train": 32, "test": 8},
+                "steps": 10,
+                "batch_size": 4,
+                "lr": 3e-3,
+                "warmup_steps": 2,
+                "checkpoint_every": 5,
+            },
+        ),
+        "cpu": Profile(
+            3,
+            {
+                "data": {"size": 32, "train": 2000, "test": 200},
+                "steps": 400,
+                "batch_size": 16,
+                "lr": 3e-3,
+                "warmup_steps": 50,
+            },
+        ),
+        "gpu": Profile(
+            3,
+            {
+                "data": {"size": 64, "num_shapes": 8, "train": 4000, "test": 400},
+                "steps": 4000,
+                "batch_size": 32,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+            },
+        ),
     },
-    profiles={name: _STREETS[name] for name in ("quick", "gpu")},
 )
 
-STUDIES: dict[str, Study] = {study.name: study for study in (CONTEXT, RELEASE, CAMVID, DECODERS, CAMVID_UNET)}
+VOLUMES_HIPPOCAMPUS = Study(
+    name="volumes_hippocampus",
+    question="Does GLAM help on small volumes, hardly larger than the window of nnFormer's last stage?",
+    dataset="hippocampus",
+    baseline="nnformer",
+    overrides={},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"train": "train", "test": "val", "limit": 4},
+                "augment": {"patch_size": [32, 32, 32]},
+                "steps": 4,
+                "batch_size": 2,
+                "lr": 1e-3,
+                "warmup_steps": 2,
+                "checkpoint_every": 2,
+            },
+        ),
+        "cpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "val"},
+                "augment": {"patch_size": [32, 32, 32]},
+                "steps": 300,
+                "batch_size": 2,
+                "lr": 3e-3,
+                "warmup_steps": 30,
+            },
+        ),
+        "gpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "val"},
+                "augment": {"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
+                "steps": 5000,
+                "batch_size": 16,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+                "workers": 8,
+            },
+        ),
+    },
+    metric="dice",
+)
+
+VOLUMES_BRAINS = Study(
+    name="volumes_brains",
+    question="Does GLAM tell left from right in volumes far larger than a window?",
+    dataset="brains",
+    baseline="nnformer",
+    overrides={"embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [2, 4, 8, 16]},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "gpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "test", "sides": True},
+                "augment": {"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
+                "steps": 6000,
+                "batch_size": 2,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+                "workers": 12,
+            },
+        ),
+    },
+    metric="dice",
+)
+
+_ALL = (CONTEXT, DECODERS, MIXERS, RELEASE, CAMVID, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 
 def find_study(name: str) -> Study:

@@ -20,8 +20,10 @@ from .studies import find_study
 def run_table(results: Path, study_name: str) -> pd.DataFrame:
     """Return one row a run of the study's variants, in the study's order; numbers are numbers, costs carry their size.
 
-    Columns: study, variant, label, seed, miou, pixel_accuracy, mean_accuracy, cue_accuracy (scenes), iou_CLASS, gmacs,
-    height, width, parameters, g_msa_gmacs, train_seconds, peak_memory_mib, device, torch, commit, dirty, profile.
+    Columns: study, variant, label, seed, profile, miou, pixel_accuracy, mean_accuracy, cue_accuracy (cue scenes and
+    volumes), iou_CLASS; of volumes dice, hd95_mm, both by the Synapse papers' rule, undefined_dice, undefined_hd95,
+    dice_CLASS; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters, train_seconds, peak_memory_mib,
+    device, commit, dirty, torch.
     """
     study = find_study(study_name)
     rows = []
@@ -35,7 +37,11 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
         if "cue_accuracy" in metrics:
             row["cue_accuracy"], row["cue_chance"] = metrics["cue_accuracy"], metrics["cue_chance"]
         row |= {f"iou_{name}": iou for name, iou in zip(record["classes"], metrics["iou"], strict=True)}
+        if "dice" in metrics:
+            row |= _volume_columns(record)
         row |= {"gmacs": cost["gmacs"]["total"], "g_msa_gmacs": cost["gmacs"]["g_msa"]}
+        if cost.get("depth"):
+            row["depth"] = cost["depth"]
         row |= {"height": cost["height"], "width": cost["width"], "parameters": cost["parameters"]["total"]}
         row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
         row["torch"] = record["versions"]["torch"]
@@ -44,22 +50,42 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
     return pd.DataFrame(sorted(rows, key=lambda row: (order.index(row["variant"]), row["seed"])))
 
 
+def _volume_columns(record: dict[str, object]) -> dict[str, float]:
+    metrics = record["metrics"]
+    row = {name: metrics[name] for name in ("dice", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm")}
+    row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
+    return row | {
+        f"dice_{name}": dice for name, dice in zip(record["classes"][1:], metrics["dice_by_class"], strict=True)
+    }
+
+
 def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
-    """Return one row a variant: n, mean and 95 % interval of mIoU, paired difference to the baseline, and cost."""
+    """Return one row a variant: n, mean and 95 % interval of the study's metric (columns METRIC, METRIC_low,
+    METRIC_high), paired difference to the baseline, and cost.
+    """
     study = find_study(study_name)
-    by_seed = {variant: dict(zip(rows["seed"], rows["miou"], strict=True)) for variant, rows in runs.groupby("variant")}
+    metric = study.metric
+    by_seed = {variant: dict(zip(rows["seed"], rows[metric], strict=True)) for variant, rows in runs.groupby("variant")}
     summary = []
     for variant, rows in runs.groupby("variant", sort=False):
-        miou = mean_interval(rows["miou"])
-        row = {"study": study_name, "variant": variant, "label": rows["label"].iloc[0], "n": miou.n}
-        # Student's interval does not know that an mIoU lies in 0..1: cut it there
-        row |= {"miou": miou.mean, "miou_low": np.maximum(miou.low, 0.0), "miou_high": np.minimum(miou.high, 1.0)}
+        score = mean_interval(rows[metric])
+        row = {"study": study_name, "variant": variant, "label": rows["label"].iloc[0], "n": score.n}
+        # Student's interval does not know that the score lies in 0..1: cut it there
+        row |= {
+            metric: score.mean,
+            f"{metric}_low": np.maximum(score.low, 0.0),
+            f"{metric}_high": np.minimum(score.high, 1.0),
+        }
         if variant != study.baseline and study.baseline in by_seed:
             difference = paired_difference(by_seed[variant], by_seed[study.baseline])
             row |= {"gain": difference.mean, "gain_low": difference.low, "gain_high": difference.high}
         if "cue_accuracy" in rows:
             row |= {"cue_accuracy": rows["cue_accuracy"].mean(), "cue_chance": rows["cue_chance"].iloc[0]}
-        row |= {name: rows[name].iloc[0] for name in ("gmacs", "g_msa_gmacs", "height", "width", "parameters")}
+        for name in ("hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"):
+            if name in rows:
+                row[name] = rows[name].mean()
+        sizes = [name for name in ("depth", "height", "width") if name in rows]
+        row |= {name: rows[name].iloc[0] for name in ("gmacs", "g_msa_gmacs", *sizes, "parameters")}
         row |= {"train_seconds": rows["train_seconds"].mean(), "profile": rows["profile"].iloc[0]}
         summary.append(row)
     return pd.DataFrame(summary)

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
@@ -27,15 +26,14 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from glamlib.data.registry import SegmentationDataset
-from glamlib.data.transforms import TrainTransform, normalise
+from glamlib.data.volumes.dataset import VolumeDataset
 from glamlib.errors import InputError
-from glamlib.models.segmenter import Segmenter
 
 from .checkpoints import load_checkpoint, read_progress, save_checkpoint
 from .parameters import RunParameters
 from .sources import computing_digest
+from .tasks import Transform, task_of
 
-AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 HISTORY_EVERY = 10  # steps that one row of the history averages
 _NO_DECAY = ("relative_position_bias_table", "global_tokens")
 
@@ -52,10 +50,10 @@ def resolve_device(device: str) -> str:
 class TrainingView(Dataset):
     """A data set by position in the whole run: position p is image ``order(epoch)[p % n]`` of epoch ``p // n``.
 
-    ``[p]`` is (image, label), uint8, augmented by a generator that depends on (seed, p) alone.
+    ``[p]`` is (image, label), augmented by a generator that depends on (seed, p) alone.
     """
 
-    def __init__(self, dataset: SegmentationDataset, seed: int, transform: TrainTransform | None) -> None:
+    def __init__(self, dataset: SegmentationDataset | VolumeDataset, seed: int, transform: Transform | None) -> None:
         self.dataset = dataset
         self.seed = seed
         self.transform = transform
@@ -103,8 +101,8 @@ def fingerprint(run: RunParameters) -> str:
 
 
 def train(
-    model: Segmenter,
-    dataset: SegmentationDataset,
+    model: nn.Module,
+    dataset: SegmentationDataset | VolumeDataset,
     run: RunParameters,
     checkpoint: Path,
     on_step: Callable[[int], None] | None = None,
@@ -113,7 +111,7 @@ def train(
 
     Args:
         model: its auxiliary head, if it has one, joins the loss.
-        dataset: pairs of uint8 image and label; all of one size where ``run.augment`` is empty.
+        dataset: images or volumes with labels; all of one size where ``run.augment`` is empty.
         run: steps, batch size, learning rate and the rest.
         checkpoint: file that is written every ``run.checkpoint_every`` steps and at the end.
         on_step: called with the number of finished steps after each.
@@ -143,7 +141,8 @@ def train(
     if checkpoint.exists() and read_progress(checkpoint)["fingerprint"] == progress["fingerprint"]:
         progress = load_checkpoint(checkpoint, model, optimizer)
     wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
-    view = TrainingView(dataset, run.seed, TrainTransform(**run.augment) if run.augment else None)
+    task = task_of(run)
+    view = TrainingView(dataset, run.seed, task.transform(dataset, run))
     loader = accelerator.prepare(
         DataLoader(
             view,
@@ -159,11 +158,8 @@ def train(
         step = progress["step"]
         schedule.step_update(step)
         with accelerator.autocast():
-            logits, auxiliary = wrapped(normalise(images), auxiliary=True)
-        loss = F.cross_entropy(logits.float(), labels.long(), ignore_index=dataset.ignore_index)
-        if auxiliary is not None:
-            helping = F.cross_entropy(auxiliary.float(), labels.long(), ignore_index=dataset.ignore_index)
-            loss = loss + AUXILIARY_WEIGHT * helping
+            outputs = wrapped(task.prepare(images), auxiliary=True)
+        loss = task.loss(outputs, labels, dataset.ignore_index)
         wrapped_optimizer.zero_grad()
         accelerator.backward(loss)
         if run.clip_norm:

@@ -1,0 +1,129 @@
+"""What differs between images and volumes in a run: augmentation, input, loss, evaluation. The rest is one code."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from glamlib.data.registry import SegmentationDataset
+from glamlib.data.transforms import TrainTransform, normalise
+from glamlib.data.volumes.dataset import VolumeDataset
+
+from .confusion import ConfusionMatrix
+from .cues import CueAccuracy
+from .datasets import VOLUME_DATA
+from .losses import cross_entropy, deeply_supervised
+from .parameters import RunParameters
+
+AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
+Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+
+
+class Task(Protocol):
+    """One kind of data."""
+
+    def transform(self, dataset: SegmentationDataset | VolumeDataset, run: RunParameters) -> Transform | None:
+        """Return what augments a training item, None where nothing does."""
+
+    def prepare(self, items: Tensor) -> Tensor:
+        """Return a batch of items as the network wants it."""
+
+    def loss(self, outputs: tuple, labels: Tensor, ignore_index: int) -> Tensor:
+        """Return the loss of ``model(x, auxiliary=True)``."""
+
+    def input_size(self, dataset: SegmentationDataset | VolumeDataset, run: RunParameters) -> dict[str, int]:
+        """Return height and width, of volumes also depth, that costs are told for: a test image's, or a patch's."""
+
+    def evaluate(
+        self, model: nn.Module, dataset: SegmentationDataset | VolumeDataset, run: RunParameters
+    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        """Return the metrics on test data, for the record, and pictures to keep beside it (of the first seed)."""
+
+
+class ImageTask:
+    """Images: cross-entropy, whole-image inference."""
+
+    def transform(self, dataset: SegmentationDataset, run: RunParameters) -> TrainTransform | None:
+        return TrainTransform(**run.augment) if run.augment else None
+
+    def prepare(self, items: Tensor) -> Tensor:
+        return normalise(items)
+
+    def loss(self, outputs: tuple[Tensor, Tensor | None], labels: Tensor, ignore_index: int) -> Tensor:
+        logits, auxiliary = outputs
+        loss = cross_entropy(logits, labels, ignore_index)
+        if auxiliary is not None:
+            loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, ignore_index)
+        return loss
+
+    def input_size(self, dataset: SegmentationDataset, run: RunParameters) -> dict[str, int]:
+        height, width = dataset[0][1].shape
+        return {"height": height, "width": width}
+
+    def evaluate(
+        self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters
+    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        from .evaluation import evaluate
+        from .gallery import Gallery
+
+        gallery = Gallery(dataset)
+        cues = CueAccuracy(dataset) if run.dataset == "scenes" else None
+
+        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+            gallery.update(index, prediction)
+            if cues:
+                cues.update(index, prediction, label)
+
+        confusion = evaluate(model, dataset, run.batch_size, run.precision, on_image=watch)
+        return _counted(confusion, cues), gallery.arrays(model) if run.seed == 0 else {}
+
+
+class VolumeTask:
+    """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95."""
+
+    def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
+        from glamlib.data.volumes.transforms import VolumeTransform
+
+        return VolumeTransform.for_dataset(dataset, **run.augment) if run.augment else None
+
+    def prepare(self, items: Tensor) -> Tensor:
+        return items
+
+    def loss(self, outputs: tuple[Tensor, list[Tensor]], labels: Tensor, ignore_index: int) -> Tensor:
+        logits, lower = outputs
+        return deeply_supervised([logits, *lower], labels, ignore_index)
+
+    def input_size(self, dataset: VolumeDataset, run: RunParameters) -> dict[str, int]:
+        depth, height, width = run.augment["patch_size"] if run.augment else dataset[0][1].shape
+        return {"depth": depth, "height": height, "width": width}
+
+    def evaluate(
+        self, model: nn.Module, dataset: VolumeDataset, run: RunParameters
+    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        from .volume_evaluation import evaluate_volumes
+        from .volume_gallery import VolumeGallery
+        from .volume_metrics import VolumeScores
+
+        gallery = VolumeGallery(dataset)
+        scores = VolumeScores(dataset.classes)
+        cues = CueAccuracy(dataset) if run.dataset == "cue_volumes" else None
+
+        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+            gallery.update(index, prediction)
+            scores.update(dataset.name(index), prediction, label, dataset.spacing(index))
+            if cues:
+                cues.update(index, prediction, label)
+
+        size = tuple(self.input_size(dataset, run).values())
+        confusion = evaluate_volumes(model, dataset, size, run.batch_size, run.precision, on_volume=watch)
+        return _counted(confusion, cues) | scores.metrics(), gallery.arrays() if run.seed == 0 else {}
+
+
+def _counted(confusion: ConfusionMatrix, cues: CueAccuracy | None) -> dict[str, object]:
+    return confusion.metrics() | (cues.metrics() if cues else {}) | {"confusion": confusion.counts.tolist()}
+
+
+def task_of(run: RunParameters) -> Task:
+    """Return the task of a run's data."""
+    return VolumeTask() if run.dataset in VOLUME_DATA else ImageTask()
