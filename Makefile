@@ -30,7 +30,7 @@ help: ## explain every target and variable
 	@echo "Variables (now):"
 	@printf '  %s|%s\n' \
 	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu' \
-	  'STUDY=$(STUDY)' 'all, or names with commas: context,release,camvid,decoders,camvid_unet' \
+	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,release,camvid,volumes_...' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
 	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \

@@ -23,8 +23,8 @@ def test_verdict_follows_from_the_interval(low: float, high: float, verdict: str
 
 
 def test_a_study_without_result_says_why() -> None:
-    assert show.why_not_run("decoders", "cpu") == (
-        "**Not run at profile `cpu`**: study `decoders` has the profiles quick, gpu."
+    assert show.why_not_run("volumes_brains", "cpu") == (
+        "**Not run at profile `cpu`**: study `volumes_brains` has the profiles gpu."
     )
     assert "the camvid data were not there" in show.why_not_run("camvid", "cpu")
     assert "waits for `make reproduce`" in show.why_not_run("context", "cpu")

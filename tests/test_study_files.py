@@ -163,12 +163,12 @@ def test_comments_do_not_rerun_and_code_does() -> None:
 
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    generated = ["context", "release", "decoders"]
+    generated = ["context", "decoders", "mixers", "release", "volumes_cues"]
     assert [study.name for study in plan.chosen_studies("all", "quick")] == generated
     with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
         plan.chosen_studies("camvid", "quick")
     (tmp_path / "camvid").mkdir()
-    assert [study.name for study in plan.chosen_studies("all", "quick")] == list(studies.STUDIES)
+    assert [study.name for study in plan.chosen_studies("all", "quick")] == [*generated[:4], "camvid", generated[4]]
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess:
@@ -185,7 +185,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         (("--profile", "paper"), "error: profile 'paper': no study has this size yet"),
         (
             ("--profile", "cpu", "--study", "contxt"),
-            "error: unknown study 'contxt'; allowed: context, release, camvid, decoders, camvid_unet",
+            "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, volumes_cues, "
+            "volumes_hippocampus, volumes_brains",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],
