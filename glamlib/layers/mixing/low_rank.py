@@ -24,8 +24,9 @@ class LowRankAttention(TokenMixer):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__(dim, num_heads)
         self.rows = nn.Parameter(torch.zeros(self.rank, dim))
-        # Half of a code's squares sum to dim / 2: logits of deviation 2, so that the rows differ from the start
-        nn.init.normal_(self.rows, std=(8 / dim) ** 0.5)
+        # A code's squares sum to dim / 2: logits of deviation 8, so that each row starts at a few windows of its own.
+        # Rows that start as means of all windows learn slower on the cue scenes.
+        nn.init.normal_(self.rows, std=(128 / dim) ** 0.5)
 
     def projection(self, grid: tuple[int, ...]) -> Tensor:
         """Return E, ``(rank, nW)``; each row sums to 1."""
