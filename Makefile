@@ -72,9 +72,14 @@ $(RESULTS)/tables/cost.csv: $(BUILD)/code.txt
 	@echo "table $@"
 	@$(PYTHON) -m glamlib.study.cost_table $(RESULTS)
 
-# A minute and a half; at smoke size the notebook counts a few models itself.
+$(RESULTS)/tables/neighbours_cost.csv: $(BUILD)/code.txt
+	@echo "table $@"
+	@$(PYTHON) -m glamlib.study.neighbours_cost $(RESULTS)
+
+# A minute and a half, and one; at smoke size the notebooks count a few models themselves.
 ifneq ($(PROFILE),quick)
 $(RESULTS)/notebooks/03_cost.ipynb: $(RESULTS)/tables/cost.csv
+$(RESULTS)/notebooks/12_neighbours.ipynb: $(RESULTS)/tables/neighbours_cost.csv
 endif
 
 $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt

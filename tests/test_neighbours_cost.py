@@ -1,0 +1,97 @@
+"""The neighbours' cost: exponents and costs by hand, the whole model's count, and the table in git."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import REPOSITORY
+
+from glamlib import create_model
+from glamlib.layers.mixers import MIXERS
+from glamlib.study import neighbours_cost as study
+from glamlib.study.cost import count_macs
+from glamlib.study.neighbours_cost import KEY, NEIGHBOURS, PUBLISHED, SIDES, backbone_cost, encoder_cost, growth
+
+DEPTHS = (2, 2, 6, 2)
+DIMS = (96, 192, 384, 768)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """The table in git."""
+    return pd.read_csv(REPOSITORY / "results" / "tables" / "neighbours_cost.csv")
+
+
+def test_growth_is_the_exponent_in_pixels() -> None:
+    assert growth({256: 3, 512: 12, 1024: 48}) == pytest.approx({512: 1, 1024: 1})
+    assert growth({10: 5, 30: 5 * 3**4}) == pytest.approx({30: 2})
+    assert growth({256: 7}) == {}
+    assert growth({256: 0, 512: 0}) == {}
+    # 4 N C^2 + 2 N^2 C, N from 2 C to 8 C: from 8 C^3 + 8 C^3 to 32 C^3 + 128 C^3
+    assert growth({1: 16, 2: 160}) == pytest.approx({2: 1.6609640474})
+
+
+@pytest.mark.parametrize(("mixer", "tokens"), [("gmsa", 10), ("full", 1)])
+def test_quadratic_exchanges_by_hand(mixer: str, tokens: int) -> None:
+    """At 224 pixels nothing is padded: maps of 56, 28, 14 and 7 patches, in windows of 7."""
+    expected = 0
+    for i, (dim, depth) in enumerate(zip(DIMS, DEPTHS, strict=True)):
+        blocks = depth if mixer == "full" else depth - 1
+        count = tokens * (56 // 2**i) ** 2 // (1 if mixer == "full" else 49)
+        expected += blocks * (4 * count * dim**2 + 2 * count**2 * dim)
+    assert encoder_cost(study.mixer_config(mixer), 224).mixer == expected
+
+
+def test_plain_vit_by_hand() -> None:
+    """vit_small: 12 blocks of 384 channels on a class token and 16 x 16 patches of 16 pixels, and a simple pyramid."""
+    length, dim = 1 + 16 * 16, 384
+    body = 256 * 3 * 16**2 * dim + 12 * (12 * length * dim**2 + 2 * length**2 * dim)
+    # each transposed convolution: 2 x 2 places from every place; to stride 8 and 4, and to stride 8
+    pyramid = 256 * dim * (dim // 2) * 4 + 1024 * (dim // 2) * (dim // 4) * 4 + 256 * dim * (dim // 2) * 4
+    cost = backbone_cost("vit_small", 256)
+    assert (cost.macs, cost.pyramid) == (body + pyramid, pyramid)
+
+
+@pytest.mark.parametrize("mixer", ["low_rank", "reduced"])
+def test_encoder_is_the_whole_model_but_its_decoder(mixer: str) -> None:
+    """Straight from the model, whose blocks are all counted."""
+    config = study.mixer_config(mixer)
+    tokens = {"num_global_tokens": config.num_global_tokens}
+    with torch.device("meta"):
+        model = create_model("glam_swin_tiny_linear", num_classes=5, mixer=mixer, **tokens)
+    macs, cost = count_macs(model, 256, 256), encoder_cost(config, 256)
+    assert (cost.macs, cost.mixer) == (macs["total"] - macs["decoder"], macs["g_msa"])
+    assert cost.parameters == sum(parameter.numel() for parameter in model.encoder.parameters())
+
+
+def test_committed_table_is_tidy_and_whole(table: pd.DataFrame) -> None:
+    assert not table.duplicated(KEY).any()
+    rows = {(row.network, row.mixer if isinstance(row.mixer, str) else "", row.side) for row in table.itertuples()}
+    wanted = {("swin_tiny", "", side) for side in SIDES}
+    wanted |= {("glam_swin_tiny", mixer, side) for mixer in MIXERS for side in SIDES}
+    wanted |= {(name, "", side) for name in NEIGHBOURS for side in SIDES}
+    wanted |= {(name, "", PUBLISHED.loc[name, "height"]) for name in NEIGHBOURS if name in PUBLISHED.index}
+    assert rows == wanted
+    for _, part in table[table["side"].isin(SIDES)].groupby(KEY[:2], dropna=False):
+        four = part.sort_values("side")
+        expected = growth(dict(zip(four["side"], four["gmacs"], strict=True)))
+        assert list(four["growth"])[1:] == pytest.approx(list(expected.values()))
+
+
+def test_published_figures_stand_beside_ours(table: pd.DataFrame) -> None:
+    beside = table[table["published_gmacs"].notna()]
+    assert set(beside["network"]) == set(NEIGHBOURS) & set(PUBLISHED.index)
+    ours = beside["gmacs"] - beside["pyramid_gmacs"]
+    assert (100 * (ours / beside["published_gmacs"] - 1)).to_numpy() == pytest.approx(beside["published_percent"])
+    far = beside.loc[beside["published_percent"].abs() > 5, "network"]
+    assert list(far) == ["vil_small"]  # ours has chunks in all stages, theirs full attention in the last two
+
+
+@pytest.mark.slow
+def test_committed_rows_are_what_the_code_writes(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "SIDES", (256, 512))
+    fresh = study.neighbours_cost(("twins_svt_small",), ("pooled",)).set_index(KEY)
+    kept = table.set_index(KEY)
+    assert len(fresh) == 7
+    for column in fresh.columns.drop("published_source"):
+        expected = kept.loc[fresh.index, column].astype(float).to_numpy()
+        assert fresh[column].astype(float).to_numpy() == pytest.approx(expected, nan_ok=True), column
