@@ -21,7 +21,7 @@ from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
 from glamlib.study import studies
 from glamlib.study.checkpoints import load_checkpoint, read_progress
-from glamlib.study.datasets import run_datasets
+from glamlib.study.datasets import VOLUME_DATA, run_datasets
 from glamlib.study.evaluation import evaluate
 from glamlib.study.parameters import RunParameters
 from glamlib.study.training import StepBatches, TrainingView, parameter_groups, train
@@ -205,7 +205,7 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerator")
-@pytest.mark.parametrize("study", studies.STUDIES)
+@pytest.mark.parametrize("study", [name for name, study in studies.STUDIES.items() if study.dataset not in VOLUME_DATA])
 def test_gpu_profile_at_tiny_size(
     study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

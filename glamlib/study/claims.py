@@ -72,13 +72,14 @@ def claims(
     cues: pd.DataFrame | None = None,
     hippocampus: pd.DataFrame | None = None,
     mixers: pd.DataFrame | None = None,
+    brains: pd.DataFrame | None = None,
 ) -> list[Claim]:
     """Return every claim with its verdict, from the run tables of the studies (None where a study has no runs).
 
     Args:
         context, mixers: on cue scenes.
         camvid: on street scenes.
-        cues, hippocampus: on volumes, generated and real.
+        cues, hippocampus, brains: on volumes, generated and real.
     """
     no_scenes, no_streets = "the study on cue scenes has not run", "the CamVid data were not there"
     found = [
@@ -155,6 +156,17 @@ def claims(
             "nnformer",
             "hippocampus, GLAM-nnFormer with 10 tokens against nnFormer",
             "the hippocampus data were not there",
+            "dice",
+        )
+    )
+    found.append(
+        _gain_claim(
+            "GLAM helps to tell left from right in volumes far larger than a window.",
+            brains,
+            "glam_10",
+            "nnformer",
+            "brains with sides, GLAM-nnFormer with 10 tokens against nnFormer",
+            "the study on brains needs its data and a GPU",
             "dice",
         )
     )

@@ -97,7 +97,7 @@ def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: 
     """Share of shape pixels of the right class against the distance from the cue, mean over seeds; chance as a line.
 
     Args:
-        reach: pixels beyond which the baseline cannot see the cue (drawn as a line).
+        reach: pixels (voxels) beyond which the baseline cannot see the cue along an axis (drawn as a line).
     """
     rows = [
         {"variant": record["parameters"]["variant"], "distance": (row["from_px"] + row["to_px"]) / 2} | row
@@ -112,11 +112,12 @@ def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: 
             continue
         share = part.groupby("distance").apply(lambda bin: np.average(bin["accuracy"], weights=bin["pixels"]))
         axes.plot(share.index, share.values, label=study.variants[variant].label, **style, markeredgecolor="black")
+    baseline, unit = study.variants[study.baseline].label, "voxel" if study.dataset == "cue_volumes" else "pixel"
     axes.axhline(records[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
     if reach:
-        axes.axvline(reach, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label="reach of Swin's two blocks")
-    axes.set_xlabel(f"distance from cue to shape (px, bins of {BIN})")
-    axes.set_ylabel("shape pixels of the right class")
+        axes.axvline(reach, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label=f"reach of {baseline}'s two blocks")
+    axes.set_xlabel(f"distance from cue to shape ({unit}s, bins of {BIN})")
+    axes.set_ylabel(f"shape {unit}s of the right class")
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -154,7 +155,8 @@ def _paint(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _bare(axes: Axes) -> None:
+def bare(axes: Axes) -> None:
+    """Take ticks and grid away, as befits a picture."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
@@ -178,7 +180,7 @@ def predictions(
         for axes, panel, title in zip(row, panels, columns, strict=True):
             axes.imshow(panel, interpolation="nearest")
             axes.set_title(title if i == 0 else "", fontsize=9)
-            _bare(axes)
+            bare(axes)
     handles = [plt.Rectangle((0, 0), 1, 1, facecolor=c / 255, edgecolor="black", linewidth=0.5) for c in colours]
     names = list(classes)
     if (first["labels"] >= len(colours)).any():
@@ -200,7 +202,7 @@ def receptive_fields(study: Study, pictures: dict[str, dict[str, np.ndarray]]) -
         field = np.maximum(held["erf"].astype(np.float32), 1e-4)
         image = axes.imshow(field, norm=LogNorm(1e-4, 1), cmap="viridis", interpolation="nearest")
         axes.set_title(study.variants[variant].label, fontsize=9)
-        _bare(axes)
+        bare(axes)
     bar = figure.colorbar(image, ax=grid, shrink=0.8)
     bar.set_label("influence on the centre pixel\n(share of the largest)", fontsize=9)
     return figure
@@ -208,7 +210,16 @@ def receptive_fields(study: Study, pictures: dict[str, dict[str, np.ndarray]]) -
 
 def iou_by_class(study: Study, runs: pd.DataFrame, classes: list[str]) -> Figure:
     """IoU of each class, mean over seeds with the range of the seeds, one mark a variant; classes by the baseline."""
-    means = runs.groupby("variant")[[f"iou_{name}" for name in classes]].mean()
+    return _score_by_class(study, runs, classes, "iou", "IoU on test images")
+
+
+def dice_by_class(study: Study, runs: pd.DataFrame, structures: list[str]) -> Figure:
+    """Dice of each structure of volumes, as `iou_by_class`; a structure that is never there has no mark."""
+    return _score_by_class(study, runs, structures, "dice", "Dice on test volumes")
+
+
+def _score_by_class(study: Study, runs: pd.DataFrame, classes: list[str], score: str, title: str) -> Figure:
+    means = runs.groupby("variant")[[f"{score}_{name}" for name in classes]].mean()
     order = means.loc[study.baseline].sort_values(ascending=False).index
     figure, axes = plt.subplots(figsize=(7, 0.38 * len(classes) + 1.2))
     look = _look(study)
@@ -226,9 +237,9 @@ def iou_by_class(study: Study, runs: pd.DataFrame, classes: list[str]) -> Figure
             markersize=6,
             label=study.variants[variant].label,
         )
-    axes.set_yticks(range(len(order)), [name.removeprefix("iou_") for name in order])
+    axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
     axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlabel("IoU on test images")
+    axes.set_xlabel(title)
     axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
     axes.legend(fontsize=8, loc="lower right")
     return figure

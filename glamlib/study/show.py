@@ -36,7 +36,7 @@ def summary_table(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ("95 % interval", metric, interval),
         ("against baseline", metric, _against_baseline),
         ("right class", "cue_accuracy", lambda row: f"{row['cue_accuracy']:.3f}"),
-        ("HD95 (mm)", "hd95_mm", lambda row: f"{row['hd95_mm']:.2f}"),
+        ("HD95 (mm)", "hd95_mm", lambda row: "undefined" if pd.isna(row["hd95_mm"]) else f"{row['hd95_mm']:.2f}"),
         ("Dice, other rule", "dice_synapse_rule", lambda row: f"{row['dice_synapse_rule']:.3f}"),
         ("undefined HD95", "undefined_hd95", lambda row: f"{row['undefined_hd95']:.0f}"),
         ("M multiply-adds", "gmacs", lambda row: f"{row['gmacs'] * 1e3:.1f}"),

@@ -20,6 +20,7 @@ _READERS = {
         "cost_table",
         "statistics",
         "plots",
+        "volume_plots",
         "pictures",
         "claims",
         "show",

@@ -16,6 +16,8 @@ from .records import read_records
 from .statistics import mean_interval, paired_difference
 from .studies import find_study
 
+_VOLUME_SCORES = ["dice", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
+
 
 def run_table(results: Path, study_name: str) -> pd.DataFrame:
     """Return one row a run of the study's variants, in the study's order; numbers are numbers, costs carry their size.
@@ -45,23 +47,22 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
         row |= {"height": cost["height"], "width": cost["width"], "parameters": cost["parameters"]["total"]}
         row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
         row["torch"] = record["versions"]["torch"]
-        rows.append(row)
+        rows.append({name: np.nan if value is None else value for name, value in row.items()})  # JSON has no NaN
     order = list(study.variants)
     return pd.DataFrame(sorted(rows, key=lambda row: (order.index(row["variant"]), row["seed"])))
 
 
 def _volume_columns(record: dict[str, object]) -> dict[str, float]:
     metrics = record["metrics"]
-    row = {name: metrics[name] for name in ("dice", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm")}
-    row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
-    return row | {
+    undefined = {f"undefined_{name}": count for name, count in metrics["undefined"].items()}
+    return {name: (metrics | undefined)[name] for name in _VOLUME_SCORES} | {
         f"dice_{name}": dice for name, dice in zip(record["classes"][1:], metrics["dice_by_class"], strict=True)
     }
 
 
 def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
     """Return one row a variant: n, mean and 95 % interval of the study's metric (columns METRIC, METRIC_low,
-    METRIC_high), paired difference to the baseline, and cost.
+    METRIC_high), paired difference to the baseline, the other scores of volumes where the metric is Dice, and cost.
     """
     study = find_study(study_name)
     metric = study.metric
@@ -81,9 +82,8 @@ def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
             row |= {"gain": difference.mean, "gain_low": difference.low, "gain_high": difference.high}
         if "cue_accuracy" in rows:
             row |= {"cue_accuracy": rows["cue_accuracy"].mean(), "cue_chance": rows["cue_chance"].iloc[0]}
-        for name in ("hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"):
-            if name in rows:
-                row[name] = rows[name].mean()
+        if metric == "dice":  # cue volumes have no millimetres, and always a class that is nowhere
+            row |= {name: rows[name].mean() for name in _VOLUME_SCORES[1:]}
         sizes = [name for name in ("depth", "height", "width") if name in rows]
         row |= {name: rows[name].iloc[0] for name in ("gmacs", "g_msa_gmacs", *sizes, "parameters")}
         row |= {"train_seconds": rows["train_seconds"].mean(), "profile": rows["profile"].iloc[0]}
