@@ -98,6 +98,16 @@ RELEASE = Study(
     profiles=_FEWER_STEPS,
 )
 
+# Deeper networks, and windows of two patches, leave the plateau of guessing later: a larger cue, and more steps of
+# fewer scenes, shorten it.
+_LARGER_CUE = _SCENES | {
+    "cpu": Profile(
+        3,
+        _SCENES["cpu"].run
+        | {"data": {"size": 64, "cue_size": 12, "train": 4000, "test": 500}, "steps": 400, "batch_size": 16},
+    )
+}
+
 DECODERS = Study(
     name="decoders",
     question="Which stages need tokens, and what does the decoder add?",
@@ -116,15 +126,7 @@ DECODERS = Study(
         "swin_upernet": Variant("Swin-UPerNet", "swin_nano_upernet"),
         "glam_upernet": Variant("GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2}),
     },
-    # Deeper networks leave the plateau of guessing later: a larger cue, and more steps of fewer scenes, shorten it.
-    profiles=_SCENES
-    | {
-        "cpu": Profile(
-            3,
-            _SCENES["cpu"].run
-            | {"data": {"size": 64, "cue_size": 12, "train": 4000, "test": 500}, "steps": 400, "batch_size": 16},
-        )
-    },
+    profiles=_LARGER_CUE,
 )
 
 MIXERS = Study(
@@ -132,8 +134,9 @@ MIXERS = Study(
     question="What else can carry context between windows, and at what cost?",
     dataset="scenes",
     baseline="gmsa",
-    # The block and the network of the study `context`, with two tokens a window where the exchange is between tokens.
-    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
+    # The block and the network of the study `context`, with two tokens a window where the exchange is between tokens,
+    # and windows of two patches, 64 a scene: pooled keys would be G-MSA's own on fewer.
+    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2},
     variants={
         "gmsa": Variant("G-MSA (GLAM)", _ONE_STAGE),
         "none": Variant("tokens alone", _ONE_STAGE, {"mixer": "none"}),
@@ -147,7 +150,7 @@ MIXERS = Study(
         "sparse": Variant("dilated windows", _ONE_STAGE, {"mixer": "sparse", "num_global_tokens": 0}),
         "full": Variant("full attention", _ONE_STAGE, {"mixer": "full", "num_global_tokens": 0}),
     },
-    profiles=_FEWER_STEPS,
+    profiles=_LARGER_CUE,
 )
 
 _STREETS = {
