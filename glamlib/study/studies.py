@@ -229,7 +229,7 @@ VOLUMES_CUES = Study(
     question="Does GLAM help on volumes larger than a window?",
     dataset="cue_volumes",
     baseline="nnformer",
-    # One stage of two blocks, as in the study `context`: windows of 8 voxels in volumes of 32.
+    # One stage of two blocks, as in the study `context`: windows of 8 voxels, three along each axis at the cpu profile.
     overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
     variants=_VOLUME_VARIANTS,
     profiles={
@@ -247,8 +247,8 @@ VOLUMES_CUES = Study(
         "cpu": Profile(
             3,
             {
-                "data": {"size": 32, "train": 2000, "test": 200},
-                "steps": 400,
+                "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
+                "steps": 500,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "warmup_steps": 50,
@@ -294,7 +294,7 @@ VOLUMES_HIPPOCAMPUS = Study(
             {
                 "data": {"train": "train", "test": "val"},
                 "augment": {"patch_size": [32, 32, 32]},
-                "steps": 300,
+                "steps": 250,
                 "batch_size": 2,
                 "lr": 3e-3,
                 "warmup_steps": 30,
