@@ -185,8 +185,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         (("--profile", "paper"), "error: profile 'paper': no study has this size yet"),
         (
             ("--profile", "cpu", "--study", "contxt"),
-            "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, volumes_cues, "
-            "volumes_hippocampus, volumes_brains",
+            "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, neighbours, "
+            "volumes_cues, volumes_hippocampus, volumes_brains",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],

@@ -217,6 +217,29 @@ CAMVID = Study(
     profiles=_STREETS,
 )
 
+NEIGHBOURS = Study(
+    name="neighbours",
+    question="How does GLAM stand among multi-resolution transformers of its size?",
+    dataset="camvid",
+    baseline="swin",
+    overrides={"drop_path": 0.1},
+    variants={
+        "swin": Variant("Swin-T", "swin_tiny_upernet"),
+        "glam_10": Variant("GLAM-Swin-T, 10 tokens", "glam_swin_tiny_upernet", {"num_global_tokens": 10}),
+        "pvt": Variant("PVT-Small", "pvt_small_upernet"),
+        "pvt_v2": Variant("PVT v2 B2", "pvt_v2_b2_upernet"),
+        "twins_pcpvt": Variant("Twins-PCPVT-S", "twins_pcpvt_small_upernet"),
+        "twins_svt": Variant("Twins-SVT-S", "twins_svt_small_upernet"),
+        "t2t_vit": Variant("T2T-ViT-14", "t2t_vit_14_upernet"),
+        "tnt": Variant("TNT-S", "tnt_s_upernet"),
+        "crossvit": Variant("CrossViT-S", "crossvit_small_upernet"),
+        "cvt": Variant("CvT-13", "cvt_13_upernet"),
+        "vil": Variant("ViL-Small", "vil_small_upernet"),
+        "vit": Variant("ViT-S (full attention)", "vit_small_upernet"),
+    },
+    profiles={"gpu": _STREETS["gpu"]},
+)
+
 _VOLUME_VARIANTS = {
     "nnformer": Variant("nnFormer", "nnformer_nano"),
     "glam_1": Variant("GLAM-nnFormer, 1 token", "glam_nnformer_nano", {"num_global_tokens": 1}),
@@ -344,7 +367,7 @@ VOLUMES_BRAINS = Study(
     metric="dice",
 )
 
-_ALL = (CONTEXT, DECODERS, MIXERS, RELEASE, CAMVID, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
+_ALL = (CONTEXT, DECODERS, MIXERS, RELEASE, CAMVID, NEIGHBOURS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
 STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 
