@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from glamlib.data.transforms import TrainTransform, normalise, photometric_distortion, resize, scale_saturation
+from glamlib.data.transforms import (
+    IMAGENET_MEAN,
+    TrainTransform,
+    keep_ratio_size,
+    normalise,
+    photometric_distortion,
+    resize,
+    scale_saturation,
+)
 from glamlib.errors import InputError
 
 PLAIN = {"scale_range": (1.0, 1.0), "flip": 0.0, "jitter": False}
@@ -115,6 +123,46 @@ def test_scale_keeps_the_aspect_and_covers_its_range():
     assert 23 <= np.mean(heights) <= 27  # even over 10..40
 
 
+@pytest.mark.parametrize(
+    ("size", "long_short", "expected"),
+    [
+        ((512, 683), (2048, 512), (512, 683)),  # the short side binds: nothing to do
+        ((683, 512), (2048, 512), (683, 512)),  # portrait: the same sides
+        ((256, 341), (2048, 512), (512, 682)),
+        ((300, 2400), (2048, 512), (256, 2048)),  # longer than 4 : 1, the long side binds
+        ((1024, 2048), (2049, 1025), (1025, 2049)),  # 1024 * 2049 / 2048 = 1024.5, rounded up
+        ((1024, 2048), (1024, 512), (512, 1024)),
+        ((1, 5000), (100, 50), (1, 100)),  # never less than a pixel
+    ],
+)
+def test_keep_ratio_size_by_hand(size, long_short, expected):
+    assert keep_ratio_size(*size, *long_short) == expected
+
+
+def test_long_short_scales_to_a_size_that_does_not_depend_on_the_images():
+    for shape in ((20, 40), (60, 120)):
+        image, label = coordinates(*shape)
+        heights = set()
+        for seed in range(100):
+            transform = TrainTransform((64, 128), flip=0.0, jitter=False, long_short=[200, 30])
+            out = transform(image, label, np.random.default_rng(seed))[1]
+            height, width = int((out != 255).any(1).sum()), int((out != 255).any(0).sum())
+            factor = np.random.default_rng(seed).uniform(0.5, 2.0)
+            assert height == int(30 * factor)  # the short side binds
+            assert abs(width - 2 * height) <= 1
+            heights.add(height)
+        assert min(heights) < 20
+        assert max(heights) > 50
+
+
+def test_fill_is_the_mean_colour_after_normalising():
+    image, label = coordinates(3, 4)
+    colour = tuple(round(value) for value in IMAGENET_MEAN)
+    out, out_label = TrainTransform((5, 7), **PLAIN, fill=colour)(image, label, np.random.default_rng(0))
+    assert normalise(out[None])[0][:, out_label == 255].abs().max() < 0.01
+    assert torch.equal(out[:, :3, :4], image)
+
+
 def test_image_and_label_stay_aligned_under_every_scale():
     # A step in the image and the same step in the label must lie at the same column, to rounding.
     image = torch.zeros(3, 48, 64, dtype=torch.uint8)
@@ -219,6 +267,11 @@ def test_normalise_by_hand():
         ({"scale_range": (0, 1)}, "scale_range"),
         ({"flip": 1.5}, "flip 1.5"),
         ({"cat_max_ratio": 0}, "cat_max_ratio 0"),
+        ({"long_short": (512, 2048)}, r"long_short \(512, 2048\)"),
+        ({"long_short": (2048, 0)}, r"long_short \(2048, 0\)"),
+        ({"long_short": 512}, "long_short 512"),
+        ({"fill": (0, 0, 256)}, r"fill \(0, 0, 256\)"),
+        ({"fill": 0}, "fill 0"),
     ],
 )
 def test_bad_options_are_refused(options, named):

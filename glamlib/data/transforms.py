@@ -33,6 +33,25 @@ def check_size(what: str, size: object) -> tuple[int, int]:
     raise InputError(f"{what} {size!r} cannot be used; allowed: (height, width), two whole numbers above 0")
 
 
+def check_long_short(what: str, sides: object) -> tuple[int, int]:
+    """Return ``sides`` as (long, short) in pixels; InputError, naming ``what``, unless whole numbers, long first."""
+    if isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides):
+        long, short = sides
+        if long >= short > 0:
+            return long, short
+    raise InputError(f"{what} {sides!r} cannot be used; allowed: (long, short), whole numbers with long >= short > 0")
+
+
+def keep_ratio_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
+    """Return the (height, width) in pixels of the largest image of this aspect within ``long`` x ``short``.
+
+    The longer side becomes at most ``long`` and the shorter at most ``short``, whichever of them binds first. Source:
+    mmcv's ``rescale_size``, the rule of mmsegmentation's ``Resize(img_scale=(long, short), keep_ratio=True)``.
+    """
+    scale = min(long / max(height, width), short / min(height, width))
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
 def resize(image: Tensor, label: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Resize a uint8 image (3, H, W), bilinear and antialiased, and its label (H, W), nearest, to ``size`` = (h, w)."""
     image = functional.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
@@ -62,10 +81,14 @@ class TrainTransform:
     Args:
         crop_size: (height, width) of what comes out, in pixels.
         scale_range: the image is resized by a factor drawn evenly from this range, its aspect kept.
+        long_short: None, or (long, short) in pixels: the factor multiplies these two, and the image is resized to
+            `keep_ratio_size` within them, whatever its own size (mmsegmentation's img_scale; ADE20K: (2048, 512)).
         flip: probability of a horizontal flip.
         jitter: whether to apply `photometric_distortion`.
         cat_max_ratio: draw the crop again, up to ten times, while one class covers this share or more of the pixels
             that are not void (mmsegmentation: 0.75); 1.0 takes the first crop.
+        fill: (r, g, b) of what pads an image that is smaller than the crop. mmsegmentation pads after normalising, with
+            0, which before it is the mean colour (124, 116, 104).
 
     Raises InputError for values outside these meanings.
     """
@@ -75,6 +98,8 @@ class TrainTransform:
     flip: float = 0.5
     jitter: bool = True
     cat_max_ratio: float = 1.0
+    long_short: tuple[int, int] | None = None
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop_size", check_size("crop_size", self.crop_size))
@@ -86,16 +111,21 @@ class TrainTransform:
             raise InputError(f"flip {self.flip!r} cannot be used; allowed: a probability from 0 to 1")
         if not 0 < self.cat_max_ratio <= 1:
             raise InputError(f"cat_max_ratio {self.cat_max_ratio!r} cannot be used; allowed: above 0, up to 1 (off)")
+        if self.long_short is not None:
+            object.__setattr__(self, "long_short", check_long_short("long_short", self.long_short))
+        colour = tuple(self.fill) if isinstance(self.fill, tuple | list) else ()
+        if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour):
+            raise InputError(f"fill {self.fill!r} cannot be used; allowed: (r, g, b) in 0..255")
+        object.__setattr__(self, "fill", colour)
 
     def __call__(self, image: Tensor, label: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a new uint8 pair (3, h, w), (h, w) of the crop size from an image (3, H, W) and its label (H, W).
 
-        Where the scaled image is smaller than the crop, the right and the bottom are image value 0 and label 255.
+        Where the scaled image is smaller than the crop, the right and the bottom are ``fill`` and label 255.
         """
         if image.shape[1:] != label.shape:
             raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in height or width")
-        scale = generator.uniform(*self.scale_range)
-        image, label = resize(image, label, tuple(max(1, round(side * scale)) for side in label.shape))
+        image, label = resize(image, label, self._scaled_size(*label.shape, generator.uniform(*self.scale_range)))
         window = self._window(label, generator)
         image, label = image[:, *window], label[window]
         if generator.random() < self.flip:
@@ -103,11 +133,18 @@ class TrainTransform:
         if self.jitter:
             image = photometric_distortion(image, generator)
         height, width = label.shape
-        padded_image = image.new_zeros((3, *self.crop_size))
+        padded_image = image.new_tensor(self.fill)[:, None, None].repeat(1, *self.crop_size)
         padded_label = label.new_full(self.crop_size, VOID)
         padded_image[:, :height, :width] = image
         padded_label[:height, :width] = label
         return padded_image, padded_label
+
+    def _scaled_size(self, height: int, width: int, factor: float) -> tuple[int, int]:
+        """Return the (height, width) that an image is resized to."""
+        if self.long_short is None:
+            return max(1, round(height * factor)), max(1, round(width * factor))
+        # cut to whole pixels, as mmsegmentation's Resize does
+        return keep_ratio_size(height, width, *(max(1, int(side * factor)) for side in self.long_short))
 
     def _window(self, label: Tensor, generator: np.random.Generator) -> tuple[slice, slice]:
         """Draw the crop's rows and columns; smaller than the crop size where the label (H, W) is."""
