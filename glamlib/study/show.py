@@ -41,7 +41,6 @@ def summary_table(summary: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ("undefined HD95", "undefined_hd95", lambda row: f"{row['undefined_hd95']:.0f}"),
         ("M multiply-adds", "gmacs", lambda row: f"{row['gmacs'] * 1e3:.1f}"),
         ("parameters", "parameters", lambda row: f"{row['parameters']:,}"),
-        ("s to train", "train_seconds", lambda row: f"{row['train_seconds']:.0f}"),
     ]
     told = [(title, cell) for title, needs, cell in columns if needs in summary]
     return [title for title, _ in told], [[cell(row) for _, cell in told] for _, row in summary.iterrows()]
@@ -90,12 +89,14 @@ def why_not_run(name: str, profile: str) -> str:
 
 
 def provenance_sentence(runs: pd.DataFrame) -> str:
-    """Return how and where a study's runs were made: profile, seeds, commit, device, torch, time."""
+    """Return how and where a study's runs were made: profile, seeds, commit, device, torch, memory.
+
+    Not how long they took: runs share a machine, and speed is a benchmark's to tell.
+    """
     commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"]}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     return (
         f"{len(runs)} runs ({runs['variant'].nunique()} variants, {runs['seed'].nunique()} seeds), profile "
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {', '.join(sorted(set(runs['device'])))}, "
-        f"torch {', '.join(sorted(set(runs['torch'])))}; {runs['train_seconds'].sum() / 60:.0f} minutes of training in "
-        f"all, at most {runs['peak_memory_mib'].max():.0f} MiB a run."
+        f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run."
     )
