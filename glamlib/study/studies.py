@@ -172,7 +172,7 @@ _STREETS = {
             "data": {"train": "train", "test": "test", "size": [120, 160]},
             # lr, batch and the mild augmentation were chosen for Swin on the validation images, and serve all variants
             "augment": {"crop_size": [96, 128], "scale_range": [0.75, 1.5], "jitter": False},
-            "steps": 600,
+            "steps": 300,
             "batch_size": 4,
             "lr": 3e-3,
             "warmup_steps": 50,
