@@ -10,7 +10,8 @@ streets. Report on test, and never choose a model, a step or a setting on test.
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.folder import PairedFiles, match_pairs, refuse
+from glamlib.data.folder import PairedFiles, SplitFiles, match_pairs, refuse
+from glamlib.data.labels import plain_code
 from glamlib.errors import InputError, one_of
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
@@ -32,6 +33,7 @@ COLOURS = {
 }
 CLASSES = tuple(COLOURS)
 PALETTE = tuple(COLOURS.values())
+CODE = plain_code(len(CLASSES), VOID_VALUE)
 
 
 class CamVid(PairedFiles):
@@ -51,11 +53,16 @@ class CamVid(PairedFiles):
             raise one_of("CamVid split", split, SPLITS)
         pairs = []
         for part in SPLITS[split]:
-            images, labels = split_folders(Path(root), part)
-            found, problems = match_pairs(images, labels)
-            refuse(images, problems)
-            pairs += found
-        super().__init__(pairs, CLASSES, PALETTE, VOID_VALUE, size)
+            found = find_files(Path(root), part)
+            refuse(found.images, found.problems)
+            pairs += found.pairs
+        super().__init__(pairs, CLASSES, PALETTE, CODE, size)
+
+
+def find_files(root: Path, split: str) -> SplitFiles:
+    """Return the files of "train", "val" or "test"; InputError if they are not there."""
+    images, labels = split_folders(root, split)
+    return SplitFiles(images, *match_pairs(images, labels), CODE)
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path]:

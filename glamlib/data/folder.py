@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from glamlib.data.labels import LabelCode, plain_code
 from glamlib.data.transforms import VOID, check_size, resize
 from glamlib.errors import InputError
 
@@ -32,11 +33,20 @@ Palette = tuple[tuple[int, int, int], ...]
 
 
 class Pair(NamedTuple):
-    """An image file and its label file; ``name`` is the stem that they share."""
+    """An image file and its label file; ``name`` is the image's stem."""
 
     name: str
     image: Path
     label: Path
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split: the images' folder, pairs, a line a file without a partner, what the label values mean."""
+
+    images: Path
+    pairs: list[Pair]
+    problems: list[str]
+    code: LabelCode
 
 
 class PairedFiles:
@@ -49,7 +59,7 @@ class PairedFiles:
         pairs: the files.
         classes: class names in the order of the label values.
         palette: one (r, g, b) a class, for drawing.
-        void: the files' own void value, or None.
+        code: what the values stored in the label files mean.
         size: (height, width) to resize every item to (image bilinear, label nearest); None leaves the files' sizes.
     """
 
@@ -60,13 +70,13 @@ class PairedFiles:
         pairs: Sequence[Pair],
         classes: tuple[str, ...],
         palette: Palette,
-        void: int | None,
+        code: LabelCode,
         size: tuple[int, int] | None = None,
     ) -> None:
         self.pairs = pairs
         self.classes = classes
         self.palette = palette
-        self._void = void
+        self._code = code
         self._size = None if size is None else check_size("size", size)
 
     def __len__(self) -> int:
@@ -80,10 +90,7 @@ class PairedFiles:
         pair = self.pairs[index]
         image, values = read_image(pair.image), read_label_values(pair.label)
         check_same_size(pair, image, values)
-        check_values(pair.label, values, len(self.classes), self._void)
-        if self._void is not None:
-            values[values == self._void] = VOID
-        label = torch.from_numpy(values)
+        label = torch.from_numpy(self._code.decode(pair.label, values))
         return (image, label) if self._size is None else resize(image, label, self._size)
 
 
@@ -112,7 +119,8 @@ class FolderDataset(PairedFiles):
         table = read_classes(root / "classes.json")
         pairs, problems = match_pairs(folder / "images", folder / "labels")
         refuse(folder, problems)
-        super().__init__(pairs, table.classes, table.palette, table.ignore_index, size)
+        code = plain_code(len(table.classes), table.ignore_index)
+        super().__init__(pairs, table.classes, table.palette, code, size)
 
 
 def list_splits(root: Path) -> list[str]:
@@ -168,15 +176,16 @@ def voc_colour(value: int) -> tuple[int, int, int]:
     return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
 
 
-def match_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[str]]:
+def match_pairs(images: Path, labels: Path, layout: str = LAYOUT) -> tuple[list[Pair], list[str]]:
     """Pair the files of two folders by their stems, sorted; only names are looked at.
 
     Returns the pairs and one line for every file that has no partner or whose name is taken. Files with other suffixes
-    and hidden files do not count. Raises InputError if a folder is missing or holds no image.
+    and hidden files do not count. Raises InputError, which tells the ``layout``, if a folder is missing or holds no
+    image.
     """
     for folder in (images, labels):
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected {LAYOUT}")
+            raise InputError(f"{folder}: no such folder; expected {layout}")
     label_files = {file.stem: file for file in _files(labels, (".png",))}
     pairs: dict[str, Pair] = {}
     problems = []
@@ -189,7 +198,7 @@ def match_pairs(images: Path, labels: Path) -> tuple[list[Pair], list[str]]:
             problems.append(f"image {file.name} has no label {file.stem}.png")
     problems += [f"label {file.name} has no image" for stem, file in label_files.items() if stem not in pairs]
     if not pairs and not problems:
-        raise InputError(f"{images}: no images; expected {LAYOUT}")
+        raise InputError(f"{images}: no images; expected {layout}")
     return list(pairs.values()), problems
 
 
@@ -235,12 +244,3 @@ def check_same_size(pair: Pair, image: Tensor, values: np.ndarray) -> None:
     if image.shape[1:] != values.shape:
         have = " and ".join("{} x {}".format(*shape) for shape in (image.shape[1:], values.shape))
         raise InputError(f"{pair.image} and {pair.label.name} differ in size: {have} (height x width)")
-
-
-def check_values(path: Path, values: np.ndarray, num_classes: int, void: int | None) -> None:
-    """Raise an InputError that names file and values unless all ``values`` are 0..num_classes - 1 or ``void``."""
-    found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-    wrong = [int(value) for value in found if value >= num_classes and value != void]
-    if wrong:
-        allowed = f"0..{num_classes - 1}" + ("" if void is None else f" and {void} (void)")
-        raise InputError(f"{path}: label value(s) {', '.join(map(str, wrong))} out of range; allowed: {allowed}")

@@ -8,7 +8,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from glamlib.data.ade20k import ADE20K
 from glamlib.data.camvid import CamVid
+from glamlib.data.cityscapes import Cityscapes
 from glamlib.data.folder import FolderDataset
 from glamlib.errors import InputError, one_of
 
@@ -43,6 +45,8 @@ class Entry(NamedTuple):
 DATASETS = {
     "camvid": Entry(CamVid),
     "folder": Entry(FolderDataset),
+    "ade20k": Entry(ADE20K),
+    "cityscapes": Entry(Cityscapes),
 }
 
 

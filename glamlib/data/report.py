@@ -1,7 +1,10 @@
 """What a look through a dataset found, as text for a terminal and as plain values for JSON."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from glamlib.data.transforms import VOID
 
 
 @dataclass
@@ -22,10 +25,17 @@ class SplitReport:
     class_percent: dict[str, float] = field(default_factory=dict)
     void_percent: float = 0.0
 
-    def set_percentages(self, classes: tuple[str, ...], void: int | None) -> None:
-        """Fill in the shares from ``values``; a value that is neither a class nor void counts nowhere."""
-        pixels = [self.values[value] for value in range(len(classes))]
-        void_pixels = 0 if void is None else self.values[void]
+    def set_percentages(self, classes: tuple[str, ...], meaning: Mapping[int, int] | None = None) -> None:
+        """Fill in the shares from ``values``; a value that is neither a class nor void counts nowhere.
+
+        ``meaning`` says which class each stored value is, or 255 for void; None: the class of the same number.
+        """
+        if meaning is None:
+            meaning = {value: value for value in range(len(classes))}
+        by_class = Counter()
+        for value, number in meaning.items():
+            by_class[number] += self.values[value]
+        pixels, void_pixels = [by_class[number] for number in range(len(classes))], by_class[VOID]
         if sum(pixels):
             self.class_percent = {name: 100 * n / sum(pixels) for name, n in zip(classes, pixels, strict=True)}
         if sum(pixels) + void_pixels:

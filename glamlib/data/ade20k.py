@@ -1,0 +1,63 @@
+"""ADE20K, the scene parsing benchmark: 20,210 and 2,000 photographs of any size, 150 classes.
+
+    ROOT[/ADEChallengeData2016]/images/{training,validation}/ADE_{train,val}_00000001.jpg ...
+    ROOT[/ADEChallengeData2016]/annotations/{training,validation}/ADE_{train,val}_00000001.png ...
+
+Source: ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; Zhou, Zhao, Puig, Fidler, Barriuso, Torralba,
+CVPR 2017. In its label files 0 is void ("other objects") and 1..150 are the classes, which are 0..149 once read. A few
+of the photographs are greyscale. The challenge's own test set has no labels and is not read here.
+"""
+
+from os import PathLike
+from pathlib import Path
+
+from glamlib.data.ade20k_classes import COLOURS
+from glamlib.data.folder import NAMED, Pair, PairedFiles, SplitFiles, match_pairs, refuse
+from glamlib.data.labels import LabelCode
+from glamlib.data.transforms import VOID
+from glamlib.errors import InputError, one_of
+
+SPLIT_SIZES = {"train": 20210, "val": 2000}
+FOLDERS = {"train": "training", "val": "validation"}
+CLASSES = tuple(COLOURS)
+PALETTE = tuple(COLOURS.values())
+CODE = LabelCode({0: VOID} | {value: value - 1 for value in range(1, 151)}, "1..150 and 0 (void)")
+LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png"
+
+
+class ADE20K(PairedFiles):
+    """ADE20K as pairs of image uint8 (3, H, W), of any size, and label uint8 (H, W) with values 0..149 or 255.
+
+    Args:
+        root: the folder ADEChallengeData2016, or the one that holds it.
+        split: "train" or "val".
+        size: (height, width) to resize to, or None.
+
+    Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
+    """
+
+    def __init__(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> None:
+        if split not in SPLIT_SIZES:
+            raise one_of("ADE20K split", split, SPLIT_SIZES)
+        found = find_files(Path(root), split)
+        refuse(found.images, found.problems)
+        super().__init__(found.pairs, CLASSES, PALETTE, found.code, size)
+
+
+def find_files(root: Path, split: str) -> SplitFiles:
+    """Return the files of "train" or "val"; InputError if they are not there."""
+    part = FOLDERS[split]
+    for base in (root, root / "ADEChallengeData2016"):
+        images, labels = base / "images" / part, base / "annotations" / part
+        if images.is_dir() or labels.is_dir():
+            return SplitFiles(images, *match_pairs(images, labels, LAYOUT), CODE)
+    raise InputError(f"{root}: no ADE20K {split} split; expected {LAYOUT}")
+
+
+def missing(split: str, pairs: list[Pair]) -> str:
+    """Name the first pairs that a split lacks and count the others: the files are numbered from 1 without a gap."""
+    have = {pair.name for pair in pairs}
+    names = (f"ADE_{split}_{number:08}" for number in range(1, SPLIT_SIZES[split] + 1))
+    lacking = [name for name in names if name not in have]
+    more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+    return ", ".join(lacking[:NAMED]) + more
