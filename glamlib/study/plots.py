@@ -221,10 +221,11 @@ def dice_by_class(study: Study, runs: pd.DataFrame, structures: list[str]) -> Fi
 def _score_by_class(study: Study, runs: pd.DataFrame, classes: list[str], score: str, title: str) -> Figure:
     means = runs.groupby("variant")[[f"{score}_{name}" for name in classes]].mean()
     order = means.loc[study.baseline].sort_values(ascending=False).index
-    figure, axes = plt.subplots(figsize=(7, 0.38 * len(classes) + 1.2))
     look = _look(study)
     variants = [variant for variant in study.variants if variant in means.index]
-    for shift, variant in zip(np.linspace(-0.2, 0.2, len(variants)), variants, strict=True):
+    room = max(0.38, 0.07 * len(variants))  # inches a class
+    figure, axes = plt.subplots(figsize=(7, room * len(classes) + 1.2))
+    for shift, variant in zip(np.linspace(-0.3, 0.3, len(variants)), variants, strict=True):
         style, values = look[variant], runs.loc[runs["variant"] == variant, order]
         places = np.arange(len(order)) + shift
         axes.hlines(places, values.min(), values.max(), color=style["color"], linewidth=2, alpha=0.6)
@@ -241,5 +242,5 @@ def _score_by_class(study: Study, runs: pd.DataFrame, classes: list[str], score:
     axes.set_ylim(len(order) - 0.5, -0.5)
     axes.set_xlabel(title)
     axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
