@@ -47,6 +47,7 @@ def structure_colours(count: int) -> list[tuple[float, float, float]]:
 
 def draw_contours(axes: Axes, labels: np.ndarray, palette: list[tuple[float, float, float]]) -> None:
     """Draw the outline of every structure of a label map ``(H, W)``, structure k in ``palette[k - 1]``."""
+    axes.autoscale(False)  # the picture below them keeps its size
     for number in np.unique(labels[labels > 0]):
         around = np.pad(labels == number, 1)  # else a structure that touches the border has no line there
         axes.contour(
