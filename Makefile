@@ -16,7 +16,7 @@ RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))
 BUILD := build/$(PROFILE)
 PYTHON := .venv/bin/python
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 12_neighbours
+  09_paper_and_release 10_volumes 11_volume_study 12_neighbours
 export GLAM_DATA := $(abspath $(GLAM_DATA))
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
 export OMP_NUM_THREADS := 1
@@ -87,7 +87,7 @@ $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 
 # These read tables, and all but the first draw figures from them.
-$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 12_neighbours,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
+$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"
