@@ -1,4 +1,4 @@
-"""The command line: ``python -m glamlib models | cost | check-data``.
+"""The command line: ``python -m glamlib models | cost | check-data | train | evaluate | predict``.
 
 Bad input is one line on stderr and exit status 2. What needs torch is imported by the command that needs it, so that
 ``--help`` does not wait for it.
@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from .errors import InputError
+from .run_commands import evaluate, predict, train
 
 if TYPE_CHECKING:
     from .study.cost import Cost
@@ -97,7 +98,7 @@ def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (of ``sys.argv`` unless ``arguments`` are given) and return its exit status."""
     app = tyro.extras.SubcommandApp()
-    for command in (models, cost, check_data):
+    for command in (models, cost, check_data, train, evaluate, predict):
         app.command(command)
     try:
         return app.cli(args=arguments, prog="python -m glamlib")

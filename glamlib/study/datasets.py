@@ -1,5 +1,7 @@
 """The data of a run: what a study's parameters name, loaded and held in memory."""
 
+from typing import Literal
+
 from glamlib.data.registry import InMemory, SegmentationDataset, load_dataset
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.volumes.cue_volumes import CueVolumeConfig, CueVolumes
@@ -24,7 +26,12 @@ AnyDataset = SegmentationDataset | VolumeDataset
 
 
 def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
-    """Return the training and test data of a run.
+    """Return the training and test data of a run: see `run_data`."""
+    return run_data(run, "train"), run_data(run, "test")
+
+
+def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
+    """Return the training or the test data of a run.
 
     Generated data take the options of `SceneConfig` or `CueVolumeConfig` and ``train``, ``test`` (counts); other data
     ``train``, ``test`` (splits) and ``limit`` (use the first so many of each split), images ``size`` ([height, width]
@@ -35,7 +42,7 @@ def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
     """
     options = dict(run.data)
     try:
-        train, test = options.pop("train"), options.pop("test")
+        split = {name: options.pop(name) for name in ("train", "test")}[part]
     except KeyError as missing:
         raise InputError(f"parameter data={run.data!r}: {missing} is missing") from None
     if run.dataset in GENERATED:
@@ -45,13 +52,12 @@ def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
         except TypeError:
             allowed = config_class.__dataclass_fields__
             raise one_of(f"option of {run.dataset} among", list(options), allowed) from None
-        return hold(make(config, train, run.seed)), make(config, test, TEST_SEED)
+        return hold(make(config, split, run.seed)) if part == "train" else make(config, split, TEST_SEED)
     limit = options.pop("limit", None)
     if run.dataset in VOLUMES:
-        splits = (load_volumes(run.dataset, split, **options) for split in (train, test))
-        return tuple(InMemoryVolumes(dataset, limit) for dataset in splits)
+        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit)
     size = options.pop("size", None)
     if options:
         raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit"])
     size = None if size is None else tuple(size)
-    return tuple(InMemory(load_dataset(run.dataset, split, size=size), limit) for split in (train, test))
+    return InMemory(load_dataset(run.dataset, split, size=size), limit)

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field, fields
 
 from glamlib.errors import InputError, one_of
 
+from .inference_options import InferenceOptions
+
 # What IPython puts into a notebook's namespace.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 PRECISIONS = ("fp32", "bf16")
@@ -33,6 +35,7 @@ class RunParameters:
         model, overrides: for `glamlib.create_model`.
         dataset, data: which data (`glamlib.study.datasets`) and its options.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
+        evaluate: options of `InferenceOptions`, of images alone; empty for whole images as they are.
         steps, batch_size: optimiser steps and images a step.
         lr, weight_decay, warmup_steps, clip_norm: AdamW, linear warm-up to lr, then linear decay to 0; clip_norm 0 is
             no clipping.
@@ -53,6 +56,7 @@ class RunParameters:
     overrides: dict = field(default_factory=dict)
     data: dict = field(default_factory=dict)
     augment: dict = field(default_factory=dict)
+    evaluate: dict = field(default_factory=dict)
     weight_decay: float = 0.01
     warmup_steps: int = 0
     clip_norm: float = 1.0
@@ -75,6 +79,7 @@ class RunParameters:
             raise one_of("precision", self.precision, PRECISIONS)
         if self.device not in DEVICES:
             raise one_of("device", self.device, DEVICES)
+        InferenceOptions.from_dict(self.evaluate)  # raises
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> "RunParameters":

@@ -75,16 +75,16 @@ def write_record(
         **commit(),
     }
     path = folder / "record.json"
-    write_whole(path, json.dumps(_without_nan(record), indent=1) + "\n")
+    write_whole(path, json.dumps(without_nan(record), indent=1) + "\n")
     return path
 
 
-def _without_nan(value: object) -> object:
+def without_nan(value: object) -> object:
     """Return ``value`` with null for NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -25,7 +25,8 @@ _READERS = {
         "claims",
         "show",
     ),
-    *("report", "readme", "cli", "__main__", "check", "fetch_camvid", "add_tokens"),
+    *("report", "readme", "cli", "run_commands", "predict", "saved_model"),
+    *("__main__", "check", "fetch_camvid", "add_tokens"),
 }
 
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from glamlib.data.registry import SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volumes.dataset import VolumeDataset
+from glamlib.errors import InputError
 
 from .confusion import ConfusionMatrix
 from .cues import CueAccuracy
 from .datasets import VOLUME_DATA
+from .inference_options import InferenceOptions
 from .losses import cross_entropy, deeply_supervised
 from .parameters import RunParameters
 
@@ -42,7 +44,7 @@ class Task(Protocol):
 
 
 class ImageTask:
-    """Images: cross-entropy, whole-image inference."""
+    """Images: cross-entropy, inference whole or by sliding window."""
 
     def transform(self, dataset: SegmentationDataset, run: RunParameters) -> TrainTransform | None:
         return TrainTransform(**run.augment) if run.augment else None
@@ -75,7 +77,8 @@ class ImageTask:
             if cues:
                 cues.update(index, prediction, label)
 
-        confusion = evaluate(model, dataset, run.batch_size, run.precision, on_image=watch)
+        options = InferenceOptions.from_dict(run.evaluate)
+        confusion = evaluate(model, dataset, run.batch_size, run.precision, on_image=watch, options=options)
         return _counted(confusion, cues), gallery.arrays(model) if run.seed == 0 else {}
 
 
@@ -125,5 +128,9 @@ def _counted(confusion: ConfusionMatrix, cues: CueAccuracy | None) -> dict[str, 
 
 
 def task_of(run: RunParameters) -> Task:
-    """Return the task of a run's data."""
-    return VolumeTask() if run.dataset in VOLUME_DATA else ImageTask()
+    """Return the task of a run's data; InputError where it is asked for what its kind of data does not have."""
+    if run.dataset not in VOLUME_DATA:
+        return ImageTask()
+    if run.evaluate:
+        raise InputError(f"parameter evaluate={run.evaluate!r}: of images alone; must be empty for {run.dataset}")
+    return VolumeTask()

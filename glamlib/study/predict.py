@@ -1,0 +1,104 @@
+"""Label maps and overlays of one's own images, by a trained model."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from glamlib.data.folder import IMAGE_SUFFIXES, Palette, read_image
+from glamlib.errors import InputError
+from glamlib.models.segmenter import EncoderDecoder
+
+from .files import write_whole
+from .inference import batches_of_one_size, check_size, predict_classes
+from .inference_options import InferenceOptions
+from .saved_model import SavedModel
+
+_VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+
+def image_files(source: Path) -> list[Path]:
+    """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
+
+    Raises:
+        InputError: nothing there, no image in the folder, or a video that is still one file.
+    """
+    if source.is_dir():
+        files = sorted(f for f in source.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+        if not files:
+            raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
+        return files
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if source.suffix.lower() in _VIDEO_SUFFIXES:
+        raise InputError(
+            f"{source}: a video; extract its frames (ffmpeg -i VIDEO FOLDER/%06d.png) and give their folder"
+        )
+    return [source]
+
+
+def predict_files(
+    saved: SavedModel, files: list[Path], out: Path, batch_size: int, precision: str, options: InferenceOptions
+) -> list[str]:
+    """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken one stops nothing.
+
+    Args:
+        saved: a model of RGB images, on whatever device it is.
+        files: the images.
+        out: a folder, made if need be. A label map is a palettised PNG of the image's size, its values class numbers;
+            an overlay the image, half covered by the classes' colours.
+        batch_size: images of one size that are predicted together.
+        precision: "fp32" or "bf16".
+        options: how an image is predicted.
+
+    Returns:
+        A line for every image of which nothing was written.
+
+    Raises:
+        InputError: a model of something else, or ``out`` cannot be written to.
+    """
+    if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
+        raise InputError(
+            f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
+        )
+    failed: list[str] = []
+    taken: dict[str, Path] = {}
+
+    def readable() -> Iterator[tuple[Path, Tensor]]:
+        for file in tqdm(files, disable=None, unit="image"):
+            try:
+                if file.stem in taken:
+                    raise InputError(f"{file}: has the same name as {taken[file.stem].name}")
+                image = read_image(file)
+                check_size(str(file), *image.shape[1:], saved.model.window_pixels, options)
+            except InputError as error:
+                failed.append(str(error))
+                continue
+            taken[file.stem] = file
+            yield file, image
+
+    for batch in batches_of_one_size(readable(), batch_size):
+        try:
+            maps = predict_classes(saved.model, torch.stack([image for _, image in batch]), options, precision)
+        except InputError as error:
+            failed += [f"{file}: {error}" for file, _ in batch]
+            continue
+        for (file, image), classes in zip(batch, maps, strict=True):
+            _write(out, file.stem, image, classes.numpy().astype(np.uint8), saved.palette)
+    return failed
+
+
+def _write(out: Path, name: str, image: Tensor, classes: np.ndarray, palette: Palette) -> None:
+    labels = Image.fromarray(classes)
+    labels.putpalette([channel for colour in palette for channel in colour])  # makes it palettised
+    colours = np.array(palette, dtype=np.uint8)[classes]  # (H, W, 3)
+    mixed = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), Image.fromarray(colours), 0.5)
+    for folder, picture in (("labels", labels), ("overlays", mixed)):
+        packed = io.BytesIO()
+        picture.save(packed, "PNG")
+        write_whole(out / folder / f"{name}.png", packed.getvalue())

@@ -1,0 +1,190 @@
+"""train, evaluate, predict on the command line: one tiny run, used as its owner would use it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+
+from glamlib.cli import main
+from glamlib.data.transforms import normalise
+from glamlib.study import studies
+from glamlib.study.places import checkpoint_file
+from glamlib.study.records import read_record
+from glamlib.study.saved_model import load_model
+
+# Its own seed: the checkpoint's place is that of the run, and other tests train seed 0
+RUN = replace(
+    studies.CONTEXT.run("glam_2", 90, "quick"),
+    steps=4,
+    warmup_steps=1,
+    batch_size=2,
+    data={"size": 32, "num_shapes": 1, "train": 4, "test": 3},
+)
+CHANGED = ["steps=4", "warmup_steps=1", "batch_size=2", f"data={json.dumps(RUN.data)}"]
+NAMED = ["--study", "context", "--variant", "glam_2", "--seed", "90", "--profile", "quick"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with record and weights, ``w.safetensors``, of RUN."""
+    folder = tmp_path_factory.mktemp("run")
+    assert (
+        main(["train", "--out", str(folder), "--weights", str(folder / "w.safetensors"), *NAMED, "--set", *CHANGED])
+        == 0
+    )
+    return folder
+
+
+def record_of(results: Path, seed: int = 90) -> dict:
+    return read_record(results / f"runs/context/glam_2/seed-{seed}/record.json")
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: str) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    for needle in needles:
+        assert needle in err
+
+
+def test_train_writes_the_record_and_leaves_no_checkpoint(trained: Path) -> None:
+    assert record_of(trained)["parameters"] == json.loads(json.dumps(RUN.to_dict()))
+    assert not checkpoint_file(RUN).exists()
+
+
+def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    plan, weights = tmp_path / "plan.json", tmp_path / "w.safetensors"
+    plan.write_text(json.dumps({"parameters": RUN.to_dict(), "code": ""}))
+    assert main(["train", "--plan", str(plan), "--out", str(tmp_path), "--weights", str(weights)]) == 0
+    assert record_of(tmp_path)["metrics"] == record_of(trained)["metrics"]
+    assert weights.read_bytes() == (trained / "w.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_notebook_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"parameters": RUN.to_dict()}))
+    command = [sys.executable, "-W", "ignore", "-m", "glamlib.study.execute", "notebooks/04_train.ipynb"]
+    command += [str(tmp_path / "out.ipynb"), "--plan", str(plan), "--set", f"results={tmp_path}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert record_of(tmp_path)["metrics"] == record_of(trained)["metrics"]
+    histories = [folder / "runs/context/glam_2/seed-90/history.csv" for folder in (tmp_path, trained)]
+    assert histories[0].read_text() == histories[1].read_text()
+
+
+def test_evaluate_says_what_the_record_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = str(trained / "w.safetensors")
+    assert main(["evaluate", weights]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics == record_of(trained)["metrics"]
+    # one window that covers the image is the whole image
+    assert main(["evaluate", weights, "--slide", "32", "32", "--out", str(tmp_path / "m.json")]) == 0
+    assert capsys.readouterr().out == ""
+    assert json.loads((tmp_path / "m.json").read_text())["confusion"] == metrics["confusion"]
+
+
+def test_predict_keeps_going_past_a_broken_file(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, out = tmp_path / "frames", tmp_path / "out"
+    images.mkdir()
+    arrays = {
+        name: np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        for name, size in {"a": (32, 40), "c": (32, 40), "d": (48, 33)}.items()
+    }
+    for name, array in arrays.items():
+        Image.fromarray(array).save(images / f"{name}.png")
+    (images / "b.png").write_bytes(b"no picture")
+    Image.new("RGB", (40, 4)).save(images / "e.png")  # smaller than a window
+    Image.new("RGB", (40, 40)).save(images / "d.jpg")  # comes before d.png
+    (images / "notes.txt").write_text("")
+    weights = trained / "w.safetensors"
+    assert main(["predict", str(weights), str(images), "--out", str(out)]) == 1
+    said, err = capsys.readouterr()
+    assert said == f"3 of 6 image(s) in {out}\n"
+    failures = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1].rsplit("/")[-1] for line in failures] == ["b.png", "d.png", "e.png"]
+    assert "has the same name as d.jpg" in failures[1]
+    for kind in ("labels", "overlays"):
+        assert sorted(file.name for file in (out / kind).iterdir()) == ["a.png", "c.png", "d.png"]
+    saved = load_model(weights)
+    x = normalise(torch.from_numpy(arrays["a"]).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        expected = saved.model(x)[0].argmax(0).numpy()
+    with Image.open(out / "labels" / "a.png") as labels, Image.open(out / "overlays" / "a.png") as overlay:
+        assert labels.mode == "P"
+        assert (np.array(labels) == expected).all()
+        colours = np.array(labels.convert("RGB"))
+        assert (colours == np.array(saved.palette)[expected]).all()
+        half = (arrays["a"].astype(float) + colours) / 2
+        assert np.abs(np.array(overlay) - half).max() <= 1
+
+
+def test_predict_of_one_good_image_is_status_0(trained: Path, tmp_path: Path) -> None:
+    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
+    how = ["--flip", "--scales", "1", "1.5", "--slide", "32", "32", "--device", "cpu", "--precision", "bf16"]
+    assert (
+        main(["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path), *how]) == 0
+    )
+    with Image.open(tmp_path / "labels" / "grey.png") as labels:
+        assert labels.size == (40, 36)
+
+
+def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, out = str(trained / "w.safetensors"), ["--out", str(tmp_path / "out")]
+    (tmp_path / "film.mp4").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "w.safetensors").write_bytes(b"no weights")
+    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
+    grey = str(tmp_path / "grey.png")
+    refused(capsys, ["predict", weights, str(tmp_path / "film.mp4"), *out], "film.mp4: a video; extract its frames")
+    refused(capsys, ["predict", weights, str(tmp_path / "empty"), *out], "empty: no images")
+    refused(capsys, ["predict", weights, str(tmp_path / "none"), *out], "none: no such file or folder")
+    refused(capsys, ["predict", str(tmp_path / "w.safetensors"), grey, *out], "w.safetensors: not a weights file")
+    refused(capsys, ["predict", str(tmp_path / "x.safetensors"), grey, *out], "x.safetensors: not a weights file")
+    refused(capsys, ["predict", weights, grey, *out, "--stride", "8", "8"], "mode 'whole' takes no stride")
+    refused(capsys, ["predict", weights, grey, *out, "--device", "tpu"], "unknown device 'tpu'")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_trained_or_evaluated(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, train = str(trained / "w.safetensors"), ["train", "--out", str(tmp_path)]
+    (tmp_path / "plan.json").write_text("{}")
+    refused(capsys, train, "give either --plan FILE, or --study and --variant")
+    refused(capsys, [*train, "--plan", str(tmp_path / "plan.json")], "plan.json: not a plan file")
+    refused(capsys, [*train, "--plan", str(tmp_path / "plan.json"), "--study", "context"], "give either")
+    refused(capsys, [*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'")
+    refused(capsys, [*train, *NAMED, "--set", "stpes=3"], "unknown parameter 'stpes'")
+    refused(capsys, [*train, *NAMED, "--set", "steps"], "--set 'steps': must be NAME=VALUE")
+    refused(capsys, [*train, *NAMED, "--set", "lr=fast"], "lr='fast': must be float")
+    refused(capsys, ["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too")
+    refused(capsys, ["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits")
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_weights_of_other_classes_are_not_scored(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "folder"
+    for kind in ("images", "labels"):
+        (root / "val" / kind).mkdir(parents=True)
+        Image.new("L", (32, 32)).save(root / "val" / kind / "a.png")
+    (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "val"]
+    refused(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
+    (root / "classes.json").write_text(
+        json.dumps({"classes": load_model(trained / "w.safetensors").classes, "ignore_index": None})
+    )
+    assert main(arguments) == 0
+    assert np.sum(json.loads(capsys.readouterr().out)["confusion"]) == 32 * 32

@@ -1,0 +1,185 @@
+"""Inference of images in windows, at several scales and mirrored, against loops and sums by hand."""
+
+import pytest
+import torch
+from test_evaluation import Pictures, small
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as images_functional
+
+from glamlib.data.transforms import normalise
+from glamlib.errors import InputError
+from glamlib.study.evaluation import evaluate
+from glamlib.study.inference import predict_logits, slide_logits, view_sizes
+from glamlib.study.inference_options import InferenceOptions
+from glamlib.study.parameters import RunParameters
+from glamlib.study.tasks import task_of
+
+IMAGES = torch.randint(0, 256, (2, 3, 40, 52), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution: what it says of a pixel does not depend on the window, and mirrors with the image."""
+
+    num_classes = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("crop", "stride"), [((16, 24), (10, 16)), ((32, 16), (32, 7)), ((64, 20), (64, 20))])
+@torch.no_grad()
+def test_sliding_windows_against_a_loop_over_pixels(crop: tuple[int, int], stride: tuple[int, int]) -> None:
+    """Windows at 0, stride, 2 stride ... until one reaches the border; that one is moved back to end there."""
+    model, x = small(), normalise(IMAGES)
+    height, width = x.shape[2:]
+
+    def starts(length: int, crop: int, stride: int) -> list[int]:
+        found, start = [], 0
+        while start + crop < length:
+            found.append(start)
+            start += stride
+        return [*found, max(0, length - crop)]
+
+    seen: list[list[list[Tensor]]] = [[[] for _ in range(width)] for _ in range(height)]
+    for top in starts(height, crop[0], stride[0]):
+        for left in starts(width, crop[1], stride[1]):
+            logits = model(x[:, :, top : top + crop[0], left : left + crop[1]])
+            for row in range(logits.shape[2]):
+                for column in range(logits.shape[3]):
+                    seen[top + row][left + column].append(logits[:, :, row, column])
+    expected = torch.stack([torch.stack([torch.stack(pixel).mean(0) for pixel in row], -1) for row in seen], -2)
+    torch.testing.assert_close(slide_logits(model, x, crop, stride), expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_one_window_that_covers_all_is_the_whole_image() -> None:
+    model = small()
+    slide = InferenceOptions(mode="slide", crop=[40, 60], stride=[20, 20])
+    assert torch.equal(predict_logits(model, IMAGES, slide), predict_logits(model, IMAGES, InferenceOptions()))
+    assert torch.equal(predict_logits(model, IMAGES, InferenceOptions()), model(normalise(IMAGES)))
+
+
+@torch.no_grad()
+def test_windows_and_mirror_images_change_nothing_where_a_pixel_alone_counts() -> None:
+    model = Pointwise()
+    plain = predict_logits(model, IMAGES, InferenceOptions())
+    slid = predict_logits(model, IMAGES, InferenceOptions(mode="slide", crop=[16, 24], stride=[10, 16]))
+    torch.testing.assert_close(slid, plain)
+    mirrored = predict_logits(model, IMAGES, InferenceOptions(flip=True))
+    torch.testing.assert_close(mirrored, plain.softmax(1))
+
+
+@torch.no_grad()
+def test_scales_and_mirror_images_average_probabilities_by_hand() -> None:
+    model = small()
+    total = torch.zeros(2, 3, 40, 52)
+    for size in ((20, 26), (40, 52), (60, 78)):
+        resized = images_functional.resize(IMAGES, list(size), antialias=True)
+        for axes in ((), (-1,)):
+            logits = F.interpolate(model(normalise(resized.flip(axes))), (40, 52), mode="bilinear").flip(axes)
+            total += logits.softmax(1)
+    found = predict_logits(model, IMAGES, InferenceOptions(scales=[0.5, 1, 1.5], flip=True))
+    torch.testing.assert_close(found, total / 6, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found, model(normalise(IMAGES)).softmax(1), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "scales", "expected"),
+    [
+        ((512, 683), [1], [(512, 683)]),  # the short side is there
+        ((300, 400), [1], [(512, 683)]),  # 300 -> 512
+        ((100, 1000), [1], [(205, 2048)]),  # the long side binds
+        ((683, 512), [0.5, 1], [(342, 256), (683, 512)]),  # 341.5 is rounded up
+    ],
+)
+def test_keep_ratio_by_hand(size: tuple[int, int], scales: list, expected: list[tuple[int, int]]) -> None:
+    assert view_sizes(*size, InferenceOptions(resize=[2048, 512], scales=scales)) == expected
+
+
+def test_labels_keep_their_size_when_images_are_resized() -> None:
+    pictures, model = Pictures((20, 24), (20, 24), (32, 16)), small()
+    options = InferenceOptions(resize=[64, 40])
+    shapes: list[tuple[int, ...]] = []
+    predictions: dict[int, Tensor] = {}
+
+    def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+        shapes.append(tuple(label.shape))
+        predictions[index] = prediction
+
+    confusion = evaluate(model, pictures, 2, on_image=watch, options=options)
+    assert shapes == [(20, 24), (20, 24), (32, 16)]
+    assert confusion.counts.sum() == sum(int((label != 255).sum()) for _, label in pictures.items)
+    image = pictures[2][0]
+    resized = images_functional.resize(image[None], [64, 32], antialias=True)  # 32 -> 64 binds before 16 -> 40
+    with torch.no_grad():
+        logits = F.interpolate(model(normalise(resized)), (32, 16), mode="bilinear")
+    assert torch.equal(predictions[2], logits[0].argmax(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "needle"),
+    [
+        ({"resize": [30, 15]}, r"picture-0: the image of 20x24 px, resized to 15x18 px, is smaller than one window"),
+        ({"mode": "slide", "crop": [8, 20], "stride": [8, 8]}, "picture-0: a crop of 8x20 px is smaller than one"),
+    ],
+)
+def test_what_is_too_small_for_a_window_is_named(options: dict, needle: str) -> None:
+    with pytest.raises(InputError, match=needle):
+        evaluate(small(), Pictures((20, 24)), options=InferenceOptions.from_dict(options))
+
+
+def test_too_little_memory_names_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = small()
+    monkeypatch.setattr(model, "forward", refuse)
+    with pytest.raises(InputError, match=r"picture-0, picture-1: 2 image\(s\) of 20x24 px do not fit"):
+        evaluate(model, Pictures((20, 24), (20, 24)), 2)
+
+
+RUN = {
+    "study": "camvid",
+    "variant": "swin",
+    "seed": 0,
+    "profile": "cpu",
+    "model": "swin_nano_linear",
+    "dataset": "camvid",
+    "steps": 2,
+    "batch_size": 1,
+    "lr": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "needle"),
+    [
+        ({"crops": [8, 8]}, "unknown option of evaluate 'crops'; allowed: mode, crop, stride, scales, flip, resize"),
+        ({"mode": "tiles"}, "unknown evaluate mode 'tiles'; allowed: whole, slide"),
+        ({"mode": "slide", "crop": [8, 8]}, "mode 'slide' needs a stride"),
+        ({"crop": [8, 8]}, "mode 'whole' takes no crop"),
+        ({"mode": "slide", "crop": [8, 8], "stride": [8, 9]}, r"stride=\[8, 9\]: above the crop \[8, 8\]"),
+        ({"mode": "slide", "crop": [8, 0], "stride": [8, 8]}, r"crop=\[8, 0\]: must be two whole numbers above 0"),
+        ({"scales": []}, r"scales=\[\]: must be a list of ratios"),
+        ({"scales": [1, -1]}, "must be a list of ratios above 0"),
+        ({"scales": 2}, "scales=2: must be a list"),
+        ({"flip": 1}, "flip=1: must be true or false"),
+        ({"resize": [512, 2048]}, r"resize=\[512, 2048\]: must be \[long, short\]"),
+        ({"resize": 512}, "resize=512: must be two whole numbers"),
+    ],
+)
+def test_bad_options_stop_a_run_before_it_is_built(options: dict, needle: str) -> None:
+    with pytest.raises(InputError, match=needle):
+        RunParameters.from_dict(RUN | {"evaluate": options})
+
+
+def test_volumes_take_none_of_the_options() -> None:
+    run = RunParameters.from_dict(RUN | {"dataset": "cue_volumes", "evaluate": {"flip": True}})
+    with pytest.raises(InputError, match=r"evaluate=.*: of images alone; must be empty for cue_volumes"):
+        task_of(run)
