@@ -7,6 +7,8 @@ from torch import Tensor
 from glamlib.data.scenes import CueScenes
 from glamlib.data.volumes.cue_volumes import CueVolumes
 
+from .processes import summed
+
 BIN = 8  # pixels or voxels of distance
 
 
@@ -30,14 +32,18 @@ class CueAccuracy:
             self.total[int(distance) // BIN] += np.count_nonzero(inside)
 
     def metrics(self) -> dict[str, object]:
-        """Return cue_accuracy and its chance level, and by_distance: rows of from_px, to_px, pixels, accuracy."""
+        """Return cue_accuracy and its chance level, and by_distance: rows of from_px, to_px, pixels, accuracy.
+
+        Over the scenes of all processes.
+        """
+        rights, totals = summed(self.right), summed(self.total)
         rows = [
             {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": int(total), "accuracy": float(right / total)}
-            for i, (right, total) in enumerate(zip(self.right, self.total, strict=True))
+            for i, (right, total) in enumerate(zip(rights, totals, strict=True))
             if total
         ]
         return {
-            "cue_accuracy": float(self.right.sum() / self.total.sum()),
+            "cue_accuracy": float(rights.sum() / totals.sum()),
             "cue_chance": 1 / self.scenes.config.num_cues,
             "by_distance": rows,
         }

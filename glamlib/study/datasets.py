@@ -1,4 +1,4 @@
-"""The data of a run: what a study's parameters name, loaded and held in memory."""
+"""The data of a run: what a study's parameters name, loaded and, unless they are too many, held in memory."""
 
 from typing import Literal
 
@@ -35,7 +35,7 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
 
     Generated data take the options of `SceneConfig` or `CueVolumeConfig` and ``train``, ``test`` (counts); other data
     ``train``, ``test`` (splits) and ``limit`` (use the first so many of each split), images ``size`` ([height, width]
-    to resize to), volumes the options of `load_volumes`.
+    to resize to) and ``in_memory`` (false: read at every use), volumes the options of `load_volumes`.
 
     Raises:
         InputError: unknown data or option, or data that is not there.
@@ -57,7 +57,13 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
     if run.dataset in VOLUMES:
         return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit)
     size = options.pop("size", None)
+    in_memory = options.pop("in_memory", True)
+    if type(in_memory) is not bool or (limit is not None and not in_memory):
+        raise InputError(
+            f"parameter data={run.data!r}: in_memory must be true or false, and true where there is a limit"
+        )
     if options:
-        raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit"])
+        raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit", "in_memory"])
     size = None if size is None else tuple(size)
-    return InMemory(load_dataset(run.dataset, split, size=size), limit)
+    dataset = load_dataset(run.dataset, split, size=size)
+    return InMemory(dataset, limit) if in_memory else dataset

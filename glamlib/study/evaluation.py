@@ -12,6 +12,7 @@ from glamlib.models.segmenter import EncoderDecoder
 from .confusion import ConfusionMatrix
 from .inference import batches_of_one_size, check_size, predict_classes
 from .inference_options import InferenceOptions
+from .processes import own_share, summed
 
 
 def evaluate(
@@ -23,6 +24,8 @@ def evaluate(
     options: InferenceOptions | None = None,
 ) -> ConfusionMatrix:
     """Predict every image of ``dataset``, and count at the labels' own size.
+
+    In a run of several processes each predicts its share of the images, and all get the counts of all.
 
     Args:
         model: in evaluation mode afterwards, on whatever device it is.
@@ -41,7 +44,7 @@ def evaluate(
     confusion = ConfusionMatrix(model.num_classes, dataset.ignore_index)
 
     def items() -> Iterator[tuple[int, Tensor, Tensor]]:
-        for index in range(len(dataset)):
+        for index in own_share(len(dataset)):
             image, label = dataset[index]
             check_size(dataset.name(index), *label.shape, model.window_pixels, options)
             yield index, image, label
@@ -56,4 +59,5 @@ def evaluate(
         if on_image is not None:
             for index, prediction, label in zip(indices, predictions, labels, strict=True):
                 on_image(index, prediction, label)
+    confusion.counts = summed(confusion.counts)
     return confusion

@@ -8,6 +8,7 @@ from glamlib.data.registry import SegmentationDataset
 from glamlib.models.segmenter import Segmenter
 
 from .insight import effective_receptive_field
+from .processes import gathered
 
 
 class Gallery:
@@ -28,8 +29,10 @@ class Gallery:
         """Return images ``(n, 3, H, W)``, labels and predictions ``(n, H, W)``, all uint8, and erf ``(H, W)`` float16.
 
         The receptive field is that of the centre pixel, over the same images, scaled to a largest value of 1. Images of
-        different sizes are cut to the smallest.
+        different sizes are cut to the smallest. To be called in all processes of a run.
         """
+        for kept in gathered({index: guess for index, guess in self.predictions.items() if guess.size}):
+            self.predictions |= kept
         pairs = [self.dataset[index] for index in self.predictions]
         height, width = (min(label.shape[axis] for _, label in pairs) for axis in (0, 1))
         images = torch.stack([image[:, :height, :width] for image, _ in pairs])

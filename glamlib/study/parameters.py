@@ -10,6 +10,7 @@ from .inference_options import InferenceOptions
 # What IPython puts into a notebook's namespace.
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
 PRECISIONS = ("fp32", "bf16")
+DECAYS = ("matrices", "released")
 DEVICES = ("cpu", "cuda", "auto")
 
 
@@ -33,12 +34,14 @@ class RunParameters:
     Attributes:
         study, variant, seed, profile: which run this is.
         model, overrides: for `glamlib.create_model`.
+        pretrained: "" for random weights at the start, "imagenet" for timm's, or a file of such weights.
         dataset, data: which data (`glamlib.study.datasets`) and its options.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         evaluate: options of `InferenceOptions`, of images alone; empty for whole images as they are.
-        steps, batch_size: optimiser steps and images a step.
+        steps, batch_size: optimiser steps and images a step, those of all processes together.
+        accumulate: turns in which each process takes its part of a batch, to fit its memory.
         lr, weight_decay, warmup_steps, clip_norm: AdamW, linear warm-up to lr, then linear decay to 0; clip_norm 0 is
-            no clipping.
+            no clipping. decay: which weights decay, "matrices" or as "released" (`parameter_groups`).
         precision: "fp32" or "bf16". device: "cpu", "cuda" or "auto".
         threads: CPU threads of the run; fixed, because it decides the order of sums. workers: loader processes.
         checkpoint_every: steps between checkpoints.
@@ -54,10 +57,13 @@ class RunParameters:
     batch_size: int
     lr: float
     overrides: dict = field(default_factory=dict)
+    pretrained: str = ""
     data: dict = field(default_factory=dict)
     augment: dict = field(default_factory=dict)
     evaluate: dict = field(default_factory=dict)
+    accumulate: int = 1
     weight_decay: float = 0.01
+    decay: str = "matrices"
     warmup_steps: int = 0
     clip_norm: float = 1.0
     precision: str = "fp32"
@@ -69,7 +75,7 @@ class RunParameters:
     def __post_init__(self) -> None:
         for item in fields(self):
             object.__setattr__(self, item.name, check_type(item.name, getattr(self, item.name), item.type))
-        for name in ("steps", "batch_size", "threads", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "threads", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"parameter {name}={getattr(self, name)}: must be at least 1")
         for name in ("seed", "lr", "weight_decay", "warmup_steps", "clip_norm", "workers"):
@@ -77,6 +83,8 @@ class RunParameters:
                 raise InputError(f"parameter {name}={getattr(self, name)}: must not be negative, infinite or NaN")
         if self.precision not in PRECISIONS:
             raise one_of("precision", self.precision, PRECISIONS)
+        if self.decay not in DECAYS:
+            raise one_of("decay", self.decay, DECAYS)
         if self.device not in DEVICES:
             raise one_of("device", self.device, DEVICES)
         InferenceOptions.from_dict(self.evaluate)  # raises
@@ -99,6 +107,11 @@ class RunParameters:
         own = {item.name: item.type for item in fields(cls)}
         given = notebook_parameters(namespace, own | others)
         return cls.from_dict({name: given[name] for name in own})
+
+    @property
+    def initial_weights(self) -> bool | str:
+        """What `glamlib.create_model` takes as ``pretrained``."""
+        return {"": False, "imagenet": True}.get(self.pretrained, self.pretrained)
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

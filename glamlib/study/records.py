@@ -16,6 +16,7 @@ from .cost import Cost
 from .files import write_whole
 from .parameters import RunParameters
 from .places import run_folder
+from .processes import is_main
 from .provenance import commit, device_name, peak_memory_mib, versions
 from .training import history_csv, resolve_device
 
@@ -38,9 +39,10 @@ def open_run_folder(results: Path, run: RunParameters) -> Path:
                     f"{record}: a record of {name} {held.get(name)!r}, this run's is {getattr(run, name)!r}; "
                     "use another results folder"
                 )
-    probe = folder / ".writable"
-    write_whole(probe, b"")
-    probe.unlink()
+    if is_main():
+        probe = folder / ".writable"
+        write_whole(probe, b"")
+        probe.unlink()
     return folder
 
 
@@ -55,7 +57,13 @@ def write_record(
     train_seconds: float,
     arrays: dict[str, np.ndarray],
 ) -> Path:
-    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json. Returns the record's path."""
+    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json. Returns the record's path.
+
+    Of several processes, the main one writes.
+    """
+    path = folder / "record.json"
+    if not is_main():
+        return path
     write_whole(folder / "history.csv", history_csv(history))
     if arrays:
         packed = io.BytesIO()
@@ -74,7 +82,6 @@ def write_record(
         "versions": versions(),
         **commit(),
     }
-    path = folder / "record.json"
     write_whole(path, json.dumps(without_nan(record), indent=1) + "\n")
     return path
 

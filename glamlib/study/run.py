@@ -11,6 +11,7 @@ from .cost import cost
 from .datasets import AnyDataset, run_datasets
 from .parameters import RunParameters
 from .places import checkpoint_file
+from .processes import is_main
 from .records import open_run_folder, write_record
 from .saved_model import SavedModel, save_model
 from .tasks import task_of
@@ -24,7 +25,13 @@ def build_model(run: RunParameters, dataset: AnyDataset) -> nn.Module:
     """
     channels = dataset[0][0].shape[0]
     torch.manual_seed(run.seed)
-    return create_model(run.model, num_classes=len(dataset.classes), in_channels=channels, **run.overrides)
+    return create_model(
+        run.model,
+        num_classes=len(dataset.classes),
+        in_channels=channels,
+        pretrained=run.initial_weights,
+        **run.overrides,
+    )
 
 
 def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> Path:
@@ -49,7 +56,7 @@ def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> P
     price = cost(model, **task.input_size(test_data, run), counter="fvcore")
     history, seconds = train(model, train_data, run, checkpoint_file(run))
     metrics, pictures = task.evaluate(model, test_data, run)
-    if weights is not None:
+    if weights is not None and is_main():
         save_model(weights, SavedModel(model, run, train_data.classes, train_data.palette))
     record = write_record(
         folder,
@@ -61,5 +68,6 @@ def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> P
         train_seconds=seconds,
         arrays=pictures,
     )
-    checkpoint_file(run).unlink()
+    if is_main():
+        checkpoint_file(run).unlink()
     return record

@@ -23,7 +23,13 @@ Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor
 
 
 class Task(Protocol):
-    """One kind of data."""
+    """One kind of data.
+
+    Attributes:
+        divisible: the loss is a mean over valid pixels, so a batch's is the weighted mean of its parts'.
+    """
+
+    divisible: bool
 
     def transform(self, dataset: SegmentationDataset | VolumeDataset, run: RunParameters) -> Transform | None:
         """Return what augments a training item, None where nothing does."""
@@ -45,6 +51,8 @@ class Task(Protocol):
 
 class ImageTask:
     """Images: cross-entropy, inference whole or by sliding window."""
+
+    divisible = True
 
     def transform(self, dataset: SegmentationDataset, run: RunParameters) -> TrainTransform | None:
         return TrainTransform(**run.augment) if run.augment else None
@@ -84,6 +92,8 @@ class ImageTask:
 
 class VolumeTask:
     """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95."""
+
+    divisible = False  # the Dice loss is of the whole batch
 
     def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
         from glamlib.data.volumes.transforms import VolumeTransform

@@ -3,6 +3,9 @@
 What a step sees depends on (seed, step) alone: the order of images and each image's augmentation are drawn from
 counters, not from a generator whose state would have to be carried along. So a run that is killed and started again
 goes on from its checkpoint to bit-identical weights.
+
+A step's batch may be split over processes (torchrun, accelerate launch) and over turns within each (``accumulate``):
+each part's loss is weighted by its share of the batch's valid pixels, so gradients are those of the whole batch.
 """
 
 import glamlib.torchvision_schemas  # noqa: F401  (before timm)
@@ -14,12 +17,14 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -32,10 +37,13 @@ from glamlib.errors import InputError
 from .checkpoints import load_checkpoint, read_progress, save_checkpoint
 from .parameters import RunParameters
 from .sources import computing_digest
+from .splitting import check_split, shares_of, synchronise_norms, weighted
 from .tasks import Transform, task_of
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
 _NO_DECAY = ("relative_position_bias_table", "global_tokens")
+# Parts of names: custom_keys of the released configurations (themyrl/glam at 44abe55)
+_NO_DECAY_RELEASED = ("absolute_pos_embed", "relative_position_bias_table", "norm")
 
 
 def resolve_device(device: str) -> str:
@@ -72,25 +80,42 @@ class TrainingView(Dataset):
 
 
 class StepBatches:
-    """The batches of positions from step ``start`` to ``steps``, for a loader's ``batch_sampler``."""
+    """The batches of positions from step ``start`` to ``steps``, for a loader's ``batch_sampler``.
 
-    def __init__(self, start: int, steps: int, batch_size: int) -> None:
-        self.start, self.steps, self.batch_size = start, steps, batch_size
-        self.drop_last = True  # accelerate asks
+    A step's ``batch_size`` positions are split evenly over ``processes``, and each process's into ``turns``: what comes
+    is those of process ``rank``, turn by turn.
+    """
+
+    def __init__(
+        self, start: int, steps: int, batch_size: int, *, turns: int = 1, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.start, self.steps, self.turns = start, steps, turns
+        self.size = batch_size // (turns * processes)
+        self.rank, self.processes = rank, processes
 
     def __len__(self) -> int:
-        return self.steps - self.start
+        return (self.steps - self.start) * self.turns
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.start, self.steps):
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            for turn in range(self.turns):
+                part = (step * self.processes + self.rank) * self.turns + turn
+                yield list(range(part * self.size, (part + 1) * self.size))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return AdamW's groups: no decay on norms and biases, position bias tables and global tokens."""
+def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matrices") -> list[dict[str, object]]:
+    """Return AdamW's two groups, the decayed and the spared.
+
+    With ``decay`` "matrices", no decay on norms and biases, position bias tables and global tokens; with "released", as
+    in the released configurations, on position bias tables and what is called a norm alone: biases, tokens and batch
+    normalisation decay.
+    """
     decayed, spared = [], []
     for name, parameter in model.named_parameters():
-        spared_one = parameter.ndim <= 1 or name.endswith(_NO_DECAY)
+        if decay == "released":
+            spared_one = any(part in name for part in _NO_DECAY_RELEASED)
+        else:
+            spared_one = parameter.ndim <= 1 or name.endswith(_NO_DECAY)
         (spared if spared_one else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
@@ -109,6 +134,10 @@ def train(
 ) -> tuple[list[dict[str, float]], float]:
     """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters and code.
 
+    Called in every process of a launcher (torchrun, accelerate launch), it trains one model in all of them: the batch
+    of a step is split over them, and process 0 writes the checkpoint, which all must be able to read. Resuming is exact
+    for the same number of processes; for another it goes on with the same data in the same order.
+
     Args:
         model: its auxiliary head, if it has one, joins the loss.
         dataset: images or volumes with labels; all of one size where ``run.augment`` is empty.
@@ -120,14 +149,21 @@ def train(
         The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training.
 
     Raises:
-        InputError: no such device, a checkpoint that cannot be read or written, an unusable image.
+        InputError: no such device, a batch that cannot be split, a checkpoint that cannot be read or written, an
+            unusable image.
         FloatingPointError: the loss is no longer finite.
     """
-    torch.set_num_threads(run.threads)
     accelerator = Accelerator(
-        cpu=resolve_device(run.device) == "cpu", mixed_precision="bf16" if run.precision == "bf16" else "no"
+        cpu=resolve_device(run.device) == "cpu",
+        mixed_precision="bf16" if run.precision == "bf16" else "no",
+        # the released networks have weights that nothing reads
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay), lr=run.lr)
+    torch.set_num_threads(run.threads)
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    check_split(run, processes)
+    synchronise_norms(model, accelerator.device, processes)
+    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -140,33 +176,52 @@ def train(
     progress = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0, "fingerprint": fingerprint(run)}
     if checkpoint.exists() and read_progress(checkpoint)["fingerprint"] == progress["fingerprint"]:
         progress = load_checkpoint(checkpoint, model, optimizer)
+    if len({int(step) for step in accelerator.gather(torch.tensor([progress["step"]], device=accelerator.device))}) > 1:
+        raise InputError(f"{checkpoint}: not the same in all processes; all machines must share its file system")
     wrapped, wrapped_optimizer = accelerator.prepare(model, optimizer)
     task = task_of(run)
     view = TrainingView(dataset, run.seed, task.transform(dataset, run))
-    loader = accelerator.prepare(
+    parts = StepBatches(
+        progress["step"], run.steps, run.batch_size, turns=run.accumulate, rank=rank, processes=processes
+    )
+    batches = iter(
         DataLoader(
             view,
-            batch_sampler=StepBatches(progress["step"], run.steps, run.batch_size),
+            batch_sampler=parts,
             num_workers=run.workers,
+            pin_memory=accelerator.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw from the model's random state
         )
     )
     model.train()
     started = time.perf_counter() - progress["seconds"]
-    bar = tqdm(total=run.steps, initial=progress["step"], disable=None, unit="step", mininterval=2)
-    for images, labels in loader:
-        step = progress["step"]
+    quiet = None if rank == 0 else True
+    bar = tqdm(total=run.steps, initial=progress["step"], disable=quiet, unit="step", mininterval=2)
+    for step in range(progress["step"], run.steps):
         schedule.step_update(step)
-        with accelerator.autocast():
-            outputs = wrapped(task.prepare(images), auxiliary=True)
-        loss = task.loss(outputs, labels, dataset.ignore_index)
+        if processes > 1:  # stochastic depth differs from process to process, and has no state to carry along
+            words = np.random.SeedSequence([run.seed, step, rank, 2]).generate_state(1)
+            torch.manual_seed(int(words[0]))
+        turns = [next(batches) for _ in range(run.accumulate)]
+        shares = shares_of(accelerator, [labels for _, labels in turns], dataset.ignore_index)
         wrapped_optimizer.zero_grad()
-        accelerator.backward(loss)
+        step_loss = 0.0
+        for turn, ((images, labels), share) in enumerate(zip(turns, shares, strict=True), start=1):
+            images, labels = (tensor.to(accelerator.device, non_blocking=True) for tensor in (images, labels))
+            # processes exchange gradients once a step
+            with nullcontext() if turn == run.accumulate else accelerator.no_sync(wrapped):
+                with accelerator.autocast():
+                    outputs = wrapped(task.prepare(images), auxiliary=True)
+                loss = weighted(task.loss(outputs, labels, dataset.ignore_index), share, outputs)
+                accelerator.backward(loss)
+            step_loss += loss.item()
         if run.clip_norm:
             accelerator.clip_grad_norm_(wrapped.parameters(), run.clip_norm)
         wrapped_optimizer.step()
         progress["step"] = step + 1
-        progress["loss"] += loss.item()
+        if processes > 1:
+            step_loss = accelerator.reduce(torch.tensor(step_loss, device=accelerator.device), "mean").item()
+        progress["loss"] += step_loss
         if (step + 1) % HISTORY_EVERY == 0 or step + 1 == run.steps:
             mean = progress["loss"] / (step % HISTORY_EVERY + 1)
             if not np.isfinite(mean):
@@ -175,11 +230,13 @@ def train(
             progress["loss"] = 0.0
         if (step + 1) % run.checkpoint_every == 0 or step + 1 == run.steps:
             progress["seconds"] = time.perf_counter() - started
-            save_checkpoint(checkpoint, model, optimizer, progress)
+            if rank == 0:
+                save_checkpoint(checkpoint, model, optimizer, progress)
         bar.update()
         if on_step is not None:
             on_step(step + 1)
     bar.close()
+    accelerator.wait_for_everyone()  # the checkpoint is whole before anyone goes on
     model.eval()
     return progress["history"], progress["seconds"]
 

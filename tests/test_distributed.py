@@ -1,0 +1,222 @@
+"""Several processes and turns: the weights and counts of one process, nothing twice, exact resume, one writer.
+
+On the CPU (gloo) batch normalisation knows its own process's part alone, so the networks here have none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+from test_training import RUN
+
+from glamlib import create_model
+from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.data.transforms import normalise
+from glamlib.errors import InputError
+from glamlib.study import studies
+from glamlib.study.checkpoints import read_progress
+from glamlib.study.evaluation import evaluate
+from glamlib.study.records import open_run_folder, write_record
+from glamlib.study.splitting import check_split, synchronise_norms
+from glamlib.study.training import StepBatches, parameter_groups, train
+
+EXACT = replace(
+    RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
+)
+RANDOM = replace(RUN, batch_size=4, steps=6, checkpoint_every=3, accumulate=2)  # stochastic depth, augmentation
+# In each of the processes: trains EXACT, evaluates; trains RANDOM, killing itself after step argv[2] (0: never).
+_PROGRAM = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_distributed import EXACT, RANDOM, PartlyKnown, counted, trained
+from glamlib.study.processes import is_main
+folder, stop = Path(sys.argv[1]), int(sys.argv[2])
+if not stop:
+    model = trained(EXACT, folder / "exact.safetensors")
+    counts, seen = counted(model)
+    (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen]))
+trained(RANDOM, folder / "random.safetensors", lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0)
+"""
+
+
+class PartlyKnown(CueScenes):
+    """Scenes of which item i is known in its first 8 (i % 5) rows: every fifth has no valid pixel at all."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = super().__getitem__(index)
+        label = label.clone()
+        label[8 * (index % 5) :] = 255
+        return image, label
+
+
+def scenes(count: int = 12) -> PartlyKnown:
+    return PartlyKnown(SceneConfig(size=32, num_shapes=1), count, 0)
+
+
+def trained(run, checkpoint: Path, on_step=None) -> torch.nn.Module:
+    torch.manual_seed(run.seed)
+    model = create_model(run.model, num_classes=3, **run.overrides)
+    train(model, scenes(), run, checkpoint, on_step)
+    return model
+
+
+def counted(model: torch.nn.Module) -> tuple[np.ndarray, list[int]]:
+    """Return the confusion matrix over five images, and the images that this process has predicted."""
+    seen: list[int] = []
+    confusion = evaluate(model, scenes(5), batch_size=2, on_image=lambda index, *_: seen.append(index))
+    return confusion.counts, seen
+
+
+def launch(folder: Path, stop: int = 0) -> int:
+    folder.mkdir(exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    program = folder / "program.py"
+    program.write_text(_PROGRAM)
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(program), str(folder), str(stop)],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert stop or done.returncode == 0, done.stderr[-3000:]
+    return done.returncode
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    a, b = load_file(one), load_file(other)
+    return max(float((a[key] - b[key]).abs().max()) for key in a if key.startswith("model/"))
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """Weights, loss, metrics; then a kill between two checkpoints, with turns, stochastic depth and augmentation."""
+    launch(tmp_path / "two")
+    model = trained(EXACT, tmp_path / "one.safetensors")
+    two = tmp_path / "two" / "exact.safetensors"
+    assert largest_difference(tmp_path / "one.safetensors", two) < 2e-5  # of some 1e-3 a step
+    losses = [read_progress(path)["history"][-1]["loss"] for path in (tmp_path / "one.safetensors", two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+    counts, _ = counted(model)
+    (first, seen_first), (second, seen_second) = (
+        json.loads((tmp_path / "two" / f"seen-{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert (seen_first, seen_second) == ([0, 2, 4], [1, 3])
+    assert first == second
+    assert np.array(first).sum() == counts.sum() == 32 * 8 * (0 + 1 + 2 + 3 + 4)
+    assert np.abs(np.array(first) - counts).sum() <= 0.01 * counts.sum()  # ties of nearly equal weights
+
+    assert launch(tmp_path / "cut", stop=5) != 0
+    assert read_progress(tmp_path / "cut" / "random.safetensors")["step"] == 3
+    launch(tmp_path / "cut")
+    whole, cut = (load_file(tmp_path / name / "random.safetensors") for name in ("two", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
+
+
+def test_turns_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:
+    trained(EXACT, tmp_path / "whole.safetensors")
+    trained(replace(EXACT, accumulate=4), tmp_path / "turns.safetensors")
+    assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "turns.safetensors") < 2e-5
+    trained(replace(EXACT, seed=4), tmp_path / "other.safetensors")  # what a difference looks like
+    assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "other.safetensors") > 1e-2
+
+
+def test_loss_is_the_mean_over_the_valid_pixels_of_the_whole_batch(tmp_path: Path) -> None:
+    """Against one cross-entropy over all of the data, which a step of all of them sees in any order."""
+    run = replace(EXACT, steps=1, batch_size=12, accumulate=12)
+    trained(run, tmp_path / "run.safetensors")
+    torch.manual_seed(run.seed)
+    model = create_model(run.model, num_classes=3, **run.overrides)
+    images, labels = (torch.stack(items) for items in zip(*(scenes()[i] for i in range(12)), strict=True))
+    expected = F.cross_entropy(model(normalise(images)), labels.long(), ignore_index=255).item()
+    assert read_progress(tmp_path / "run.safetensors")["history"][0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_killed_run_with_turns_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    class Cut(Exception):
+        pass
+
+    def cut(step: int) -> None:
+        if step == 5:
+            raise Cut
+
+    whole = trained(RANDOM, tmp_path / "whole.safetensors")
+    with pytest.raises(Cut):
+        trained(RANDOM, tmp_path / "cut.safetensors", cut)
+    resumed = trained(RANDOM, tmp_path / "cut.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("processes", "turns"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])
+def test_every_position_is_in_one_part_of_its_step(processes: int, turns: int) -> None:
+    ranks = [list(StepBatches(2, 5, 12, turns=turns, rank=rank, processes=processes)) for rank in range(processes)]
+    for step in range(3):
+        parts = [part for batches in ranks for part in batches[step * turns : (step + 1) * turns]]
+        assert {len(part) for part in parts} == {12 // (processes * turns)}
+        assert sorted(position for part in parts for position in part) == list(range((step + 2) * 12, (step + 3) * 12))
+
+
+def test_batches_that_cannot_be_split_are_refused() -> None:
+    with pytest.raises(InputError, match=r"batch_size=2: must be a multiple of 6 \(3 processes, accumulate=2\)"):
+        check_split(replace(RUN, accumulate=2), 3)
+    volumes = studies.find_study("volumes_cues").run("glam_1", 0, "quick")
+    check_split(volumes, 1)
+    with pytest.raises(InputError, match="cue_volumes trains in one process"):
+        check_split(replace(volumes, accumulate=2), 1)
+
+
+def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    folder = open_run_folder(tmp_path, RUN)
+    path = write_record(folder, RUN, metrics={}, classes=(), cost=None, history=[], train_seconds=0.0, arrays={})
+    assert path == folder / "record.json"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_normalisation_of_all_gpus_is_one() -> None:
+    """Its layers are exchanged on GPUs alone, its weights and their names kept, and so what it does when evaluated."""
+    model = create_model("swin_nano_upernet", num_classes=3).eval()
+    image = torch.rand(1, 3, 64, 64)
+    before, state = model(image), {key: value.clone() for key, value in model.state_dict().items()}
+    parameters = list(model.parameters())
+    for device, processes in ((torch.device("cpu"), 8), (torch.device("cuda"), 1)):
+        synchronise_norms(model, device, processes)
+        assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
+    synchronise_norms(model, torch.device("cuda"), 8)
+    kinds = [type(module) for module in model.modules()]
+    assert torch.nn.SyncBatchNorm in kinds
+    assert torch.nn.BatchNorm2d not in kinds
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+    assert model.state_dict().keys() == state.keys()
+    assert torch.equal(model(image), before)
+
+
+def test_released_decay_follows_the_names() -> None:
+    model = create_model("glam_swin_nano_upernet", num_classes=3)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, spared = (
+        [names[id(one)] for one in group["params"]] for group in parameter_groups(model, 0.01, "released")
+    )
+    assert len(decayed) + len(spared) == len(names)
+    assert {name.rsplit(".", 1)[1] for name in spared} == {"weight", "bias", "relative_position_bias_table"}
+    for name in (
+        "encoder.layers.0.global_tokens",
+        "encoder.layers.0.blocks.0.attn.qkv.bias",
+        "decoder.bottleneck.bn.weight",
+    ):
+        assert name in decayed
+    for name in (
+        "encoder.norms.0.weight",
+        "encoder.patch_embed.norm.bias",
+        "encoder.layers.0.blocks.0.norm_mixer.weight",
+    ):
+        assert name in spared
