@@ -7,7 +7,9 @@ PROFILE ?= cpu
 STUDY ?= all
 SEEDS ?=
 DEVICE ?=
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# The paper's runs take a whole GPU each.
+JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
+YES ?=
 GLAM_DATA ?= build/data
 PYTHON3 ?= python3
 # The cpu profile's results are the ones in git; every other profile has a folder of its own beside them.
@@ -29,10 +31,11 @@ help: ## explain every target and variable
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
 	@echo "Variables (now):"
 	@printf '  %s|%s\n' \
-	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu' \
+	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu, paper' \
 	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,release,camvid,volumes_...' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
+	  'YES=$(YES)' '1: profile paper does not ask before it starts' \
 	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \
 	  'GLAM_DATA=$(GLAM_DATA)' 'folder that holds camvid/; absent data are left out, and the report says so' \
 	  'RESULTS=$(RESULTS)' 'where records, tables, figures and the report go' | column -t -s '|'
@@ -49,6 +52,9 @@ setup: .venv/.installed ## make the environment: .venv from requirements.lock
 reproduce: setup ## train every variant, write tables, figures, executed notebooks and the report
 	@$(PYTHON) -m glamlib.study.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
+ifeq ($(PROFILE),paper)
+	@$(PYTHON) -m glamlib.study.confirm --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes)
+endif
 	@$(MAKE) --no-print-directory -j $(JOBS) PLANNED=1 results
 
 quick: ## the same study at smoke size, in minutes
@@ -58,7 +64,8 @@ ifdef PLANNED
 include $(BUILD)/plan.mk
 
 # Notebooks and report read all studies; a part of them (STUDY=...) gives its records and tables.
-results: $(if $(filter all,$(STUDY)),$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done),$(TABLES))
+# The notebooks ask what the smaller profiles answer: the paper's has records and tables.
+results: $(if $(filter all,$(STUDY)),$(if $(filter paper,$(PROFILE)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done)),) $(TABLES)
 
 # One run. The record is the target and the notebook's last act: a run that was cut off leaves none.
 $(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json

@@ -182,11 +182,14 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
     ("arguments", "message"),
     [
         (("--profile", "huge"), "error: unknown profile 'huge'; allowed: quick, cpu, gpu, paper"),
-        (("--profile", "paper"), "error: profile 'paper': no study has this size yet"),
+        (
+            ("--profile", "paper", "--study", "context"),
+            "error: unknown profile of study context: 'paper'; allowed: quick, cpu, gpu",
+        ),
         (
             ("--profile", "cpu", "--study", "contxt"),
             "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, neighbours, "
-            "volumes_cues, volumes_hippocampus, volumes_brains",
+            "volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],

@@ -205,7 +205,10 @@ def test_bf16_trains(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerator")
-@pytest.mark.parametrize("study", [name for name, study in studies.STUDIES.items() if study.dataset not in VOLUME_DATA])
+@pytest.mark.parametrize(
+    "study",
+    [name for name, study in studies.STUDIES.items() if "gpu" in study.profiles and study.dataset not in VOLUME_DATA],
+)
 def test_gpu_profile_at_tiny_size(
     study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

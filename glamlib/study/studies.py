@@ -4,8 +4,9 @@ A study is a set of variants that differ from each other in the model alone; a p
 run: it changes sizes, steps and seeds, never code paths. Nothing here needs torch, so planning is quick.
 """
 
-from glamlib.errors import InputError, one_of
+from glamlib.errors import one_of
 
+from .recipe import ADE20K, CITYSCAPES
 from .study import Profile, Study, Variant
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
@@ -367,7 +368,19 @@ VOLUMES_BRAINS = Study(
     metric="dice",
 )
 
-_ALL = (CONTEXT, DECODERS, MIXERS, RELEASE, CAMVID, NEIGHBOURS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
+_ALL = (
+    CONTEXT,
+    DECODERS,
+    MIXERS,
+    RELEASE,
+    CAMVID,
+    NEIGHBOURS,
+    VOLUMES_CUES,
+    VOLUMES_HIPPOCAMPUS,
+    VOLUMES_BRAINS,
+    ADE20K,
+    CITYSCAPES,
+)
 STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 
 
@@ -379,9 +392,7 @@ def find_study(name: str) -> Study:
 
 
 def check_profile(name: str) -> str:
-    """Return a profile's name if some study has that size; InputError otherwise."""
+    """Return a profile's name; InputError that lists the profiles otherwise."""
     if name not in PROFILES:
         raise one_of("profile", name, PROFILES)
-    if not any(name in study.profiles for study in STUDIES.values()):
-        raise InputError(f"profile {name!r}: no study has this size yet")
     return name
