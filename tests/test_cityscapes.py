@@ -87,15 +87,11 @@ def test_bad_input_is_one_clear_error(root, monkeypatch):
     with pytest.raises(InputError, match=r"nowhere/leftImg8bit/train: no such folder; expected leftImg8bit/SPLIT/CITY"):
         Cityscapes(root / "nowhere", "train")
     add(root, "val", PAIRS["val"][0], np.full((5, 8), 34, np.uint8))
-    with pytest.raises(
-        InputError, match=r"000294_gtFine_labelIds.png: label value\(s\) 34 .*the raw ids 0..33"
-    ):
+    with pytest.raises(InputError, match=r"000294_gtFine_labelIds.png: label value\(s\) 34 .*the raw ids 0..33"):
         Cityscapes(root, "val")[0]
     label = root / "gtFine/val/munster/munster_000173_000019_gtFine_labelIds.png"
     label.rename(label.with_name("munster_000174_000019_gtFine_labelIds.png"))
-    with pytest.raises(
-        InputError, match=r"image munster/munster_000173_\d+_leftImg8bit\.png has no label munster/m"
-    ):
+    with pytest.raises(InputError, match=r"image munster/munster_000173_\d+_leftImg8bit\.png has no label munster/m"):
         Cityscapes(root, "val")
     (root / "val").mkdir()
     (root / "leftImg8bit" / "val").rename(root / "val" / "images")
