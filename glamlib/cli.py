@@ -84,7 +84,7 @@ def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]]
     """Open every file of a dataset and print what is there; exit status 1 if anything is wrong with it.
 
     Args:
-        name: which dataset: camvid, folder (images), hippocampus, brains or synapse (volumes).
+        name: which dataset: camvid, ade20k, cityscapes, folder (images), hippocampus, brains or synapse (volumes).
         path: the folder that holds it.
         json_output: print JSON instead of text.
     """
