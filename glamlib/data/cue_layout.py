@@ -4,7 +4,6 @@ Everything is drawn with integers from the raw words of a Philox counter (Salmon
 easy as 1, 2, 3", SC 2011), whose stream numpy guarantees.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ class LayoutConfig(Protocol):
     size: int
     num_shapes: int
     cue_size: int
+    noise: int
     min_distance: int
     max_distance: int
 
@@ -30,8 +30,16 @@ def check_integer(name: str, value: object, low: int, high: int) -> None:
         raise InputError(f"{name}={value!r}: must be an integer from {low} to {high}")
 
 
-def check_layout(config: LayoutConfig, limits: Mapping[str, tuple[int, int]]) -> None:
-    """Raise an InputError unless every attribute in ``limits`` keeps to them and the distances are a range."""
+def check_layout(config: LayoutConfig, largest: int) -> None:
+    """Raise an InputError unless the size is 16 to ``largest``, the rest fits it, and the distances are a range."""
+    check_integer("size", config.size, 16, largest)  # first: the limits of others are shares of it
+    limits = {
+        "num_shapes": (1, 200),
+        "cue_size": (1, config.size // 2),
+        "noise": (0, 64),
+        "min_distance": (0, config.size),
+        "max_distance": (0, 2 * config.size),
+    }
     for name, (low, high) in limits.items():
         check_integer(name, getattr(config, name), low, high)
     if config.max_distance and config.max_distance <= config.min_distance:

@@ -45,16 +45,8 @@ class SceneConfig:
     max_distance: int = 0
 
     def __post_init__(self) -> None:
-        check_integer("size", self.size, 16, 4096)  # first: the limits of others are shares of it
-        limits = {
-            "num_shapes": (1, 200),
-            "num_cues": (2, len(CUE_COLOURS)),
-            "cue_size": (1, self.size // 2),
-            "noise": (0, 64),
-            "min_distance": (0, self.size),
-            "max_distance": (0, 2 * self.size),
-        }
-        check_layout(self, limits)
+        check_layout(self, largest=4096)
+        check_integer("num_cues", self.num_cues, 2, len(CUE_COLOURS))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glamlib.data.cue_layout import Draws, check_integer, check_layout, draw_layout
+from glamlib.data.cue_layout import Draws, check_layout, draw_layout
 from glamlib.data.scenes import BACKGROUND, SHAPE
 
 CUE_GREYS = (32, 224)  # grey steps of 64 lie between the dark cue, the background, the shapes and the bright cue
@@ -43,15 +43,7 @@ class CueVolumeConfig:
     num_cues: ClassVar[int] = len(CUE_GREYS)
 
     def __post_init__(self) -> None:
-        check_integer("size", self.size, 16, 256)  # first: the limits of others are shares of it
-        limits = {
-            "num_shapes": (1, 200),
-            "cue_size": (1, self.size // 2),
-            "noise": (0, 64),
-            "min_distance": (0, self.size),
-            "max_distance": (0, 2 * self.size),
-        }
-        check_layout(self, limits)
+        check_layout(self, largest=256)
 
 
 @dataclass(frozen=True)
