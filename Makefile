@@ -22,6 +22,9 @@ READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camv
 export GLAM_DATA := $(abspath $(GLAM_DATA))
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
 export OMP_NUM_THREADS := 1
+# Freed memory stays with the process (glibc): handing it back and faulting it in again takes time in every step.
+export MALLOC_MMAP_THRESHOLD_ := 33554432
+export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONWARNINGS := ignore
 
 .PHONY: help setup reproduce quick plan study results report readme test lint lab camvid clean

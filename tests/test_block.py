@@ -7,6 +7,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
@@ -51,6 +52,40 @@ def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
     return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(
+        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_no_matrix_of_all_tokens_is_built(explicit: bool) -> None:
+    """The largest tensor of a block grows with the map; with weights asked for, it is the matrix of all tokens."""
+    block = GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="gmsa")
+    largest = []
+    for side in (16, 32, 64):
+        x, tokens = start((side, side), (4, 4), num_tokens=10, batch=1)
+        with LargestTensor() as seen:
+            y, tokens = block(x.requires_grad_(), tokens, {} if explicit else None)
+            (y.sum() + tokens.sum()).backward()
+        largest.append(seen.numel)
+        all_pairs = 2 * ((side // 4) ** 2 * 10) ** 2  # heads x N x N
+        assert (seen.numel >= all_pairs) == explicit
+    if not explicit:
+        assert largest[2] == 4 * largest[1] == 16 * largest[0]
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS)

@@ -22,11 +22,32 @@ def attend(
 
     q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
     """
+    if not return_attention and bias is None and q.device.type == "cpu":
+        return _attend_balanced(q, k, v), None
     if not return_attention:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     weights = (logits if bias is None else logits + bias).softmax(dim=-1)
     return weights @ v, weights
+
+
+def _attend_balanced(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend by the CPU's flash kernel, with its threads all at work.
+
+    Its backward pass shares out batch x heads between the threads, nothing finer: three heads keep two threads busy
+    three quarters of the time. So the queries are cut into as many parts as make the shares even, each a head of its
+    own with the same keys. Slices of a packed qkv are copied first: the kernel reads the keys once for every block of
+    queries, and rows that lie apart cost it more than the copy.
+    """
+    batch, heads, length, width = q.shape
+    threads = torch.get_num_threads()
+    parts = next((n for n in range(1, threads + 1) if batch * heads * n % threads == 0 and length % n == 0), 1)
+    q = q.reshape(batch, heads * parts, length // parts, width)
+    # (B, heads, M, d) -> (B, heads * parts, M, d)
+    k, v = (t[:, :, None].expand(-1, -1, parts, -1, -1).reshape(batch, heads * parts, *t.shape[2:]) for t in (k, v))
+    return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous()).reshape(
+        batch, heads, length, -1
+    )
 
 
 class WindowAttention(nn.Module):

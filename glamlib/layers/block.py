@@ -101,7 +101,9 @@ class GlamBlock(nn.Module):
         if tokens is not None:
             sequence = torch.cat([self.enter(tokens), sequence], dim=2)  # (B, nW, T + P, C)
         update, window_weights = self.attn(sequence, layout, num_tokens, trace is not None)
-        x = x + self.drop_path(from_windows(update[:, :, num_tokens:], layout))
+        # split, because the gradient of two slices is two maps of zeros, filled and added
+        token_update, patch_update = update.split([num_tokens, update.shape[2] - num_tokens], dim=2)
+        x = x + self.drop_path(from_windows(patch_update, layout))
         global_weights = None
         if self.mixes_patches:
             patches = self.norm_mixer(x).flatten(1, -2)[:, :, None]  # (B, prod(size), 1, C)
@@ -112,7 +114,7 @@ class GlamBlock(nn.Module):
         if self.is_last:
             tokens = None
         elif tokens is not None:
-            tokens, weights = self.pass_on(tokens, update[:, :, :num_tokens], layout.grid, trace is not None)
+            tokens, weights = self.pass_on(tokens, token_update, layout.grid, trace is not None)
             global_weights = global_weights if self.mixes_patches else weights
         if trace is not None:
             trace.update({"layout": layout, "window": window_weights, "global": global_weights})
