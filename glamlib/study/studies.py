@@ -109,6 +109,11 @@ _LARGER_CUE = _SCENES | {
     )
 }
 
+# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper.
+_SMALLER_SCENES = _LARGER_CUE | {
+    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}})
+}
+
 DECODERS = Study(
     name="decoders",
     question="Which stages need tokens, and what does the decoder add?",
@@ -124,10 +129,12 @@ DECODERS = Study(
         "glam_unet_high": Variant("tokens at 1/4 only", "glam_swin_nano_unet", {"num_global_tokens": [2, 0]}),
         "glam_unet_low": Variant("tokens at 1/8 only", "glam_swin_nano_unet", {"num_global_tokens": [0, 2]}),
         "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 2}),
-        "swin_upernet": Variant("Swin-UPerNet", "swin_nano_upernet"),
-        "glam_upernet": Variant("GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2}),
+        "swin_upernet": Variant("Swin-UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
+        "glam_upernet": Variant(
+            "GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2, "decoder_channels": 32}
+        ),
     },
-    profiles=_LARGER_CUE,
+    profiles=_SMALLER_SCENES,
 )
 
 MIXERS = Study(
@@ -173,7 +180,7 @@ _STREETS = {
             "data": {"train": "train", "test": "test", "size": [120, 160]},
             # lr, batch and the mild augmentation were chosen for Swin on the validation images, and serve all variants
             "augment": {"crop_size": [96, 128], "scale_range": [0.75, 1.5], "jitter": False},
-            "steps": 300,
+            "steps": 200,
             "batch_size": 4,
             "lr": 3e-3,
             "warmup_steps": 50,
@@ -272,7 +279,7 @@ VOLUMES_CUES = Study(
             3,
             {
                 "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
-                "steps": 500,
+                "steps": 400,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "warmup_steps": 50,
@@ -318,7 +325,7 @@ VOLUMES_HIPPOCAMPUS = Study(
             {
                 "data": {"train": "train", "test": "val"},
                 "augment": {"patch_size": [32, 32, 32]},
-                "steps": 250,
+                "steps": 200,
                 "batch_size": 2,
                 "lr": 3e-3,
                 "warmup_steps": 30,
