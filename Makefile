@@ -18,7 +18,11 @@ RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))
 BUILD := build/$(PROFILE)
 PYTHON := .venv/bin/python
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 10_volumes 11_volume_study 12_neighbours
+  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed
+BENCH_THREADS ?= 2
+BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
+BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size) encoder-training-$(size)) \
+  model-forward-256 model-forward-512 model-forward-1024 model-training-256 model-training-512
 export GLAM_DATA := $(abspath $(GLAM_DATA))
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
 export OMP_NUM_THREADS := 1
@@ -27,7 +31,7 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup reproduce quick plan study results report readme test lint lab camvid clean
+.PHONY: help setup reproduce quick plan study results report bench readme test lint lab camvid clean
 
 help: ## explain every target and variable
 	@echo "Targets:"
@@ -35,7 +39,7 @@ help: ## explain every target and variable
 	@echo "Variables (now):"
 	@printf '  %s|%s\n' \
 	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu, paper' \
-	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,release,camvid,volumes_...' \
+	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,mixers_48,mixers_96,release,camvid,volumes_...' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
 	  'YES=$(YES)' '1: profile paper does not ask before it starts' \
@@ -107,6 +111,23 @@ $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/noteboo
 build/readme.done: $(RESULTS)/report.html
 	@$(PYTHON) -m glamlib.study.readme README.md results
 	@touch $@
+endif
+
+bench: setup ## time and memory of Swin and GLAM by image size (half an hour), and the notebook that shows them
+	@$(MAKE) --no-print-directory BENCHED=1 $(RESULTS)/tables/speed.csv
+	@$(PYTHON) -m glamlib.study.execute notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb \
+	  --set profile=$(PROFILE) results=$(RESULTS)
+
+ifdef BENCHED
+# One group at a time, and nothing beside it; what is there is kept, so that a bench that was cut off goes on.
+.NOTPARALLEL:
+$(BENCH_BUILD)/%.json:
+	@echo "bench $*"
+	@OMP_NUM_THREADS=$(BENCH_THREADS) $(PYTHON) -m glamlib.study.speed $* --out $@ --threads $(BENCH_THREADS) \
+	  $(if $(DEVICE),--device $(DEVICE))
+
+$(RESULTS)/tables/speed.csv: $(BENCH:%=$(BENCH_BUILD)/%.json)
+	@$(PYTHON) -m glamlib.study.speed_table $^ --out $@
 endif
 
 readme: setup ## put the headline table of results/ into README.md

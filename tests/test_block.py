@@ -7,11 +7,11 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.windows import WindowLayout
+from glamlib.study.largest import LargestTensor
 
 DIM = 8
 # (size of the map, window): three and more windows along a dimension, dividing and not; 2D and 3D
@@ -52,23 +52,6 @@ def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
     return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the elements of the largest tensor that any operation makes, forward or backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(
-        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return made
 
 
 @pytest.mark.parametrize("explicit", [False, True])

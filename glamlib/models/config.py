@@ -98,6 +98,7 @@ class ModelConfig(StagedConfig):
     ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. ``behaviour`` is
     "paper", "released" or single differences of the released code joined by "+" (`glamlib.released.DIFFERENCES`), which
     are defined for G-MSA and no exchange only. A ``mixer`` of patches takes ``num_global_tokens=0``, too.
+    ``grad_checkpointing`` trades time in training for memory (see `Stage`) and changes no result.
     """
 
     embed_dim: int
@@ -113,6 +114,7 @@ class ModelConfig(StagedConfig):
     decoder_channels: int = 512
     weight_init: str = "swin"
     behaviour: str = "paper"
+    grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

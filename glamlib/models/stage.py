@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.mixers import acts_on_patches
@@ -23,7 +24,13 @@ class Stage(nn.Module):
         level: 0 for the highest resolution.
         downsample: what leads to this resolution; None where nothing does.
         make_block: `GlamBlock` or one like it.
+
+    Attributes:
+        grad_checkpointing: keep no activations inside a block for its backward pass, but compute them again there:
+            less memory for about a third more time.
     """
+
+    grad_checkpointing = False
 
     def __init__(
         self,
@@ -73,6 +80,9 @@ class Stage(nn.Module):
         """
         tokens = self.start_tokens(x)
         for block in self.blocks:
+            if self.grad_checkpointing and traces is None and torch.is_grad_enabled():
+                x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
+                continue
             trace = None if traces is None else {}
             x, tokens = block(x, tokens, trace)
             if traces is not None:

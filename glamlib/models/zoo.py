@@ -19,6 +19,7 @@ from glamlib.released.volumes import volume_parts_of
 from .config import DECODERS, Config, ModelConfig
 from .pretrained import load_swin_weights
 from .segmenter import Segmenter
+from .stage import Stage
 from .volumes.config import VolumeConfig
 from .volumes.network import VolumeSegmenter
 
@@ -58,12 +59,22 @@ class Kind(NamedTuple):
     load_pretrained: Callable[[nn.Module, str, bool | str | Path], None] | None = None
 
 
+def _set_checkpointing(model: nn.Module, enable: bool) -> None:
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.grad_checkpointing = enable
+
+
 def _segmenter(config: ModelConfig, num_classes: int, in_channels: int) -> Segmenter:
-    return Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+    _set_checkpointing(model, config.grad_checkpointing)
+    return model
 
 
 def _volume_segmenter(config: VolumeConfig, num_classes: int, in_channels: int) -> VolumeSegmenter:
-    return VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+    model = VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+    _set_checkpointing(model, config.grad_checkpointing)
+    return model
 
 
 def _load_backbone(model: BackboneSegmenter, name: str, source: bool | str | Path) -> None:

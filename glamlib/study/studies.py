@@ -161,6 +161,26 @@ MIXERS = Study(
     profiles=_LARGER_CUE,
 )
 
+
+def _exchanges_at(size: int) -> Study:
+    """Return what the linear exchanges are worth on scenes of another size: the study `mixers`, a part of it.
+
+    One schedule for all sizes: what takes more steps to learn on more windows shows as such.
+    """
+    cpu = _LARGER_CUE["cpu"].run
+    return Study(
+        name=f"mixers_{size}",
+        question=f"What do the linear exchanges give up on scenes of {size} pixels?",
+        dataset="scenes",
+        baseline="gmsa",
+        overrides=MIXERS.overrides,
+        variants={name: MIXERS.variants[name] for name in ("gmsa", "pooled", "linear")},
+        profiles={"cpu": Profile(3, cpu | {"data": cpu["data"] | {"size": size}})},
+    )
+
+
+MIXERS_48, MIXERS_96 = _exchanges_at(48), _exchanges_at(96)
+
 _STREETS = {
     "quick": Profile(
         1,
@@ -379,6 +399,8 @@ _ALL = (
     CONTEXT,
     DECODERS,
     MIXERS,
+    MIXERS_48,
+    MIXERS_96,
     RELEASE,
     CAMVID,
     NEIGHBOURS,

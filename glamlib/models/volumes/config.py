@@ -28,6 +28,7 @@ class VolumeConfig(StagedConfig):
     mixer: str = "gmsa"
     weight_init: str = "swin"
     behaviour: str = "paper"
+    grad_checkpointing: bool = False
 
     ndim = 3
 
