@@ -10,6 +10,10 @@ DEVICE ?=
 # The paper's runs take a whole GPU each.
 JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))
 YES ?=
+BUDGET ?=
+OUT ?=
+IN ?=
+SPEED ?=
 GLAM_DATA ?= build/data
 PYTHON3 ?= python3
 # The cpu profile's results are the ones in git; every other profile has a folder of its own beside them.
@@ -31,20 +35,22 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup reproduce quick plan study results report bench readme test lint lab camvid clean
+.PHONY: help setup reproduce quick plan study results report bench gpu-run gpu-merge readme test lint lab camvid clean
 
 help: ## explain every target and variable
 	@echo "Targets:"
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 	@echo "Variables (now):"
 	@printf '  %s|%s\n' \
 	  'PROFILE=$(PROFILE)' 'size of the studies: quick (a smoke run), cpu (the default), gpu, paper' \
-	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,mixers_48,mixers_96,release,camvid,volumes_...' \
+	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,release,camvid,volumes_...' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
 	  'YES=$(YES)' '1: profile paper does not ask before it starts' \
 	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \
 	  'GLAM_DATA=$(GLAM_DATA)' 'folder that holds camvid/; absent data are left out, and the report says so' \
+	  'BUDGET=$(BUDGET) OUT=$(OUT) SPEED=$(SPEED)' 'of gpu-run: seconds, folder, groups of the speed benchmark to measure first' \
+	  'IN=$(IN)' 'of gpu-merge: the file that gpu-run packed' \
 	  'RESULTS=$(RESULTS)' 'where records, tables, figures and the report go' | column -t -s '|'
 
 setup: .venv/.installed ## make the environment: .venv from requirements.lock
@@ -129,6 +135,20 @@ $(BENCH_BUILD)/%.json:
 $(RESULTS)/tables/speed.csv: $(BENCH:%=$(BENCH_BUILD)/%.json)
 	@$(PYTHON) -m glamlib.study.speed_table $^ --out $@
 endif
+
+# A lent machine has its own torch and no network: nothing is installed there.
+gpu-run: ## what is missing of the gpu profile, as much as fits into BUDGET seconds; packed into OUT
+	@test -n '$(BUDGET)' -a -n '$(OUT)' || { echo 'error: make gpu-run BUDGET=seconds OUT=folder'; exit 2; }
+	@$(if $(wildcard $(PYTHON)),$(PYTHON),$(PYTHON3)) -m glamlib.study.slot --budget $(BUDGET) --out $(OUT) \
+	  --study $(STUDY) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SPEED),--speed $(SPEED))
+
+gpu-merge: setup ## put what gpu-run packed (IN) among results/gpu, and make its tables, figures and report anew
+	@test -n '$(IN)' || { echo 'error: make gpu-merge IN=file'; exit 2; }
+	@$(PYTHON) -m glamlib.study.parcel $(IN) results/gpu
+	@$(PYTHON) -m glamlib.study.plan --recorded results/gpu --build build/gpu-merged
+	@if ls results/gpu/speed/*.json > /dev/null 2>&1; then \
+	  $(PYTHON) -m glamlib.study.speed_table results/gpu/speed/*.json --out results/gpu/tables/speed.csv; fi
+	@$(MAKE) --no-print-directory -j $(JOBS) PROFILE=gpu BUILD=build/gpu-merged PLANNED=1 results
 
 readme: setup ## put the headline table of results/ into README.md
 	@$(PYTHON) -m glamlib.study.readme README.md results

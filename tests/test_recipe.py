@@ -41,7 +41,7 @@ def test_runs_are_those_of_the_released_configurations(study: str, crop_size: li
     for run in runs:
         assert (run.steps, run.batch_size, run.warmup_steps) == (160_000, 16, 1500)
         assert (run.lr, run.weight_decay, run.clip_norm, run.decay) == (6e-5, 0.01, 0.0, "released")
-        assert run.initial_weights is True
+        assert run.pretrained == "imagenet"
         assert run.augment["crop_size"] == crop_size
         assert run.augment["long_short"] == run.evaluate["resize"] == long_short
         assert (run.augment["cat_max_ratio"], run.augment["scale_range"]) == (0.75, [0.5, 2.0])

@@ -11,6 +11,7 @@ from torch import Tensor
 from glamlib.data.ade20k import ADE20K
 from glamlib.data.camvid import CamVid
 from glamlib.data.cityscapes import Cityscapes
+from glamlib.data.drawing import all_items
 from glamlib.data.folder import FolderDataset
 from glamlib.errors import InputError, one_of
 
@@ -93,16 +94,17 @@ def _how_to_get(name: str, root: Path | None) -> str:
 class InMemory:
     """A dataset decoded once and held as uint8 tensors, 4 bytes a pixel; otherwise the same as the one it is made from.
 
-    With ``limit``, only its first so many items. The tensors it hands out are those it holds: do not write into them.
+    With ``limit``, only its first so many items; ``workers`` processes decode them. The tensors it hands out are those
+    it holds: do not write into them.
     """
 
-    def __init__(self, dataset: SegmentationDataset, limit: int | None = None) -> None:
+    def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
         count = len(dataset) if limit is None else min(limit, len(dataset))
         self.classes = dataset.classes
         self.palette = dataset.palette
         self.ignore_index = dataset.ignore_index
         self._names = [dataset.name(index) for index in range(count)]
-        self._items = [dataset[index] for index in range(count)]
+        self._items = all_items(dataset, count, workers)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -9,6 +9,7 @@ platform and with any number of workers.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ BACKGROUND = 96  # grey values of 0..255
 SHAPE = 160
 # Cue colours: far apart, and each unlike the greys (Okabe and Ito's colour-blind safe set).
 CUE_COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233))
+
+_KEPT = 128  # scenes of a data set that are not drawn again
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class CueScenes:
         self.classes = ("background", *(f"cue {i + 1}" for i in range(config.num_cues)))
         self.palette = ((SHAPE // 2,) * 3, *CUE_COLOURS[: config.num_cues])
         self.ignore_index = 255
+        # evaluation asks for a batch of images, then for what else is known of each
+        self._drawn = lru_cache(maxsize=_KEPT)(partial(draw_scene, config, seed))
 
     def __len__(self) -> int:
         return self.count
@@ -96,10 +101,11 @@ class CueScenes:
         return f"scene-{self.seed}-{index}"
 
     def scene(self, index: int) -> Scene:
+        """Return scene ``index``, whose arrays may be handed out again: do not write into them."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return draw_scene(self.config, self.seed, index)
+        return self._drawn(index)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         scene = self.scene(index)
-        return torch.from_numpy(scene.image.copy()), torch.from_numpy(scene.label)
+        return torch.from_numpy(scene.image.copy()), torch.from_numpy(scene.label.copy())

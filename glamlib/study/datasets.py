@@ -52,10 +52,14 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
         except TypeError:
             allowed = config_class.__dataclass_fields__
             raise one_of(f"option of {run.dataset} among", list(options), allowed) from None
-        return hold(make(config, split, run.seed)) if part == "train" else make(config, split, TEST_SEED)
+        return (
+            hold(make(config, split, run.seed), workers=run.workers)
+            if part == "train"
+            else make(config, split, TEST_SEED)
+        )
     limit = options.pop("limit", None)
     if run.dataset in VOLUMES:
-        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit)
+        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit, run.workers)
     size = options.pop("size", None)
     in_memory = options.pop("in_memory", True)
     if type(in_memory) is not bool or (limit is not None and not in_memory):
@@ -66,4 +70,4 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
         raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit", "in_memory"])
     size = None if size is None else tuple(size)
     dataset = load_dataset(run.dataset, split, size=size)
-    return InMemory(dataset, limit) if in_memory else dataset
+    return InMemory(dataset, limit, run.workers) if in_memory else dataset

@@ -34,7 +34,8 @@ class RunParameters:
     Attributes:
         study, variant, seed, profile: which run this is.
         model, overrides: for `glamlib.create_model`.
-        pretrained: "" for random weights at the start, "imagenet" for timm's, or a file of such weights.
+        pretrained: "" for random weights at the start, "imagenet" for Swin's (`places.imagenet_file`, or fetched by
+            timm), or a file of such weights.
         dataset, data: which data (`glamlib.study.datasets`) and its options.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         evaluate: options of `InferenceOptions`, of images alone; empty for whole images as they are.
@@ -42,7 +43,7 @@ class RunParameters:
         accumulate: turns in which each process takes its part of a batch, to fit its memory.
         lr, weight_decay, warmup_steps, clip_norm: AdamW, linear warm-up to lr, then linear decay to 0; clip_norm 0 is
             no clipping. decay: which weights decay, "matrices" or as "released" (`parameter_groups`).
-        precision: "fp32" or "bf16". device: "cpu", "cuda" or "auto".
+        precision: "fp32" or "bf16". device: "cpu", "cuda" or "auto". compile: train with compiled blocks.
         threads: CPU threads of the run; fixed, because it decides the order of sums. workers: loader processes.
         checkpoint_every: steps between checkpoints.
     """
@@ -68,6 +69,7 @@ class RunParameters:
     clip_norm: float = 1.0
     precision: str = "fp32"
     device: str = "cpu"
+    compile: bool = False
     threads: int = 1
     workers: int = 0
     checkpoint_every: int = 200
@@ -107,11 +109,6 @@ class RunParameters:
         own = {item.name: item.type for item in fields(cls)}
         given = notebook_parameters(namespace, own | others)
         return cls.from_dict({name: given[name] for name in own})
-
-    @property
-    def initial_weights(self) -> bool | str:
-        """What `glamlib.create_model` takes as ``pretrained``."""
-        return {"": False, "imagenet": True}.get(self.pretrained, self.pretrained)
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

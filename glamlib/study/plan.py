@@ -1,10 +1,12 @@
 """What `make` is to run: one plan file a run, rewritten only when what it says has changed.
 
     python -m glamlib.study.plan --profile cpu --study all --build build/cpu [--seeds N] [--device D]
+    python -m glamlib.study.plan --recorded results/gpu --build build/gpu-merged
 
 A plan file holds a run's parameters and a digest of the code that computes it (without comments, formatting and
 docstrings). A record depends on its plan file, so a change in one variant reruns that variant alone, and a change of
-the code that computes reruns everything. Nothing here needs torch: it is done at every `make`.
+the code that computes reruns everything. With ``--recorded`` there is nothing to run: tables are made of what records
+there are. Nothing here needs torch: it is done at every `make`.
 """
 
 import argparse
@@ -17,13 +19,16 @@ from pathlib import Path
 from glamlib.errors import InputError
 
 from .files import write_whole
+from .places import imagenet_file
 from .sources import computing_digest, whole_digest
 from .studies import STUDIES, check_profile, find_study
 from .study import Study
 
 
 def _has_data(study: Study) -> bool:
-    """Tell whether a study's data are there: generated, or a folder of that name below GLAM_DATA."""
+    """Tell whether a study's data are there: generated, or a folder of that name below GLAM_DATA, and its weights."""
+    if study.needs_weights and not all(imagenet_file(variant.model) for variant in study.variants.values()):
+        return False
     return not study.needs_files or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
 
 
@@ -38,8 +43,9 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
     studies = [find_study(name) for name in names.split(",")]
     for study in studies:
         if not _has_data(study):
+            weights = " or no ImageNet weights in weights" if study.needs_weights else ""
             raise InputError(
-                f"study {study.name}: no folder {study.dataset} below GLAM_DATA={os.environ.get('GLAM_DATA')}"
+                f"study {study.name}: no folder {study.dataset}{weights} below GLAM_DATA={os.environ.get('GLAM_DATA')}"
             )
     return studies
 
@@ -72,15 +78,37 @@ def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | Non
     return total
 
 
+def write_recorded(build: Path, results: Path) -> list[str]:
+    """Write ``build/code.txt`` and a ``build/plan.mk`` of the studies that have records in ``results``, whose tables
+    depend on these records alone. Returns the studies' names; InputError where there is no record.
+    """
+    lines, names = [], []
+    for study in STUDIES:
+        records = sorted((results / "runs" / study).glob("*/seed-*/record.json"))
+        if records:
+            names.append(study)
+            listed = " ".join(f"$(RESULTS)/{record.relative_to(results).as_posix()}" for record in records)
+            lines += [f"TABLES += $(RESULTS)/tables/{study}.csv", f"$(RESULTS)/tables/{study}.csv: {listed}"]
+    if not names:
+        raise InputError(f"{results}: no records of any study in runs/")
+    _write_if_changed(build / "code.txt", whole_digest() + "\n")
+    _write_if_changed(build / "plan.mk", "\n".join(lines) + "\n")
+    return names
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", required=True)
+    parser.add_argument("--profile", default="cpu")
     parser.add_argument("--study", default="all")
     parser.add_argument("--build", type=Path, required=True)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--device")
+    parser.add_argument("--recorded", type=Path, help="plan no runs: tables of the records in this results folder")
     options = parser.parse_args()
     try:
+        if options.recorded:
+            print(f"records of {', '.join(write_recorded(options.build, options.recorded))}")
+            return
         profile = check_profile(options.profile)
         studies = chosen_studies(options.study, profile)
         if options.seeds is not None and options.seeds < 1:

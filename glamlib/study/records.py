@@ -56,8 +56,11 @@ def write_record(
     history: list[dict[str, float]],
     train_seconds: float,
     arrays: dict[str, np.ndarray],
+    speed: dict[str, float] | None = None,
 ) -> Path:
     """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json. Returns the record's path.
+
+    ``speed`` is that of training, where it was measured (`glamlib.study.throughput`).
 
     Of several processes, the main one writes.
     """
@@ -77,6 +80,7 @@ def write_record(
         "cost": asdict(cost),
         "train_seconds": train_seconds,
         "images_per_second": run.steps * run.batch_size / train_seconds,
+        **({"speed": speed} if speed else {}),
         "peak_memory_mib": peak_memory_mib(device),
         "device": device_name(device),
         "versions": versions(),

@@ -34,6 +34,7 @@ _SCENES = {
             "warmup_steps": 50,
         },
     ),
+    # Swin-T's width and window: 5 x 5 windows, and the cue anywhere
     "gpu": Profile(
         5,
         {
@@ -44,7 +45,10 @@ _SCENES = {
             "warmup_steps": 150,
             "precision": "bf16",
             "device": "cuda",
+            "workers": 8,
+            "checkpoint_every": 1000,
         },
+        {"embed_dim": 96, "window_size": 7},
     ),
 }
 
@@ -111,7 +115,8 @@ _LARGER_CUE = _SCENES | {
 
 # A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper.
 _SMALLER_SCENES = _LARGER_CUE | {
-    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}})
+    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}}),
+    "gpu": Profile(3, _SCENES["gpu"].run, {"embed_dim": 96}),
 }
 
 DECODERS = Study(
@@ -245,6 +250,42 @@ CAMVID = Study(
     profiles=_STREETS,
 )
 
+_TINY_STREETS = {
+    "gpu": Profile(
+        3,
+        _STREETS["gpu"].run | {"steps": 3000, "compile": True, "workers": 12, "checkpoint_every": 1000},
+    )
+}
+
+CAMVID_TINY = Study(
+    name="camvid_tiny",
+    question="Is the paper's Tiny size better with global tokens on street scenes at full resolution?",
+    dataset="camvid",
+    baseline="swin",
+    overrides={"drop_path": 0.1},
+    variants={
+        "swin": Variant("Swin-T + UPerNet", "swin_tiny_upernet"),
+        "glam_1": Variant("GLAM-Swin-T, 1 token", "glam_swin_tiny_upernet", {"num_global_tokens": 1}),
+        "glam_5": Variant("GLAM-Swin-T, 5 tokens", "glam_swin_tiny_upernet", {"num_global_tokens": 5}),
+        "glam_10": Variant("GLAM-Swin-T, 10 tokens", "glam_swin_tiny_upernet", {"num_global_tokens": 10}),
+        "swin_unet": Variant("Swin-T UNet", "swin_tiny_unet"),
+        "glam_unet": Variant("GLAM-Swin-T UNet, 10 tokens", "glam_swin_tiny_unet", {"num_global_tokens": 10}),
+        "glam_unet_nlu": Variant("GLAM-Swin-T UNet + NLU", "glam_swin_tiny_unet_nlu", {"num_global_tokens": 10}),
+    },
+    profiles=_TINY_STREETS,
+)
+
+CAMVID_IMAGENET = Study(
+    name="camvid_imagenet",
+    question="Is it better on street scenes from ImageNet weights, as the paper starts?",
+    dataset="camvid",
+    baseline="swin",
+    overrides=CAMVID_TINY.overrides,
+    variants=CAMVID_TINY.variants,
+    profiles={"gpu": Profile(3, _TINY_STREETS["gpu"].run | {"pretrained": "imagenet", "lr": 3e-4})},
+    needs_weights=True,
+)
+
 NEIGHBOURS = Study(
     name="neighbours",
     question="How does GLAM stand among multi-resolution transformers of its size?",
@@ -265,7 +306,7 @@ NEIGHBOURS = Study(
         "vil": Variant("ViL-Small", "vil_small_upernet"),
         "vit": Variant("ViT-S (full attention)", "vit_small_upernet"),
     },
-    profiles={"gpu": _STREETS["gpu"]},
+    profiles={"gpu": Profile(3, _STREETS["gpu"].run | {"steps": 3000})},
 )
 
 _VOLUME_VARIANTS = {
@@ -403,6 +444,8 @@ _ALL = (
     MIXERS_96,
     RELEASE,
     CAMVID,
+    CAMVID_TINY,
+    CAMVID_IMAGENET,
     NEIGHBOURS,
     VOLUMES_CUES,
     VOLUMES_HIPPOCAMPUS,

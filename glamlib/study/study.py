@@ -24,10 +24,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: how many seeds, and the parameters of `RunParameters` that go with it."""
+    """A study's size: how many seeds, the parameters of `RunParameters` that go with it, and the size of all its
+    networks, as overrides of theirs.
+    """
 
     seeds: int
     run: dict
+    overrides: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Study:
     """A question, the variants that answer it, and the sizes it can be asked at.
 
     ``baseline`` is the variant that the others are compared with, by ``metric``: "miou", or "dice" for volumes.
+    ``needs_weights``: its runs start from ImageNet weights, and it waits for their files (`places.imagenet_file`).
     """
 
     name: str
@@ -45,6 +49,7 @@ class Study:
     variants: dict[str, Variant]
     profiles: dict[str, Profile]
     metric: str = "miou"
+    needs_weights: bool = False
 
     @property
     def needs_files(self) -> bool:
@@ -59,7 +64,7 @@ class Study:
             raise one_of(f"profile of study {self.name}:", profile, self.profiles)
         chosen = self.variants[variant]
         sizes = self.profiles[profile].run
-        overrides = self.overrides | chosen.overrides
+        overrides = self.overrides | self.profiles[profile].overrides | chosen.overrides
         if chosen.whole_map_window:
             overrides["window_size"] = sizes["data"]["size"] // 4  # pixels to patches
         return RunParameters.from_dict(

@@ -35,7 +35,9 @@ from glamlib.data.volumes.dataset import VolumeDataset
 from glamlib.errors import InputError
 
 from .checkpoints import load_checkpoint, read_progress, save_checkpoint
+from .compiling import compiled_blocks
 from .parameters import RunParameters
+from .resident import can_be_resident, resident_batches
 from .sources import computing_digest
 from .splitting import check_split, shares_of, synchronise_norms, weighted
 from .tasks import Transform, task_of
@@ -44,6 +46,10 @@ HISTORY_EVERY = 10  # steps that one row of the history averages
 _NO_DECAY = ("relative_position_bias_table", "global_tokens")
 # Parts of names: custom_keys of the released configurations (themyrl/glam at 44abe55)
 _NO_DECAY_RELEASED = ("absolute_pos_embed", "relative_position_bias_table", "norm")
+
+
+class Paused(Exception):
+    """Training stopped because ``on_step`` asked for it; the checkpoint holds all it has done."""
 
 
 def resolve_device(device: str) -> str:
@@ -70,9 +76,13 @@ class TrainingView(Dataset):
     def _draw_order(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+    def item(self, position: int) -> int:
+        """Return which item of the data set is at a position."""
         epoch, place = divmod(position, len(self.dataset))
-        image, label = self.dataset[int(self._order(epoch)[place])]
+        return int(self._order(epoch)[place])
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        image, label = self.dataset[self.item(position)]
         if self.transform is None:
             return image, label
         # the third word keeps this stream apart from the orders'
@@ -130,7 +140,7 @@ def train(
     dataset: SegmentationDataset | VolumeDataset,
     run: RunParameters,
     checkpoint: Path,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], object] | None = None,
 ) -> tuple[list[dict[str, float]], float]:
     """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters and code.
 
@@ -143,7 +153,7 @@ def train(
         dataset: images or volumes with labels; all of one size where ``run.augment`` is empty.
         run: steps, batch size, learning rate and the rest.
         checkpoint: file that is written every ``run.checkpoint_every`` steps and at the end.
-        on_step: called with the number of finished steps after each.
+        on_step: called with the number of finished steps after each; what is true in answer stops the training.
 
     Returns:
         The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training.
@@ -152,7 +162,19 @@ def train(
         InputError: no such device, a batch that cannot be split, a checkpoint that cannot be read or written, an
             unusable image.
         FloatingPointError: the loss is no longer finite.
+        Paused: ``on_step`` asked for it; the checkpoint is written, and another call goes on from there.
     """
+    with compiled_blocks(model, run.compile):
+        return _train(model, dataset, run, checkpoint, on_step)
+
+
+def _train(
+    model: nn.Module,
+    dataset: SegmentationDataset | VolumeDataset,
+    run: RunParameters,
+    checkpoint: Path,
+    on_step: Callable[[int], object] | None,
+) -> tuple[list[dict[str, float]], float]:
     accelerator = Accelerator(
         cpu=resolve_device(run.device) == "cpu",
         mixed_precision="bf16" if run.precision == "bf16" else "no",
@@ -163,7 +185,11 @@ def train(
     processes, rank = accelerator.num_processes, accelerator.process_index
     check_split(run, processes)
     synchronise_norms(model, accelerator.device, processes)
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr)
+    on_gpu = accelerator.device.type == "cuda"
+    model.to(accelerator.device)
+    if on_gpu and dataset[0][0].ndim == 3:  # an encoder's maps are channels-last, and a GPU's convolutions like it so
+        model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=on_gpu)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -172,7 +198,6 @@ def train(
         warmup_lr_init=run.lr * 1e-6,
         t_in_epochs=False,
     )
-    model.to(accelerator.device)
     progress = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0, "fingerprint": fingerprint(run)}
     if checkpoint.exists() and read_progress(checkpoint)["fingerprint"] == progress["fingerprint"]:
         progress = load_checkpoint(checkpoint, model, optimizer)
@@ -184,17 +209,27 @@ def train(
     parts = StepBatches(
         progress["step"], run.steps, run.batch_size, turns=run.accumulate, rank=rank, processes=processes
     )
-    batches = iter(
-        DataLoader(
-            view,
-            batch_sampler=parts,
-            num_workers=run.workers,
-            pin_memory=accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else the loader would draw from the model's random state
+    if can_be_resident(view, accelerator.device):
+        batches = resident_batches(view, parts, accelerator.device)
+    else:
+        batches = iter(
+            DataLoader(
+                view,
+                batch_sampler=parts,
+                num_workers=run.workers,
+                pin_memory=on_gpu,
+                generator=torch.Generator(),  # else the loader would draw from the model's random state
+            )
         )
-    )
     model.train()
+    loss_sum = torch.tensor(progress["loss"], dtype=torch.float64, device=accelerator.device)
     started = time.perf_counter() - progress["seconds"]
+
+    def keep() -> None:
+        progress.update(seconds=time.perf_counter() - started, loss=loss_sum.item())
+        if rank == 0:
+            save_checkpoint(checkpoint, model, optimizer, progress)
+
     quiet = None if rank == 0 else True
     bar = tqdm(total=run.steps, initial=progress["step"], disable=quiet, unit="step", mininterval=2)
     for step in range(progress["step"], run.steps):
@@ -205,7 +240,7 @@ def train(
         turns = [next(batches) for _ in range(run.accumulate)]
         shares = shares_of(accelerator, [labels for _, labels in turns], dataset.ignore_index)
         wrapped_optimizer.zero_grad()
-        step_loss = 0.0
+        step_loss = torch.zeros((), dtype=torch.float64, device=accelerator.device)
         for turn, ((images, labels), share) in enumerate(zip(turns, shares, strict=True), start=1):
             images, labels = (tensor.to(accelerator.device, non_blocking=True) for tensor in (images, labels))
             # processes exchange gradients once a step
@@ -214,27 +249,27 @@ def train(
                     outputs = wrapped(task.prepare(images), auxiliary=True)
                 loss = weighted(task.loss(outputs, labels, dataset.ignore_index), share, outputs)
                 accelerator.backward(loss)
-            step_loss += loss.item()
+            step_loss += loss.detach()
         if run.clip_norm:
             accelerator.clip_grad_norm_(wrapped.parameters(), run.clip_norm)
         wrapped_optimizer.step()
         progress["step"] = step + 1
         if processes > 1:
-            step_loss = accelerator.reduce(torch.tensor(step_loss, device=accelerator.device), "mean").item()
-        progress["loss"] += step_loss
+            step_loss = accelerator.reduce(step_loss, "mean")
+        loss_sum += step_loss  # stays on the device: reading it would make a GPU wait for every step
         if (step + 1) % HISTORY_EVERY == 0 or step + 1 == run.steps:
-            mean = progress["loss"] / (step % HISTORY_EVERY + 1)
+            mean = loss_sum.item() / (step % HISTORY_EVERY + 1)
             if not np.isfinite(mean):
                 raise FloatingPointError(f"the loss is {mean} at step {step + 1}; a lower lr may help")
             progress["history"].append({"step": step + 1, "loss": mean, "lr": optimizer.param_groups[0]["lr"]})
-            progress["loss"] = 0.0
+            loss_sum.zero_()
         if (step + 1) % run.checkpoint_every == 0 or step + 1 == run.steps:
-            progress["seconds"] = time.perf_counter() - started
-            if rank == 0:
-                save_checkpoint(checkpoint, model, optimizer, progress)
+            keep()
         bar.update()
-        if on_step is not None:
-            on_step(step + 1)
+        if on_step is not None and on_step(step + 1) and step + 1 < run.steps:
+            keep()
+            bar.close()
+            raise Paused(f"after step {step + 1} of {run.steps}")
     bar.close()
     accelerator.wait_for_everyone()  # the checkpoint is whole before anyone goes on
     model.eval()

@@ -121,8 +121,8 @@ def read_pair(pair: Pair, labels: Labels) -> tuple[np.ndarray, np.ndarray, Spaci
 class InMemoryVolumes(InMemory):
     """A `VolumeDataset` read and preprocessed once and held: 5 bytes a voxel of one channel; as `InMemory` is."""
 
-    def __init__(self, dataset: VolumeDataset, limit: int | None = None) -> None:
-        super().__init__(dataset, limit)
+    def __init__(self, dataset: VolumeDataset, limit: int | None = None, workers: int = 0) -> None:
+        super().__init__(dataset, limit, workers)
         self.sided = dataset.sided
         self.left_right_axis = dataset.left_right_axis
         self._spacings = [dataset.spacing(index) for index in range(len(self))]
