@@ -12,7 +12,8 @@ import pytest
 from glamlib.errors import InputError
 from glamlib.study import speed
 from glamlib.study.matmul_rate import matmul_gflops
-from glamlib.study.speed import Contender, Group, contenders, one_pass
+from glamlib.study.speed import one_pass
+from glamlib.study.speed_contenders import Contender, Group, contenders
 from glamlib.study.speed_table import crossing, growth, join_groups
 
 SMALL = Group("encoder", "training", 64)

@@ -27,6 +27,7 @@ _READERS = {
         "confirm",
         "step_speed",
         "speed",
+        "speed_contenders",
         "speed_table",
         "speed_plots",
         "largest",
