@@ -209,3 +209,23 @@ def test_tables_of_recorded_runs_depend_on_them_alone(tmp_path: Path) -> None:
     assert not (tmp_path / "build/plan").exists()
     with pytest.raises(InputError, match="no records of any study"):
         write_recorded(tmp_path / "build", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget", "3"), r"--budget 3: must be above 10 seconds"),
+        (("--budget", "30", "--profile", "paper", "--study", "context"), r"study context: 'paper'; allowed: quick"),
+        (("--budget", "30", "--study", "everything"), r"unknown study 'everything'; allowed: context"),
+        (("--budget", "30", "--seeds", "0"), r"--seeds 0: must be at least 1"),
+        (("--budget", "30", "--speed", "decoder-64"), r"'decoder-64': must be encoder or model"),
+        (("--budget", "30", "--study", "camvid_imagenet"), r"no folder camvid or no ImageNet weights in weights below"),
+    ],
+)
+def test_bad_options_are_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["slot", *arguments, "--out", str(tmp_path), "--work", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"^error: [^\\n]*{message}"):
+        slot.main()

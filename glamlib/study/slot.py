@@ -203,9 +203,7 @@ def main() -> None:
         slot = Slot(options.budget, options.out.resolve(), options.work.resolve())
         studies = chosen_studies(options.study, check_profile(options.profile))
         done = [options.results.resolve(), slot.work]
-        runs = in_order(
-            [study for study in studies if options.profile in study.profiles], options.profile, options.seeds
-        )
+        runs = in_order(studies, options.profile, options.seeds)
         runs = [run for run in runs if not has_record(run, done)]
         device = resolve_device(runs[0].device if runs else "auto")
         groups = [name for name in groups if not any((folder / "speed" / f"{name}.json").exists() for folder in done)]
