@@ -97,7 +97,8 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         Which keys were used and which not; the unused are those that the released code itself never reads.
 
     Raises:
-        InputError: not a state dict; a key is left over or gives a weight again, one of the model's is missing, or a shape differs; names the first of each.
+        InputError: not a state dict; a key is left over or gives a weight again, one of the model's is missing, or a
+            shape differs; names the first.
     """
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
