@@ -44,6 +44,12 @@ def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path, suffix: str, co
     refused(str(path), str(path))
 
 
+def test_a_damaged_torch_file_is_not_said_to_hold_code_alone(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"no weights at all")
+    refused(path, f"{path}: refused, it is damaged or holds more than weights")
+
+
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "nothing.safetensors", f"no weights file {tmp_path / 'nothing.safetensors'}")
     refused(tmp_path, str(tmp_path))

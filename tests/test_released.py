@@ -210,6 +210,22 @@ def test_dropped_weights_are_refused() -> None:
         load_released(encoder, {"patch_embed.proj.weight": torch.zeros(4, 3, 4, 4)})
 
 
+def test_two_keys_of_one_weight_are_refused() -> None:
+    """One of the two would be dropped without a word."""
+    head = FCNHead(4, 4, 2)
+    weights = {f"decode_head.{key}": value for key, value in head.state_dict().items()}
+    block = nn.ModuleDict({"decoder": head})
+    load_released(block, weights)
+    with pytest.raises(InputError, match=r"1 left over.* first: decoder.conv_seg.bias \(twice\)"):
+        load_released(block, weights | {"decoder.conv_seg.bias": torch.ones(2)})
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(1)], {0: torch.zeros(1)}, {"norm.weight": 3}], ids=str)
+def test_what_is_no_state_dict_is_refused(content: object) -> None:
+    with pytest.raises(InputError, match="not a state dict, which has a tensor for each name"):
+        load_released(nn.Linear(1, 1), content)
+
+
 def test_an_image_too_large_for_the_table_is_a_clear_error() -> None:
     """METHOD, section 5, point 7: one token a window cannot run 512x2048; the paper's code for it can."""
     shape = {"num_classes": 2, "num_global_tokens": 1, "depths": (2, 2, 2, 2), "window_size": 7}

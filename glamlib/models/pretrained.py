@@ -38,7 +38,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: not a readable safetensors or torch weights file ({type(error).__name__})") from None
     except Exception as error:  # torch raises its unpickler's own error class for anything but plain weights
-        raise InputError(f"{path}: refused, it holds more than weights ({type(error).__name__})") from None
+        raise InputError(
+            f"{path}: refused, it is damaged or holds more than weights ({type(error).__name__})"
+        ) from None
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(f"{path}: not a weights file, it holds a {type(state).__name__}")

@@ -114,7 +114,7 @@ def allowed_overrides(name: str) -> list[str]:
 
 def model_config(name: str, **overrides: object) -> Config:
     """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise one_of("model", name, list_models())
     return MODELS[name].with_overrides(name, allowed_overrides(name), overrides)
 

@@ -97,8 +97,13 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         Which keys were used and which not; the unused are those that the released code itself never reads.
 
     Raises:
-        InputError: a key is left over, one of the model's is missing, or a shape differs; names the first of each.
+        InputError: not a state dict; a key is left over or gives a weight again, one of the model's is missing, or a
+            shape differs; names the first.
     """
+    if not isinstance(state_dict, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
+    ):
+        raise InputError("not a state dict, which has a tensor for each name (a checkpoint may hold one within)")
     rules = _rules(list(state_dict))
     own = model.state_dict()
     blocks = dict(model.named_modules())
@@ -106,7 +111,9 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
     used, unused, left, shapes = [], [], [], []
     for key, value in state_dict.items():
         name = _our_name(key, rules)
-        if name in own:
+        if name in renamed:
+            left.append(f"{key} (twice)")  # another key has given this weight
+        elif name in own:
             table = name.endswith("position_table.pe") and own[name].shape[1:] == value.shape[1:]
             if own[name].shape != value.shape and not table:
                 shapes.append(f"{key} ({list(value.shape)}, the model has {list(own[name].shape)})")

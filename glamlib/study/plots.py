@@ -9,11 +9,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from .claims import METRIC_NAMES
 from .cues import BIN
+from .datasets import VOLUME_DATA
 from .files import write_whole
 from .study import Study
+from .tasks import AUXILIARY_WEIGHT
 
 _STYLES = ("-", "--", "-.", ":")
 _MARKERS = "osD^vP*X"
@@ -56,9 +59,8 @@ def score_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) ->
         if row["n"] > 1:
             ends = [row[f"{metric}_low"], row[f"{metric}_high"]]
             axes.plot(ends, [place, place], color=style["color"], linewidth=3, alpha=0.6)
-        axes.plot(
-            row[metric], place, marker=style["marker"], color=style["color"], markersize=8, markeredgecolor="black"
-        )
+        mark = {"marker": style["marker"], "markersize": 8, "markeredgecolor": "black"}
+        axes.plot(row[metric], place, color=style["color"], **mark, clip_on=False, zorder=3)  # whole at a score of 1
     axes.set_yticks(range(len(summary)), summary["label"])
     axes.set_ylim(len(summary) - 0.5, -0.6)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.0))
@@ -80,8 +82,9 @@ def score_against_cost(study: Study, summary: pd.DataFrame) -> Figure:
             error,
             fmt=style["marker"],
             color=style["color"],
-            markersize=9,
+            markersize=7,
             markeredgecolor="black",
+            alpha=0.85,  # marks of equal cost lie on each other
             capsize=3,
             label=row["label"],
         )
@@ -112,7 +115,7 @@ def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: 
             continue
         share = part.groupby("distance").apply(lambda bin: np.average(bin["accuracy"], weights=bin["pixels"]))
         axes.plot(share.index, share.values, label=study.variants[variant].label, **style, markeredgecolor="black")
-    baseline, unit = study.variants[study.baseline].label, "voxel" if study.dataset == "cue_volumes" else "pixel"
+    baseline, unit = study.variants[study.baseline].label, "voxel" if study.dataset in VOLUME_DATA else "pixel"
     axes.axhline(records[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
     if reach:
         axes.axvline(reach, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label=f"reach of {baseline}'s two blocks")
@@ -121,6 +124,17 @@ def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: 
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _loss_of(study: Study) -> str:
+    """Return what a study's training loss is made of, and where variants' losses are not of the same parts."""
+    if study.dataset in VOLUME_DATA:
+        return "1 - Dice + cross-entropy in nats"
+    parts = "cross-entropy, nats a pixel"
+    stages = len(study.overrides.get("depths", "four"))  # a network of one stage has no auxiliary head
+    if stages > 1 and any(variant.model.endswith("_upernet") for variant in study.variants.values()):
+        parts += f";\nUPerNet's with {AUXILIARY_WEIGHT} of its auxiliary head's"
+    return parts
 
 
 def training_curves(study: Study, histories: dict[str, list[pd.DataFrame]]) -> Figure:
@@ -141,8 +155,12 @@ def training_curves(study: Study, histories: dict[str, list[pd.DataFrame]]) -> F
             label=study.variants[variant].label,
         )
     axes.set_xlabel("optimiser step")
-    axes.set_ylabel("training loss")
+    axes.set_ylabel(f"training loss ({_loss_of(study)})", fontsize=9)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("mean over seeds, smoothed over five logged steps", fontsize=9, loc="right")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
