@@ -173,20 +173,22 @@ def predict(
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
     out: Annotated[Path, arg(metavar="FOLDER")],
     how: OmitArgPrefixes[How] = How(),
+    raw_ids: FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
 
     Args:
         weights: a file that `train --weights` wrote.
-        source: an image, or a folder of images, for example a video's frames.
+        source: an image, or a folder of images or of folders of images, for example a video's frames.
         out: gets labels/NAME.png and overlays/NAME.png.
         how: how images are predicted; as in training unless something is given.
+        raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
     """
     from .study.predict import image_files, predict_files
 
     files = image_files(source)
     saved, run = _ready(weights, how)
-    failed = predict_files(saved, files, out, run.batch_size, run.precision, _options(run))
+    failed = predict_files(saved, files, out, run.batch_size, run.precision, _options(run), raw_ids)
     print(f"{len(files) - len(failed)} of {len(files)} image(s) in {out}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)

@@ -26,13 +26,17 @@ _READERS = {
         "show",
         "confirm",
         "step_speed",
+        "loader_speed",
+        "standin",
+        "paper_speed",
+        "paper_hours",
         "speed",
         "speed_table",
         "speed_plots",
         "largest",
         "recipe",
     ),
-    *("report", "readme", "cli", "run_commands", "predict", "saved_model"),
+    *("report", "readme", "cli", "run_commands", "predict", "saved_model", "cityscapes_server"),
     *("__main__", "check", "fetch_camvid", "add_tokens"),
 }
 
