@@ -37,6 +37,7 @@ def test_a_table_is_written_only_when_asked(tmp_path, monkeypatch, capsys):
     loader_speed.main("scenes", results=tmp_path, **options)
     (row,) = pd.read_csv(tmp_path / "tables" / "loader_speed.csv").to_dict("records")
     assert row["images_per_second"] > 0
+    assert {"device", "torch", "commit", "dirty"} <= row.keys()
     assert {key: row[key] for key in ("dataset", "height", "width", "batch_size", "workers")} == {
         "dataset": "scenes",
         "height": 16,

@@ -161,13 +161,21 @@ def test_it_asks_unless_told(
         confirm.main()
 
 
-def test_step_speed_times_steps_and_leaves_nothing(tmp_path: Path) -> None:
+def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunParameters.from_dict(
         find_study("ade20k").run("swin_tiny_unet", 0, "paper").to_dict()
         | {"model": "swin_nano_unet", "batch_size": 2, "device": "cpu"}
     )
     state = torch.get_rng_state()
-    seconds, peak = step_speed.time_steps(run, 32, 32)
+    made: list[int] = []
+    train = step_speed.train
+
+    def counted(*arguments, on_step, **others):
+        return train(*arguments, on_step=lambda step: (made.append(step), on_step(step)), **others)
+
+    monkeypatch.setattr(step_speed, "train", counted)
+    seconds, peak = step_speed.time_steps(run, 32, 32, warm_up=1, timed=2)
+    assert made == [1, 2, 3]
     torch.set_rng_state(state)
     assert 0 < seconds < 60
     assert peak > 50  # MiB: Python with torch alone
@@ -190,6 +198,7 @@ def test_step_speed_writes_a_table(tmp_path: Path) -> None:
         "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,images_per_second"
     )
     assert row.startswith("swin_nano_unet,,32,32,1,fp32,")
+    assert header.endswith("torch,commit,dirty")
 
 
 @pytest.mark.parametrize(

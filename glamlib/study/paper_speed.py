@@ -19,7 +19,7 @@ from tyro.conf import Positional
 
 from glamlib.data.registry import data_root, load_dataset
 from glamlib.data.transforms import TrainTransform
-from glamlib.errors import InputError
+from glamlib.errors import InputError, one_of
 from glamlib.models.zoo import model_config
 
 from .cost_table import macs_of
@@ -27,6 +27,7 @@ from .files import write_whole
 from .loader_speed import LoaderSpeed
 from .loader_speed import measure as measure_loader
 from .paper_hours import paper_hours, paper_runs
+from .parameters import DEVICES
 from .provenance import origin
 from .recipe import ADE20K, CITYSCAPES
 from .step_speed import measure, step_run
@@ -124,6 +125,8 @@ def paper_speed(results: Positional[Path], device: str = "cpu", threads: int = 2
     """
     if threads < 1:
         raise InputError(f"threads {threads}: must be at least 1")
+    if device not in DEVICES:
+        raise one_of("device", device, DEVICES)
     place = resolve_device(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     loader = pd.DataFrame([row.row() for row in loader_rows(tuple(sorted({0, 1, cores // 2, cores})))])
