@@ -195,7 +195,7 @@ def test_step_speed_writes_a_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     header, row = out.read_text().splitlines()
     assert header.startswith(
-        "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,images_per_second"
+        "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,threads,images_per_second"
     )
     assert row.startswith("swin_nano_unet,,32,32,1,fp32,")
     assert header.endswith("torch,commit,dirty")
