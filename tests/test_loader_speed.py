@@ -47,6 +47,18 @@ def test_a_table_is_written_only_when_asked(tmp_path, monkeypatch, capsys):
     }
 
 
+class Broken(Slow):
+    def __getitem__(self, index):
+        raise InputError("picture.png: cannot be read")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_one_line_from_a_worker_too(workers):
+    with pytest.raises(InputError) as caught:
+        loader_speed.images_per_second(TrainingView(Broken(), 0, None), batch_size=1, workers=workers, batches=1)
+    assert str(caught.value) == "picture.png: cannot be read"
+
+
 @pytest.mark.parametrize(("options", "named"), [((0, [0], 1), "batch_size 0"), ((1, [-1], 1), "workers -1")])
 def test_bad_numbers_are_refused(options, named):
     batch_size, workers, batches = options
