@@ -115,7 +115,7 @@ def test_hours_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run for run in confirm.open_runs(build, results) if run.variant in ("swin_tiny_unet", "swin_base_unet")]
     timed: list[RunParameters] = []
 
-    def measure(run: RunParameters, height: int, width: int, warm_up: int, timed: int) -> step_speed.StepSpeed:
+    def measure(run: RunParameters, height: int, width: int, *steps: int) -> step_speed.StepSpeed:
         timed.append(run)
         return step_speed.StepSpeed(run.model, "", height, width, run.batch_size, "fp32", "", 0.9, 1.0)
 

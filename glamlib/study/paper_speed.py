@@ -80,12 +80,10 @@ def step_table(listed: tuple[Case, ...], device: str, threads: int, warm_up: int
     """Return a row a case: time and memory of its step, multiply-adds of an image forward, and where it was timed."""
     rows = []
     for case in listed:
-        print(
-            f"step {case.model}, {case.tokens} tokens, {case.size[0]}x{case.size[1]}, batch {case.batch_size}",
-            flush=True,
-        )
         run = step_run(case.model, case.tokens, case.batch_size, device, case.precision, threads)
         row = measure(run, *case.size, warm_up, timed).row()
+        what = f"{case.model}, {case.tokens} tokens, {case.size[0]}x{case.size[1]}, batch {case.batch_size}"
+        print(f"step of {what}, {case.precision}: {row['seconds']:.2f} s, {row['peak_mib']:.0f} MiB", flush=True)
         gmacs = macs_of(model_config(case.model, **run.overrides), *case.size)["total"] / 1e9
         rows.append(row | {"tokens": case.tokens, "gmacs": gmacs})
     return pd.DataFrame(rows)
