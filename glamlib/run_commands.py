@@ -31,7 +31,7 @@ class How:
         resize: predict at the largest size of the image's aspect within these pixels, long and short side.
         device: cpu, cuda or auto.
         precision: fp32 or bf16; that of training unless given.
-        batch: images of one size that are predicted together; as many as in training unless given.
+        batch: images of one size that are predicted together; as many as in a turn of training unless given.
     """
 
     slide: HeightWidth = None
@@ -58,7 +58,8 @@ class How:
             evaluate=evaluate or run.evaluate,
             device=self.device,
             precision=self.precision or run.precision,
-            batch_size=run.batch_size if self.batch is None else self.batch,
+            batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
+            accumulate=1,
         )
 
 

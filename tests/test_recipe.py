@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from test_study_files import run_module
+from torch import distributed
 
+from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.models.zoo import model_config
-from glamlib.study import confirm, plan, step_speed
+from glamlib.study import confirm, evaluation, plan, step_speed
+from glamlib.study.confusion import ConfusionMatrix
 from glamlib.study.datasets import run_datasets
 from glamlib.study.parameters import RunParameters
 from glamlib.study.run import build_model
@@ -89,6 +92,25 @@ def test_recipe_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     metrics, _ = task_of(run).evaluate(model, test_data, run)
     labels = [test_data[index][1] for index in range(2)]
     assert np.sum(metrics["confusion"]) == sum(int((label != 255).sum()) for label in labels)
+
+
+@pytest.mark.parametrize(("processes", "turns", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
+def test_whole_images_come_no_more_at_once_than_crops(
+    processes: int, turns: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 images of Cityscapes at once do not fit where 2 crops a process do, and that would show after days."""
+    monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
+    seen: list[int] = []
+
+    def evaluate(model, dataset, batch_size, *arguments, **others) -> ConfusionMatrix:
+        seen.append(batch_size)
+        return ConfusionMatrix(3, 255)
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=turns)
+    task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)
+    assert seen == [batch]
 
 
 def planned(tmp_path: Path) -> tuple[Path, Path]:
