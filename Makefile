@@ -22,7 +22,7 @@ RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))
 BUILD := build/$(PROFILE)
 PYTHON := .venv/bin/python
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed
+  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_paper_scale
 BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
 BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size) encoder-training-$(size)) \
@@ -35,7 +35,8 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONWARNINGS := ignore
 
-.PHONY: help setup reproduce quick plan study results report bench gpu-run gpu-merge readme test lint lab camvid clean
+.PHONY: help setup reproduce quick plan study results report bench bench-paper gpu-run gpu-merge readme test lint lab \
+  camvid clean
 
 help: ## explain every target and variable
 	@echo "Targets:"
@@ -135,6 +136,13 @@ $(BENCH_BUILD)/%.json:
 $(RESULTS)/tables/speed.csv: $(BENCH:%=$(BENCH_BUILD)/%.json)
 	@$(PYTHON) -m glamlib.study.speed_table $^ --out $@
 endif
+
+# Always measured anew, and nothing beside it.
+bench-paper: setup ## the loader's and a training step's speed, hours foretold for profile paper (minutes on a CPU)
+	@OMP_NUM_THREADS=$(BENCH_THREADS) $(PYTHON) -m glamlib.study.paper_speed $(RESULTS) --threads $(BENCH_THREADS) \
+	  $(if $(DEVICE),--device $(DEVICE))
+	@$(PYTHON) -m glamlib.study.execute notebooks/14_paper_scale.ipynb $(RESULTS)/notebooks/14_paper_scale.ipynb \
+	  --set profile=$(PROFILE) results=$(RESULTS)
 
 # A lent machine has its own torch and no network: nothing is installed there.
 gpu-run: ## what is missing of the gpu profile, as much as fits into BUDGET seconds; packed into OUT

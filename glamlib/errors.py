@@ -2,7 +2,15 @@
 
 
 class InputError(ValueError):
-    """Raised for bad input of any kind (a file, a value, a name). Its message is complete in one line."""
+    """Raised for bad input of any kind (a file, a value, a name). Its message is complete in one line.
+
+    A DataLoader raises a worker's error again with the whole traceback as its message: of that the last line is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        if message.startswith("Caught InputError in "):
+            message = message.rstrip().rpartition("InputError: ")[2]
+        super().__init__(message)
 
 
 def one_of(what: str, value: object, allowed: object) -> InputError:

@@ -31,7 +31,7 @@ class How:
         resize: predict at the largest size of the image's aspect within these pixels, long and short side.
         device: cpu, cuda or auto.
         precision: fp32 or bf16; that of training unless given.
-        batch: images of one size that are predicted together; as many as in training unless given.
+        batch: images of one size that are predicted together; as many as in a turn of training unless given.
     """
 
     slide: HeightWidth = None
@@ -58,7 +58,8 @@ class How:
             evaluate=evaluate or run.evaluate,
             device=self.device,
             precision=self.precision or run.precision,
-            batch_size=run.batch_size if self.batch is None else self.batch,
+            batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
+            accumulate=1,
         )
 
 
@@ -173,20 +174,22 @@ def predict(
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
     out: Annotated[Path, arg(metavar="FOLDER")],
     how: OmitArgPrefixes[How] = How(),
+    raw_ids: FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
 
     Args:
         weights: a file that `train --weights` wrote.
-        source: an image, or a folder of images, for example a video's frames.
+        source: an image, or a folder of images or of folders of images, for example a video's frames.
         out: gets labels/NAME.png and overlays/NAME.png.
         how: how images are predicted; as in training unless something is given.
+        raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
     """
     from .study.predict import image_files, predict_files
 
     files = image_files(source)
     saved, run = _ready(weights, how)
-    failed = predict_files(saved, files, out, run.batch_size, run.precision, _options(run))
+    failed = predict_files(saved, files, out, run.batch_size, run.precision, _options(run), raw_ids)
     print(f"{len(files) - len(failed)} of {len(files)} image(s) in {out}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)

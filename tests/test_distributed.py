@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
 from safetensors.torch import load_file
-from test_training import RUN
+from test_training import RUN, fresh_accelerator  # noqa: F401  (a fixture)
 
 from glamlib import create_model
 from glamlib.data.scenes import CueScenes, SceneConfig
@@ -128,6 +128,15 @@ def test_turns_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "turns.safetensors") < 2e-5
     trained(replace(EXACT, seed=4), tmp_path / "other.safetensors")  # what a difference looks like
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "other.safetensors") > 1e-2
+
+
+@pytest.mark.usefixtures("fresh_accelerator")
+def test_turns_in_bf16_differ_by_its_rounding(tmp_path: Path) -> None:
+    run = replace(EXACT, precision="bf16")
+    trained(run, tmp_path / "whole.safetensors")
+    trained(replace(run, accumulate=4), tmp_path / "turns.safetensors")
+    losses = [read_progress(tmp_path / f"{name}.safetensors")["history"][-1]["loss"] for name in ("whole", "turns")]
+    assert losses[1] == pytest.approx(losses[0], rel=2**-6)  # bf16 has 8 bits
 
 
 def test_loss_is_the_mean_over_the_valid_pixels_of_the_whole_batch(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_a_table_is_written_only_when_asked(tmp_path, monkeypatch, capsys):
     loader_speed.main("scenes", results=tmp_path, **options)
     (row,) = pd.read_csv(tmp_path / "tables" / "loader_speed.csv").to_dict("records")
     assert row["images_per_second"] > 0
+    assert {"device", "torch", "commit", "dirty"} <= row.keys()
     assert {key: row[key] for key in ("dataset", "height", "width", "batch_size", "workers")} == {
         "dataset": "scenes",
         "height": 16,
@@ -44,6 +45,18 @@ def test_a_table_is_written_only_when_asked(tmp_path, monkeypatch, capsys):
         "batch_size": 2,
         "workers": 0,
     }
+
+
+class Broken(Slow):
+    def __getitem__(self, index):
+        raise InputError("picture.png: cannot be read")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_is_one_line_from_a_worker_too(workers):
+    with pytest.raises(InputError) as caught:
+        loader_speed.images_per_second(TrainingView(Broken(), 0, None), batch_size=1, workers=workers, batches=1)
+    assert str(caught.value) == "picture.png: cannot be read"
 
 
 @pytest.mark.parametrize(("options", "named"), [((0, [0], 1), "batch_size 0"), ((1, [-1], 1), "workers -1")])

@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from test_study_files import run_module
+from torch import distributed
 
+from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.models.zoo import model_config
-from glamlib.study import confirm, plan, step_speed
+from glamlib.study import confirm, evaluation, plan, step_speed
+from glamlib.study.confusion import ConfusionMatrix
 from glamlib.study.datasets import run_datasets
 from glamlib.study.parameters import RunParameters
 from glamlib.study.run import build_model
@@ -91,6 +94,25 @@ def test_recipe_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert np.sum(metrics["confusion"]) == sum(int((label != 255).sum()) for label in labels)
 
 
+@pytest.mark.parametrize(("processes", "turns", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
+def test_whole_images_come_no_more_at_once_than_crops(
+    processes: int, turns: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 images of Cityscapes at once do not fit where 2 crops a process do, and that would show after days."""
+    monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
+    seen: list[int] = []
+
+    def evaluate(model, dataset, batch_size, *arguments, **others) -> ConfusionMatrix:
+        seen.append(batch_size)
+        return ConfusionMatrix(3, 255)
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=turns)
+    task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)
+    assert seen == [batch]
+
+
 def planned(tmp_path: Path) -> tuple[Path, Path]:
     build, results = tmp_path / "build", tmp_path / "results"
     plan.write_plan(build, "paper", [find_study("ade20k")], None, None)
@@ -115,7 +137,7 @@ def test_hours_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [run for run in confirm.open_runs(build, results) if run.variant in ("swin_tiny_unet", "swin_base_unet")]
     timed: list[RunParameters] = []
 
-    def measure(run: RunParameters, height: int, width: int) -> step_speed.StepSpeed:
+    def measure(run: RunParameters, height: int, width: int, *steps: int) -> step_speed.StepSpeed:
         timed.append(run)
         return step_speed.StepSpeed(run.model, "", height, width, run.batch_size, "fp32", "", 0.9, 1.0)
 
@@ -161,13 +183,21 @@ def test_it_asks_unless_told(
         confirm.main()
 
 
-def test_step_speed_times_steps_and_leaves_nothing(tmp_path: Path) -> None:
+def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunParameters.from_dict(
         find_study("ade20k").run("swin_tiny_unet", 0, "paper").to_dict()
         | {"model": "swin_nano_unet", "batch_size": 2, "device": "cpu"}
     )
     state = torch.get_rng_state()
-    seconds, peak = step_speed.time_steps(run, 32, 32)
+    made: list[int] = []
+    train = step_speed.train
+
+    def counted(*arguments, on_step, **others):
+        return train(*arguments, on_step=lambda step: (made.append(step), on_step(step)), **others)
+
+    monkeypatch.setattr(step_speed, "train", counted)
+    seconds, peak = step_speed.time_steps(run, 32, 32, warm_up=1, timed=2)
+    assert made == [1, 2, 3]
     torch.set_rng_state(state)
     assert 0 < seconds < 60
     assert peak > 50  # MiB: Python with torch alone
@@ -187,9 +217,10 @@ def test_step_speed_writes_a_table(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     header, row = out.read_text().splitlines()
     assert header.startswith(
-        "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,images_per_second"
+        "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,threads,images_per_second"
     )
     assert row.startswith("swin_nano_unet,,32,32,1,fp32,")
+    assert header.endswith("torch,commit,dirty")
 
 
 @pytest.mark.parametrize(

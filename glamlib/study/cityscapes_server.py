@@ -33,6 +33,14 @@ def raw_ids(prediction: Tensor | np.ndarray) -> np.ndarray:
     return np.array(RAW_IDS, np.uint8)[classes]
 
 
+def server_name(name: str) -> str:
+    """Return the file name that an image's prediction has on the server; InputError for another name than its own."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
+    return f"{match[1]}_labelIds.png"
+
+
 def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -> Path:
     """Write a prediction as ``folder``/CITY_SEQUENCE_FRAME_labelIds.png and return that path.
 
@@ -44,11 +52,8 @@ def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -
     Raises:
         InputError: another name, value or shape, or the file cannot be written.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
+    path = folder / server_name(name)
     file = io.BytesIO()
     Image.fromarray(raw_ids(prediction)).save(file, "PNG")
-    path = folder / f"{match[1]}_labelIds.png"
     write_whole(path, file.getvalue())
     return path

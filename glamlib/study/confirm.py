@@ -48,11 +48,13 @@ def multiply_adds(run: RunParameters) -> int:
 
 def seconds_an_image(runs: list[RunParameters], device: str) -> dict[Kind, float]:
     """Return the seconds of an image in training on ``device``, for every kind among the runs; NaN: does not fit."""
-    from .step_speed import measure
+    from .step_speed import TIMED, WARM_UP, measure
+
+    warm_up, timed_steps = (WARM_UP, TIMED) if device == "cuda" else (1, 2)
 
     def timed(run: RunParameters) -> float:
         trial = replace(run, batch_size=TRIAL_BATCH, accumulate=1, device=device)
-        return measure(trial, *run.augment["crop_size"]).seconds / TRIAL_BATCH
+        return measure(trial, *run.augment["crop_size"], warm_up, timed_steps).seconds / TRIAL_BATCH
 
     kinds = {kind_of(run): run for run in runs}
     if device == "cuda":

@@ -2,6 +2,8 @@
 
 python -m glamlib.study.loader_speed DATASET [--split train] [--crop-size 512 512] [--workers 0 1 2 4] ...
 
+`glamlib.study.paper_speed` times the paper's two sets with the recipe's augmentation.
+
 What is timed is what training does on the processor: decoding, augmentation, batches of uint8. Normalisation is the
 device's. A model is kept fed where the loader's images a second exceed those that it trains at.
 """
@@ -20,13 +22,16 @@ from glamlib.data.transforms import TrainTransform
 from glamlib.errors import InputError
 
 from .files import write_whole
-from .provenance import device_name
+from .provenance import device_name, origin
 from .training import StepBatches, TrainingView
 
 
 @dataclass(frozen=True)
 class LoaderSpeed:
-    """A row of the table; height and width, in pixels, of the crop."""
+    """A row of the table; height and width, in pixels, of the crop.
+
+    ``pictures`` says whose they are: "its own", or a stand-in's.
+    """
 
     dataset: str
     height: int
@@ -34,7 +39,12 @@ class LoaderSpeed:
     batch_size: int
     workers: int
     images_per_second: float
-    cpu: str
+    device: str
+    pictures: str = "its own"
+
+    def row(self) -> dict[str, object]:
+        """Return it with torch's version, the commit and whether the code differed from it."""
+        return asdict(self) | origin()
 
 
 def images_per_second(view: TrainingView, batch_size: int, workers: int, batches: int) -> float:
@@ -60,14 +70,17 @@ def measure(
     batch_size: int,
     workers: list[int],
     batches: int,
+    pictures: str = "its own",
 ) -> list[LoaderSpeed]:
-    """Return a row for each number of ``workers``."""
+    """Return a row for each number of ``workers``; InputError for a number that is too small."""
     for what, least, values in (("batch_size", 1, [batch_size]), ("batches", 1, [batches]), ("workers", 0, workers)):
         if min(values) < least:
             raise InputError(f"{what} {min(values)} cannot be used; allowed: {least} or more")
     view, cpu = TrainingView(data, 0, transform), device_name("cpu")
     return [
-        LoaderSpeed(name, *transform.crop_size, batch_size, n, images_per_second(view, batch_size, n, batches), cpu)
+        LoaderSpeed(
+            name, *transform.crop_size, batch_size, n, images_per_second(view, batch_size, n, batches), cpu, pictures
+        )
         for n in workers
     ]
 
@@ -107,7 +120,7 @@ def main(
             f"{row.dataset} {row.height}x{row.width}, {row.workers} workers: {row.images_per_second:.1f} images/s{fed}"
         )
     if results is not None:
-        table = pd.DataFrame([asdict(row) for row in rows])
+        table = pd.DataFrame([row.row() for row in rows])
         write_whole(results / "tables" / "loader_speed.csv", table.to_csv(index=False))
 
 

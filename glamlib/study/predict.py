@@ -10,10 +10,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from glamlib.data import cityscapes
 from glamlib.data.folder import IMAGE_SUFFIXES, Palette, read_image
 from glamlib.errors import InputError
 from glamlib.models.segmenter import EncoderDecoder
 
+from .cityscapes_server import server_name, write_for_server
 from .files import write_whole
 from .inference import batches_of_one_size, check_size, predict_classes
 from .inference_options import InferenceOptions
@@ -25,11 +27,16 @@ _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".we
 def image_files(source: Path) -> list[Path]:
     """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
 
+    Of a folder that has none, those of its sub-folders, as Cityscapes has one for each city.
+
     Raises:
         InputError: nothing there, no image in the folder, or a video that is still one file.
     """
     if source.is_dir():
-        files = sorted(f for f in source.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+        files = _images_in(source)
+        if not files:
+            folders = sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith("."))
+            files = [file for folder in folders for file in _images_in(folder)]
         if not files:
             raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
         return files
@@ -42,8 +49,18 @@ def image_files(source: Path) -> list[Path]:
     return [source]
 
 
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+
+
 def predict_files(
-    saved: SavedModel, files: list[Path], out: Path, batch_size: int, precision: str, options: InferenceOptions
+    saved: SavedModel,
+    files: list[Path],
+    out: Path,
+    batch_size: int,
+    precision: str,
+    options: InferenceOptions,
+    raw_ids: bool = False,
 ) -> list[str]:
     """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken one stops nothing.
 
@@ -55,6 +72,7 @@ def predict_files(
         batch_size: images of one size that are predicted together.
         precision: "fp32" or "bf16".
         options: how an image is predicted.
+        raw_ids: also write ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes server.
 
     Returns:
         A line for every image of which nothing was written.
@@ -62,6 +80,8 @@ def predict_files(
     Raises:
         InputError: a model of something else, or ``out`` cannot be written to.
     """
+    if raw_ids and tuple(saved.classes) != cityscapes.CLASSES:
+        raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
         raise InputError(
             f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
@@ -74,6 +94,8 @@ def predict_files(
             try:
                 if file.stem in taken:
                     raise InputError(f"{file}: has the same name as {taken[file.stem].name}")
+                if raw_ids:
+                    server_name(file.stem)
                 image = read_image(file)
                 check_size(str(file), *image.shape[1:], saved.model.window_pixels, options)
             except InputError as error:
@@ -90,6 +112,8 @@ def predict_files(
             continue
         for (file, image), classes in zip(batch, maps, strict=True):
             _write(out, file.stem, image, classes.numpy().astype(np.uint8), saved.palette)
+            if raw_ids:
+                write_for_server(out / "raw_ids", file.stem, classes)
     return failed
 
 

@@ -14,6 +14,12 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def part_of_batch(batch_size: int, turns: int) -> int:
+    """Return how many of a step's ``batch_size`` items a process takes at once in ``turns`` turns; at least 1."""
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    return max(1, batch_size // (processes * turns))
+
+
 def own_share(count: int) -> range:
     """Return which of ``count`` items are this process's; every item is one process's, and no more than one's."""
     if not distributed.is_initialized():

@@ -31,6 +31,11 @@ def commit() -> dict[str, object]:
     return {"commit": head, "dirty": bool(_git("status", "--porcelain", "--", ".", *_WRITTEN)) if head else None}
 
 
+def origin() -> dict[str, object]:
+    """Return what a row of a benchmark says of its code: torch's version, commit, dirty."""
+    return {"torch": torch.__version__, **commit()}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a number can depend on."""
     found = {"python": platform.python_version()}

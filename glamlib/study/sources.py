@@ -26,6 +26,10 @@ _READERS = {
         "show",
         "confirm",
         "step_speed",
+        "loader_speed",
+        "standin",
+        "paper_speed",
+        "paper_hours",
         "speed",
         "speed_contenders",
         "speed_table",
@@ -38,7 +42,7 @@ _READERS = {
         "pace",
         "throughput",
     ),
-    *("report", "readme", "cli", "run_commands", "predict", "saved_model"),
+    *("report", "readme", "cli", "run_commands", "predict", "saved_model", "cityscapes_server"),
     *("__main__", "check", "fetch_camvid", "add_tokens"),
 }
 

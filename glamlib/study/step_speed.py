@@ -11,7 +11,9 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +28,7 @@ from glamlib.models.zoo import create_model, model_config
 
 from .files import write_whole
 from .parameters import RunParameters
-from .provenance import device_name, peak_memory_mib
+from .provenance import device_name, origin, peak_memory_mib
 from .recipe import ADE20K
 from .training import resolve_device, train
 
@@ -39,6 +41,7 @@ class StepSpeed:
     """A row of the table: the median of the timed steps in seconds (NaN: it does not fit), and the peak memory in MiB.
 
     ``paper_hours`` is the time of the paper's run in one process, 160000 steps of 16 images, at these images a second.
+    A row of the table also says torch's version, the commit and whether the code differed from it.
     """
 
     model: str
@@ -50,6 +53,7 @@ class StepSpeed:
     device: str
     seconds: float
     peak_mib: float
+    threads: int = 1
 
     @property
     def images_per_second(self) -> float:
@@ -61,7 +65,12 @@ class StepSpeed:
         return recipe["steps"] * recipe["batch_size"] / self.images_per_second / 3600
 
     def row(self) -> dict[str, object]:
-        return asdict(self) | {"images_per_second": self.images_per_second, "paper_hours": self.paper_hours}
+        told = {"images_per_second": self.images_per_second, "paper_hours": self.paper_hours}
+        return asdict(self) | told | origin()
+
+
+class _Enough(Exception):
+    """Stops training after the last timed step."""
 
 
 class _RandomItems:
@@ -82,30 +91,41 @@ class _RandomItems:
         return self.images[index], self.labels[index]
 
 
-def time_steps(run: RunParameters, height: int, width: int) -> tuple[float, float]:
+def time_steps(
+    run: RunParameters, height: int, width: int, warm_up: int = WARM_UP, timed: int = TIMED
+) -> tuple[float, float]:
     """Return the median seconds of a step of a run's model, and the peak memory of this process in MiB.
 
-    Batch, precision, device and threads are the run's. In a process of its own: see `measure`.
+    Batch, precision, device and threads are the run's; ``timed`` steps count, after ``warm_up`` that do not. In a
+    process of its own: see `measure`.
     """
-    # the last step ends with a checkpoint, and is not timed
-    steps = WARM_UP + TIMED + 1
+    # one step more than are made: the last would end with a checkpoint
+    steps = warm_up + timed + 1
     run = replace(run, steps=steps, checkpoint_every=steps, augment={}, pretrained="", warmup_steps=0, workers=0)
     model = create_model(run.model, num_classes=CLASSES, **run.overrides)
-    times = [time.perf_counter()]
-    with tempfile.TemporaryDirectory() as folder:
+    ends: list[float] = []
+
+    def on_step(step: int) -> None:
+        ends.append(time.perf_counter())
+        if step == warm_up + timed:
+            raise _Enough
+
+    with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
         train(
             model,
             _RandomItems(run.batch_size, height, width),
             run,
             Path(folder) / "run.safetensors",
-            on_step=lambda step: times.append(time.perf_counter()),
+            on_step=on_step,
         )
-    seconds = [end - start for start, end in zip(times[WARM_UP:-2], times[WARM_UP + 1 : -1], strict=True)]
+    seconds = [end - start for start, end in pairwise(ends[warm_up - 1 :])]
     return median(seconds), peak_memory_mib(resolve_device(run.device))
 
 
-def measure(run: RunParameters, height: int, width: int) -> StepSpeed:
+def measure(run: RunParameters, height: int, width: int, warm_up: int = WARM_UP, timed: int = TIMED) -> StepSpeed:
     """Return a row of the table, timed in a process of its own; NaN for seconds and memory where it does not fit.
+
+    ``warm_up``, at least 1, and ``timed`` are steps, as in `time_steps`.
 
     Raises:
         InputError: an unknown model, a device that is not there.
@@ -114,12 +134,35 @@ def measure(run: RunParameters, height: int, width: int) -> StepSpeed:
     device = resolve_device(run.device)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            seconds, peak = pool.submit(time_steps, run, height, width).result()
+            seconds, peak = pool.submit(time_steps, run, height, width, warm_up, timed).result()
         except (torch.OutOfMemoryError, BrokenProcessPool):  # refused memory, or killed for it
             seconds = peak = float("nan")
     overrides = ", ".join(f"{name}={value}" for name, value in run.overrides.items())
     place = device_name(device)
-    return StepSpeed(run.model, overrides, height, width, run.batch_size, run.precision, place, seconds, peak)
+    batch = run.batch_size
+    return StepSpeed(run.model, overrides, height, width, batch, run.precision, place, seconds, peak, run.threads)
+
+
+def step_run(
+    model: str, tokens: int, batch_size: int, device: str, precision: str = "fp32", threads: int = 1
+) -> RunParameters:
+    """Return a run to time: ``tokens`` a window, 0 for a model that has none; the rest as in `RunParameters`."""
+    return RunParameters(
+        study="step_speed",
+        variant=model,
+        seed=0,
+        profile="paper",
+        model=model,
+        overrides={"num_global_tokens": tokens} if tokens else {},
+        dataset="ade20k",
+        steps=1,
+        batch_size=batch_size,
+        lr=6e-5,
+        clip_norm=0.0,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
 
 
 def step_speed(
@@ -152,22 +195,7 @@ def step_speed(
         for name in models:
             for number in tokens if name.startswith("glam_") else (0,):
                 for batch in batches:
-                    run = RunParameters(
-                        study="step_speed",
-                        variant=name,
-                        seed=0,
-                        profile="paper",
-                        model=name,
-                        overrides={"num_global_tokens": number} if number else {},
-                        dataset="ade20k",
-                        steps=1,
-                        batch_size=batch,
-                        lr=6e-5,
-                        clip_norm=0.0,
-                        device=device,
-                        precision=precision,
-                        threads=threads,
-                    )
+                    run = step_run(name, number, batch, device, precision, threads)
                     rows.append(measure(run, *map(int, sides)).row())
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="{:.3f}".format))

@@ -17,6 +17,7 @@ from .datasets import VOLUME_DATA
 from .inference_options import InferenceOptions
 from .losses import cross_entropy, deeply_supervised
 from .parameters import RunParameters
+from .processes import part_of_batch
 
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
@@ -86,7 +87,9 @@ class ImageTask:
                 cues.update(index, prediction, label)
 
         options = InferenceOptions.from_dict(run.evaluate)
-        confusion = evaluate(model, dataset, run.batch_size, run.precision, on_image=watch, options=options)
+        # whole images are larger than crops: no more of them than a process trains on at once
+        batch = part_of_batch(run.batch_size, run.accumulate)
+        confusion = evaluate(model, dataset, batch, run.precision, on_image=watch, options=options)
         return _counted(confusion, cues), gallery.arrays(model) if run.seed == 0 else {}
 
 
