@@ -33,7 +33,7 @@ _READERS = {
         "recipe",
     ),
     *("report", "readme", "cli", "run_commands", "predict", "saved_model"),
-    *("__main__", "check", "fetch_camvid", "add_tokens"),
+    *("__main__", "check", "fetch_camvid", "pack", "add_tokens"),
 }
 
 

@@ -64,6 +64,23 @@ def read_volume(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(values.T), (depth, height, width), canonical.affine)
 
 
+class NiftiCase(Pair):
+    """A case in two NIfTI files; see `glamlib.data.volumes.case.Case`."""
+
+    def spacing(self) -> Spacing:
+        """Return the sides (depth, height, width) of a voxel in mm."""
+        return read_volume(self.image).spacing
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, Spacing]:
+        """Return image values and label values, both (D, H, W), and the spacing.
+
+        Raises InputError if a file is bad or if the two lie on different voxels.
+        """
+        image, label = read_volume(self.image), read_volume(self.label)
+        check_same_grid(self, image, label)
+        return image.values, label.values, image.spacing
+
+
 def _check_sum(path: Path) -> None:
     """Read a gzip file to its end, where its checksum is; nibabel stops before it, and would return damaged voxels."""
     with gzip.open(path) as file:
