@@ -18,7 +18,7 @@ import numpy as np
 from glamlib.data.volumes.case import Case
 from glamlib.data.volumes.check import SETS
 from glamlib.data.volumes.nifti import class_numbers
-from glamlib.data.volumes.packed import FORMAT, TABLE, VERSION, differences, is_pack, unsigned
+from glamlib.data.volumes.packed import FORMAT, TABLE, VERSION, differences, unsigned
 from glamlib.errors import InputError, one_of
 
 _WHOLE = tuple(np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4", "i8", "u8"))
@@ -38,7 +38,7 @@ def pack_volumes(dataset: str, source: Path, out: Path) -> None:
     """
     if dataset not in SETS:
         raise one_of("data set of volumes", dataset, SETS)
-    if not is_pack(out):
+    if out.suffix != ".zip":
         raise InputError(f"{out}: a pack must be named NAME.zip")
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")

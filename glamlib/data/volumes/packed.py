@@ -87,8 +87,8 @@ class PackedCase:
 
 
 def is_pack(root: Path) -> bool:
-    """Tell whether a data set's root is a pack, by its name, and not a folder."""
-    return root.suffix == ".zip"
+    """Tell whether a data set's root is a pack, by its name, and no folder."""
+    return root.suffix == ".zip" and not root.is_dir()
 
 
 def read_pack(path: Path, dataset: str) -> Layout:
@@ -123,7 +123,7 @@ def read_pack(path: Path, dataset: str) -> Layout:
 def _case(path: Path, name: str, entry: dict) -> PackedCase:
     depth, height, width = map(int, entry["shape"])
     stored, dtype = np.dtype(entry["stored"]), np.dtype(entry["dtype"])
-    unsigned(stored)
+    unsigned(stored), unsigned(dtype)  # refuse what is no number
     return PackedCase(name, path, (depth, height, width), check_spacing(entry["spacing"]), stored, dtype)
 
 
