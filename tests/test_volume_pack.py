@@ -311,6 +311,13 @@ def test_packing_bad_data_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureF
         pack_volumes("hippocampus", source, tmp_path / "file" / "a.zip")
 
 
+def test_files_without_nibabel_ask_for_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path))
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    with pytest.raises(InputError, match=r"_001.nii.gz: nibabel is not installed; glamlib.data.volumes.pack"):
+        volumes[0]
+
+
 def test_packs_are_held_in_memory(pack: Path) -> None:
     volumes = load_volumes("hippocampus", "train", root=pack)
     held = InMemoryVolumes(volumes)
@@ -372,7 +379,7 @@ TINY = {
 found = {}
 for study, (data, augment) in TINY.items():
     run = studies.STUDIES[study].run("glam_1", 0, "gpu")
-    run = replace(run, steps=2, batch_size=2, device="cpu", workers=0,
+    run = replace(run, steps=2, batch_size=2, device="cpu", workers=0, overrides=run.overrides | {"embed_dim": 16},
                   data=run.data | data, augment=run.augment | augment)
     train_data, test_data = run_datasets(run)
     model = build_model(run, train_data)

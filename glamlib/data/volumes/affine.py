@@ -32,9 +32,11 @@ def sample_linear(values: np.ndarray, at: np.ndarray, outside: np.ndarray) -> np
 
 def sample_nearest(values: np.ndarray, at: np.ndarray, outside: int) -> np.ndarray:
     """Return ``values`` (D, H, W) at the voxels nearest to `places` (3, *size), beyond as in `sample_linear`."""
-    nearest = np.floor(at + 0.5).astype(np.intp)
-    index = tuple(np.clip(n, 0, side - 1) for n, side in zip(nearest, values.shape, strict=True))
-    return np.where(_inside(at, values.shape), values[index], values.dtype.type(outside))
+    index = np.zeros(at.shape[1:])  # into the flat volume: taking from it is faster than by three indices
+    for place, side in zip(at, values.shape, strict=True):
+        index = index * side + np.clip(np.floor(place + 0.5), 0, side - 1)
+    found = values.reshape(-1).take(index.astype(np.intp))
+    return np.where(_inside(at, values.shape), found, values.dtype.type(outside))
 
 
 def _inside(at: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -30,10 +30,13 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI file of any orientation and numeric type.
 
     Axes of length 1 behind the third are dropped. Raises InputError, naming the file, if it is missing or damaged, has
-    not three axes or no voxels, holds values that are not finite real numbers, or has no usable affine.
+    not three axes or no voxels, holds values that are not finite real numbers, or has no usable affine; or
+    without nibabel.
     """
-    import nibabel as nib  # here: most of glamlib reads no NIfTI
-
+    try:
+        import nibabel as nib  # here: most of glamlib reads no NIfTI
+    except ImportError:
+        raise InputError(f"{path}: nibabel is not installed; glamlib.data.volumes.pack makes what needs none") from None
     try:
         if path.suffix == ".gz":
             _check_sum(path)
