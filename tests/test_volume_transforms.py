@@ -6,9 +6,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from glamlib.data.volumes.affine import places, sample_linear, sample_nearest
 from glamlib.data.volumes.cue_volumes import CueVolumeConfig, CueVolumes
-from glamlib.data.volumes.transforms import VolumeTransform
+from glamlib.data.volumes.transforms import VolumeTransform, _rotation
 from glamlib.errors import InputError
 
 SHAPE = (24, 28, 32)
@@ -102,6 +104,29 @@ def test_rotation_and_scale_are_rigid_turns_and_growth():
     assert len(angles) > 15
     assert 15 < max(angles) <= 20 * np.sqrt(3) + 0.1
     assert 0.8 <= min(factors) < 0.9 < 1.1 < max(factors) <= 1.25
+
+
+@pytest.mark.parametrize("shape", [(24, 28, 32), (5, 40, 1)])
+def test_patches_under_a_map_are_scipys(shape):
+    """Also beyond the volume, and along an axis of one voxel."""
+    draws = rng()
+    image = draws.standard_normal((2, *shape)).astype(np.float32)
+    label = draws.integers(0, 256, shape).astype(np.uint8)
+    for seed in range(8):
+        matrix = _rotation(rng(seed).uniform(-3, 3, 3)) * rng(seed).uniform(0.5, 2)
+        if shape[2] == 1:
+            matrix[2] = 0  # the patch stays in the plane
+        middle = (np.array(shape) - 1) / 2 + 0.1  # halves would be rounded either way
+        offset = middle - matrix @ [6, 4, 5]
+        if shape[2] == 1:
+            offset[2] = 0
+        at = places(matrix, offset, (13, 9, 11))
+        found = sample_linear(image, at, np.array([-7.0, 3.0]))
+        for one, values, outside in zip(found, image, (-7.0, 3.0), strict=True):
+            theirs = ndimage.affine_transform(values, matrix, offset, (13, 9, 11), order=1, cval=outside)
+            np.testing.assert_allclose(one, theirs, atol=1e-4)
+        theirs = ndimage.affine_transform(label, matrix, offset, (13, 9, 11), order=0, cval=255)
+        assert np.array_equal(sample_nearest(label, at, 255), theirs)
 
 
 def test_no_turn_is_the_piece_itself():

@@ -22,6 +22,7 @@ from glamlib.data.folder import (
 from glamlib.data.labels import LabelCode, plain_code
 from glamlib.data.report import CheckReport, SplitReport
 from glamlib.data.volumes.check import check_volumes
+from glamlib.data.volumes.packed import is_pack
 from glamlib.data.volumes.registry import VOLUMES
 from glamlib.errors import InputError, one_of
 
@@ -53,12 +54,12 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
 
     A bad file becomes a line of ``problems`` and the rest is read all the same. A published set is also held to its
     number of pairs, or of cases, and what it lacks is named. Raises InputError only for an unknown name or a ``path``
-    that is no folder.
+    that is no folder (nor, of volumes, a pack).
     """
     if name not in CHECKED:
         raise one_of("dataset to check", name, CHECKED)
     root = Path(path)
-    if not root.is_dir():
+    if not root.is_dir() and not (name in VOLUMES and is_pack(root)):
         raise InputError(f"{root}: no such folder")
     if name in VOLUMES:
         return check_volumes(name, root)

@@ -26,10 +26,14 @@ from .study import Study
 
 
 def _has_data(study: Study) -> bool:
-    """Tell whether a study's data are there: generated, or a folder of that name below GLAM_DATA, and its weights."""
+    """Tell whether a study's data are there: generated, or a folder or pack of that name below GLAM_DATA, and its
+    weights.
+    """
     if study.needs_weights and not all(imagenet_file(variant.model) for variant in study.variants.values()):
         return False
-    return not study.needs_files or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
+    place = Path(os.environ.get("GLAM_DATA", "")) / study.dataset
+    packed = study.metric == "dice" and place.with_suffix(".zip").is_file()  # volumes may come as a pack
+    return not study.needs_files or place.is_dir() or packed
 
 
 def chosen_studies(names: str, profile: str) -> list[Study]:

@@ -43,7 +43,7 @@ _READERS = {
         "throughput",
     ),
     *("report", "readme", "cli", "run_commands", "predict", "saved_model", "cityscapes_server"),
-    *("__main__", "check", "fetch_camvid", "add_tokens"),
+    *("__main__", "check", "fetch_camvid", "pack", "add_tokens"),
 }
 
 

@@ -122,7 +122,7 @@ class VolumeTask:
         from .volume_metrics import VolumeScores
 
         gallery = VolumeGallery(dataset)
-        scores = VolumeScores(dataset.classes)
+        scores = VolumeScores(dataset.classes, next(model.parameters()).device)
         cues = CueAccuracy(dataset) if run.dataset == "cue_volumes" else None
 
         def watch(index: int, prediction: Tensor, label: Tensor) -> None:

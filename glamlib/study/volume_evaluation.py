@@ -1,7 +1,6 @@
 """Sliding-window inference over a data set of volumes."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from glamlib.data.volumes.dataset import VolumeDataset
 from glamlib.models.volumes.network import VolumeSegmenter
 
 from .confusion import ConfusionMatrix
+from .sliding_window import slide_gaussian
 
 
 @torch.inference_mode()
@@ -21,7 +21,7 @@ def evaluate_volumes(
     precision: str = "fp32",
     on_volume: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> ConfusionMatrix:
-    """Predict every volume from patches that overlap by half, weighted by a Gaussian (MONAI), and count.
+    """Predict every volume from patches that overlap by half, weighted by a Gaussian, and count.
 
     No part of a volume is left out, whatever the truth says there (the released code skips tiles without labels).
 
@@ -33,18 +33,13 @@ def evaluate_volumes(
         precision: "fp32" or "bf16".
         on_volume: called with (index, prediction ``(D, H, W)``, label ``(D, H, W)``), on the CPU.
     """
-    from monai.inferers import sliding_window_inference
-
     model.eval()
     device = next(model.parameters()).device
     confusion = ConfusionMatrix(model.num_classes, dataset.ignore_index)
-    slide = partial(
-        sliding_window_inference, roi_size=patch_size, sw_batch_size=batch_size, overlap=0.5, mode="gaussian"
-    )
     for index in range(len(dataset)):
         image, label = dataset[index]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits = slide(image[None].to(device), predictor=model, cval=float(image.min()))
+            logits = slide_gaussian(model, image[None].to(device), patch_size, batch_size, outside=float(image.min()))
         prediction = logits[0].argmax(dim=0).cpu()  # (D, H, W)
         confusion.update(prediction, label)
         if on_volume is not None:

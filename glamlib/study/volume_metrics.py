@@ -14,12 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .surface_distance import hausdorff_distance
+
 
 @dataclass
 class VolumeScores:
-    """Scores of one structure a column, one case a row; gathered by `update`, summed up by `metrics`."""
+    """Scores of one structure a column, one case a row; gathered by `update`, summed up by `metrics`.
+
+    ``device`` is where distances are computed.
+    """
 
     classes: tuple[str, ...]
+    device: torch.device | str = "cpu"
     names: list[str] = field(default_factory=list)
     dice: list[np.ndarray] = field(default_factory=list)
     hd95: list[np.ndarray] = field(default_factory=list)
@@ -27,13 +33,17 @@ class VolumeScores:
 
     def update(self, name: str, prediction: Tensor, label: Tensor, spacing: tuple[float, float, float]) -> None:
         """Add a case: integer ``(D, H, W)`` tensors and the sides of a voxel in mm."""
-        classes = torch.arange(1, len(self.classes)).view(-1, 1, 1, 1)
-        guess, truth = prediction[None] == classes, label[None] == classes  # (K - 1, D, H, W)
-        volumes = [one.flatten(1).sum(1).double().numpy() for one in (guess, truth, guess & truth)]
-        with np.errstate(invalid="ignore"):  # 0 / 0 is the undefined case's NaN
-            self.dice.append(2 * volumes[2] / (volumes[0] + volumes[1]))
-        self.hd95.append(_hd95(guess, truth, spacing))
-        self.only_predicted.append((volumes[0] > 0) & (volumes[1] == 0))
+        prediction, label = prediction.to(self.device), label.to(self.device)
+        dice, hd95, only_predicted = [], [], []
+        for number in range(1, len(self.classes)):
+            guess, truth = prediction == number, label == number
+            sizes = [int(mask.sum()) for mask in (guess, truth, guess & truth)]
+            dice.append(2 * sizes[2] / (sizes[0] + sizes[1]) if sizes[0] + sizes[1] else np.nan)
+            hd95.append(hausdorff_distance(guess, truth, spacing) if sizes[0] and sizes[1] else np.nan)
+            only_predicted.append(sizes[0] > 0 and sizes[1] == 0)
+        self.dice.append(np.array(dice))
+        self.hd95.append(np.array(hd95))
+        self.only_predicted.append(np.array(only_predicted))
         self.names.append(name)
 
     def metrics(self) -> dict[str, object]:
@@ -57,20 +67,6 @@ class VolumeScores:
                 for name, one, other in zip(self.names, dice, hd95, strict=True)
             ],
         }
-
-
-def _hd95(guess: Tensor, truth: Tensor, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Return HD95 in mm of every structure ``(K - 1,)``, NaN where either lacks it; masks ``(K - 1, D, H, W)``."""
-    from monai.metrics import compute_hausdorff_distance
-
-    found = np.full(len(guess), np.nan)
-    both = guess.flatten(1).any(1) & truth.flatten(1).any(1)
-    if both.any():
-        distances = compute_hausdorff_distance(
-            guess[both][None], truth[both][None], include_background=True, percentile=95, spacing=list(spacing)
-        )
-        found[both.numpy()] = distances[0].numpy()
-    return found
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

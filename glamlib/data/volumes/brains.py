@@ -11,9 +11,10 @@ only. Five test subjects were scanned twice (1003/1023, 1004/1024, 1005/1025, 10
 
 from pathlib import Path
 
-from glamlib.data.volumes.dataset import Labels, NiftiVolumes
+from glamlib.data.volumes.dataset import FileVolumes, Labels
 from glamlib.data.volumes.layout import Layout, match_volumes, missing_cases, read_names
 from glamlib.data.volumes.nifti import Spacing
+from glamlib.data.volumes.packed import is_pack, read_pack
 from glamlib.data.volumes.preprocess import z_score
 from glamlib.errors import InputError
 
@@ -65,8 +66,10 @@ def brain_labels(sides: bool) -> Labels:
 def find_brains(root: Path) -> Layout:
     """Look through ``root``, in either layout; the splits are train.txt and test.txt, or else the challenge's own.
 
-    Raises InputError where the files are missing.
+    ``root`` may also be a pack. Raises InputError where the files are missing.
     """
+    if is_pack(root):
+        return read_pack(root, "brains")
     if (root / "images").is_dir() and (root / "labels").is_dir():
         pairs, problems = match_volumes(root / "images", r"(\d+)", root / "labels", r"(\d+)")
         folder = root / "images"
@@ -82,11 +85,11 @@ def find_brains(root: Path) -> Layout:
     return Layout(folder, pairs, splits, problems + missing_cases(pairs, splits))
 
 
-class Brains(NiftiVolumes):
+class Brains(FileVolumes):
     """The brains, split "train" or "test", z-scored over the brain's voxels.
 
     Args:
-        root: the folder, as `find_brains` takes it.
+        root: the folder or pack, as `find_brains` takes it.
         split: "train" or "test".
         sides: whether right and left are classes of their own; see `brain_labels`.
         spacing: (depth, height, width) in mm to resample to; None leaves the files' 1 mm.

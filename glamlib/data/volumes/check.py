@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from glamlib.data.folder import Pair
 from glamlib.data.report import CheckReport, SplitReport
 from glamlib.data.volumes import brains, hippocampus, synapse
+from glamlib.data.volumes.case import Case
 from glamlib.data.volumes.dataset import Labels, read_pair
 from glamlib.errors import InputError
 
 # How a set's files are found, what its label values mean, and how many cases it has: in all, or by split.
-_SETS = {
+SETS = {
     "hippocampus": (hippocampus.find_hippocampus, hippocampus.LABELS, hippocampus.CASES),
     "brains": (brains.find_brains, brains.brain_labels(sides=True), brains.SPLITS),
     "synapse": (synapse.find_synapse, synapse.synapse_labels(13), synapse.SPLITS),
@@ -64,8 +64,8 @@ def _range(sizes: Counter[str]) -> str:
 
 
 def check_volumes(name: str, root: Path) -> CheckReport:
-    """Open every file of the set ``name`` below ``root`` and report what is there, a line a problem."""
-    find, labels, expected = _SETS[name]
+    """Open every case of the set ``name`` in the folder or pack ``root`` and report what is there, a line a problem."""
+    find, labels, expected = SETS[name]
     report = CheckReport(name, str(root))
     try:
         layout = find(root)
@@ -92,7 +92,7 @@ def _check_count(report: CheckReport, folder: Path, what: str, have: int, expect
         report.problems.append(f"{folder}: {have} cases; {what} has {expected}")
 
 
-def _check_case(pair: Pair, split: VolumeSplitReport, labels: Labels) -> list[str]:
+def _check_case(pair: Case, split: VolumeSplitReport, labels: Labels) -> list[str]:
     """Count a case into ``split``; return a line for what is wrong with it."""
     try:
         image, label, spacing = read_pair(pair, labels)

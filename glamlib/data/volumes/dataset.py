@@ -1,4 +1,4 @@
-"""What every data set of volumes offers, and the one that reads NIfTI files."""
+"""What every data set of volumes offers, and the one that reads files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from glamlib.data.folder import Pair, voc_colour
+from glamlib.data.folder import voc_colour
 from glamlib.data.registry import InMemory
 from glamlib.data.transforms import VOID
-from glamlib.data.volumes.nifti import Spacing, check_same_grid, class_numbers, read_volume
+from glamlib.data.volumes.case import Case
+from glamlib.data.volumes.nifti import Spacing, class_numbers
 from glamlib.data.volumes.preprocess import check_spacing, resample_image, resample_label
 from glamlib.errors import InputError
 
@@ -50,12 +51,11 @@ class Labels:
     sided: bool
 
 
-class NiftiVolumes:
-    """A `VolumeDataset` over NIfTI files, which are opened when an item is asked for; the InputError of a bad one names
-    it.
+class FileVolumes:
+    """A `VolumeDataset` over files, which are opened when an item is asked for; the InputError of a bad one names it.
 
     Args:
-        pairs: the files.
+        pairs: the cases.
         labels: what their values mean.
         normalise: maps the image's values (D, H, W) to float32.
         spacing: (depth, height, width) in mm to resample every item to; None keeps each file's own.
@@ -66,7 +66,7 @@ class NiftiVolumes:
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Case],
         labels: Labels,
         normalise: Callable[[np.ndarray], np.ndarray],
         spacing: Spacing | None = None,
@@ -92,7 +92,7 @@ class NiftiVolumes:
         if self._spacing is not None:
             return self._spacing
         if index not in self._own_spacings:
-            self._own_spacings[index] = read_volume(self.pairs[index].image).spacing
+            self._own_spacings[index] = self.pairs[index].spacing()
         return self._own_spacings[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -108,14 +108,13 @@ class NiftiVolumes:
         return torch.from_numpy(image)[None], torch.from_numpy(numbers)
 
 
-def read_pair(pair: Pair, labels: Labels) -> tuple[np.ndarray, np.ndarray, Spacing]:
+def read_pair(pair: Case, labels: Labels) -> tuple[np.ndarray, np.ndarray, Spacing]:
     """Return a pair's image values and class numbers, both (D, H, W), and the spacing in mm.
 
     Raises InputError if a file is bad, if the two lie on different voxels, or for a label value that is not known.
     """
-    image, label = read_volume(pair.image), read_volume(pair.label)
-    check_same_grid(pair, image, label)
-    return image.values, class_numbers(pair.label, label.values, labels.numbers), image.spacing
+    image, values, spacing = pair.read()
+    return image, class_numbers(pair.label, values, labels.numbers), spacing
 
 
 class InMemoryVolumes(InMemory):

@@ -7,9 +7,10 @@ Communications 2022; CC BY-SA 4.0). The image's scale differs from file to file,
 import json
 from pathlib import Path
 
-from glamlib.data.volumes.dataset import Labels, NiftiVolumes
+from glamlib.data.volumes.dataset import FileVolumes, Labels
 from glamlib.data.volumes.layout import Layout, match_volumes, missing_cases, read_names
 from glamlib.data.volumes.nifti import Spacing
+from glamlib.data.volumes.packed import is_pack, read_pack
 from glamlib.data.volumes.preprocess import z_score
 from glamlib.errors import InputError
 
@@ -21,12 +22,14 @@ FILE_NAME = r"(hippocampus_\d+)"
 
 
 def find_hippocampus(root: Path) -> Layout:
-    """Look through imagesTr and labelsTr below ``root`` or ``root``/Task04_Hippocampus.
+    """Look through imagesTr and labelsTr below ``root`` or ``root``/Task04_Hippocampus; ``root`` may be a pack.
 
     The splits are those of train.txt and val.txt (one name a line) where both are there; without them every fifth case,
     in the order of the names, is val. A dataset.json, as the Decathlon's archive has one, is held against the files.
     Raises InputError where the folders or lists are missing or malformed.
     """
+    if is_pack(root):
+        return read_pack(root, "hippocampus")
     base = root / "Task04_Hippocampus" if (root / "Task04_Hippocampus").is_dir() else root
     images, labels = base / "imagesTr", base / "labelsTr"
     if not images.is_dir() or not labels.is_dir():
@@ -55,11 +58,11 @@ def _listed(path: Path) -> list[str]:
     return names
 
 
-class Hippocampus(NiftiVolumes):
+class Hippocampus(FileVolumes):
     """The hippocampus crops, split "train" or "val", z-scored each by itself; left and right are told nowhere.
 
     Args:
-        root: the folder, as `find_hippocampus` takes it.
+        root: the folder or pack, as `find_hippocampus` takes it.
         split: "train" or "val".
         spacing: (depth, height, width) in mm to resample to; None leaves the files' 1 mm.
     """

@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glamlib.data.folder import NAMED, Pair
+from glamlib.data.folder import NAMED
+from glamlib.data.volumes.case import Case
+from glamlib.data.volumes.nifti import NiftiCase
 from glamlib.errors import InputError, one_of
 
 
@@ -20,11 +22,11 @@ class Layout:
     """
 
     folder: Path
-    pairs: dict[str, Pair]
+    pairs: dict[str, Case]
     splits: dict[str, list[str]]
     problems: list[str] = field(default_factory=list)
 
-    def select(self, split: str) -> list[Pair]:
+    def select(self, split: str) -> list[Case]:
         """Return the pairs of a split; InputError for an unknown split, or if anything is missing."""
         if split not in self.splits:
             raise one_of("split", split, self.splits)
@@ -36,7 +38,9 @@ class Layout:
         return [self.pairs[name] for name in self.splits[split]]
 
 
-def match_volumes(images: Path, image_name: str, labels: Path, label_name: str) -> tuple[dict[str, Pair], list[str]]:
+def match_volumes(
+    images: Path, image_name: str, labels: Path, label_name: str
+) -> tuple[dict[str, NiftiCase], list[str]]:
     """Pair the .nii and .nii.gz files of two folders by what their names have in common.
 
     Args:
@@ -51,7 +55,7 @@ def match_volumes(images: Path, image_name: str, labels: Path, label_name: str) 
     image_files, label_files = (
         _by_case(folder, name, problems) for folder, name in ((images, image_name), (labels, label_name))
     )
-    pairs = {case: Pair(case, image_files[case], label_files[case]) for case in image_files if case in label_files}
+    pairs = {case: NiftiCase(case, image_files[case], label_files[case]) for case in image_files if case in label_files}
     problems += [f"image {file.name} has no label" for case, file in image_files.items() if case not in pairs]
     problems += [f"label {file.name} has no image" for case, file in label_files.items() if case not in pairs]
     if not image_files and not label_files:
@@ -82,7 +86,7 @@ def read_names(path: Path) -> list[str] | None:
         raise InputError(f"{path}: cannot be read as a list of names ({problem})") from problem
 
 
-def missing_cases(pairs: dict[str, Pair], splits: dict[str, list[str]]) -> list[str]:
+def missing_cases(pairs: dict[str, Case], splits: dict[str, list[str]]) -> list[str]:
     """Return one line for every name of ``splits`` that has no pair, and for every name that is in two splits."""
     lines, seen = [], {}
     for split, names in splits.items():

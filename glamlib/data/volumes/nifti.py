@@ -30,10 +30,13 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI file of any orientation and numeric type.
 
     Axes of length 1 behind the third are dropped. Raises InputError, naming the file, if it is missing or damaged, has
-    not three axes or no voxels, holds values that are not finite real numbers, or has no usable affine.
+    not three axes or no voxels, holds values that are not finite real numbers, or has no usable affine; or
+    without nibabel.
     """
-    import nibabel as nib  # here: most of glamlib reads no NIfTI
-
+    try:
+        import nibabel as nib  # here: most of glamlib reads no NIfTI
+    except ImportError:
+        raise InputError(f"{path}: nibabel is not installed; glamlib.data.volumes.pack makes what needs none") from None
     try:
         if path.suffix == ".gz":
             _check_sum(path)
@@ -62,6 +65,23 @@ def read_volume(path: Path) -> Volume:
         raise InputError(f"{path}: holds values that are not finite")
     width, height, depth = nib.affines.voxel_sizes(canonical.affine).tolist()
     return Volume(np.ascontiguousarray(values.T), (depth, height, width), canonical.affine)
+
+
+class NiftiCase(Pair):
+    """A case in two NIfTI files; see `glamlib.data.volumes.case.Case`."""
+
+    def spacing(self) -> Spacing:
+        """Return the sides (depth, height, width) of a voxel in mm."""
+        return read_volume(self.image).spacing
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, Spacing]:
+        """Return image values and label values, both (D, H, W), and the spacing.
+
+        Raises InputError if a file is bad or if the two lie on different voxels.
+        """
+        image, label = read_volume(self.image), read_volume(self.label)
+        check_same_grid(self, image, label)
+        return image.values, label.values, image.spacing
 
 
 def _check_sum(path: Path) -> None:

@@ -8,9 +8,10 @@ which most later papers took over. There are no other labelled cases: choose no 
 from functools import partial
 from pathlib import Path
 
-from glamlib.data.volumes.dataset import Labels, NiftiVolumes
+from glamlib.data.volumes.dataset import FileVolumes, Labels
 from glamlib.data.volumes.layout import Layout, match_volumes, missing_cases
 from glamlib.data.volumes.nifti import Spacing
+from glamlib.data.volumes.packed import is_pack, read_pack
 from glamlib.data.volumes.preprocess import window
 from glamlib.errors import InputError, one_of
 
@@ -44,10 +45,13 @@ def synapse_labels(organs: int) -> Labels:
 
 def find_synapse(root: Path) -> Layout:
     """Look for the cases in the layouts of `FOLDERS`, also below RawData and Training, and split them 18 to 12.
+    ``root`` may also be a pack.
 
     Files are told by the four digits of their case: img0001.nii.gz and label0001.nii.gz, or names like BCV_0001.nii.gz
     (images also BCV_0001_0000.nii.gz) on both sides. Raises InputError where there are none.
     """
+    if is_pack(root):
+        return read_pack(root, "synapse")
     for base in (root, root / "Training", root / "RawData" / "Training", root / "RawData"):
         for images, labels in FOLDERS:
             if (base / images).is_dir() and (base / labels).is_dir():
@@ -59,13 +63,13 @@ def find_synapse(root: Path) -> Layout:
     raise InputError(f"{root}: no folders img and label, or imagesTr and labelsTr; expected {SOURCE}")
 
 
-class Synapse(NiftiVolumes):
+class Synapse(FileVolumes):
     """The abdomens, split "train" (18) or "test" (12), as CT values of -175..250 HU mapped to -1..1.
 
     The classes have sides, and so has the body: the liver lies on the right.
 
     Args:
-        root: the folder, as `find_synapse` takes it.
+        root: the folder or pack, as `find_synapse` takes it.
         split: "train" or "test".
         organs: 13 or 8; see `synapse_labels`.
         spacing: (depth, height, width) in mm to resample to; None leaves the files' own, which differ from case to case

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from glamlib.data.transforms import VOID
+from glamlib.data.volumes.affine import places, sample_linear, sample_nearest
 from glamlib.data.volumes.dataset import VolumeDataset
 from glamlib.errors import InputError, one_of
 
@@ -100,10 +101,8 @@ class VolumeTransform:
             matrix = _rotation(angles) / rng.uniform(*self.scale)
             middle = (np.array(self.patch_size) - 1) / 2
             offset = start + middle - matrix @ middle
-            values = np.stack(
-                [self._resample(v, matrix, offset, 1, low) for v, low in zip(values, outside, strict=True)]
-            )
-            classes = self._resample(classes, matrix, offset, 0, VOID)
+            at = places(matrix, offset, self.patch_size)
+            values, classes = sample_linear(values, at, outside), sample_nearest(classes, at, VOID)
         else:
             values = np.stack([self._crop(v, start, low) for v, low in zip(values, outside, strict=True)])
             classes = self._crop(classes, start, VOID)
@@ -138,14 +137,6 @@ class VolumeTransform:
         found = values[inside]
         patch[tuple(slice(max(-a, 0), max(-a, 0) + n) for a, n in zip(start, found.shape, strict=True))] = found
         return patch
-
-    def _resample(
-        self, values: np.ndarray, matrix: np.ndarray, offset: np.ndarray, order: int, outside: float
-    ) -> np.ndarray:
-        """Return the patch whose voxel o is the volume's value at ``matrix @ o + offset``."""
-        from scipy import ndimage
-
-        return ndimage.affine_transform(values, matrix, offset, self.patch_size, order=order, cval=float(outside))
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
