@@ -31,6 +31,10 @@ def hausdorff_distance(guess: Tensor, truth: Tensor, spacing: Sequence[float], p
     guess, truth = guess[box], truth[box]
     if not (guess.any() and truth.any()):
         return math.nan
+    *between, last, first = sorted(range(guess.ndim), key=lambda axis: guess.shape[axis])
+    axes = (first, *between, last)  # the axes between cost voxels times side, so they are the short ones
+    guess, truth = guess.permute(axes).contiguous(), truth.permute(axes).contiguous()
+    spacing = [spacing[axis] for axis in axes]
     one, other = surface(guess), surface(truth)
     directed = (_distances(a, b, spacing).cpu().numpy() for a, b in ((one, other), (other, one)))
     return max(
