@@ -50,9 +50,10 @@ def paper_hours(steps: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each run of the profile paper: its hours in one process of the device that ``steps`` is of."""
     told = []
     for run in paper_runs():
+        like = steps[steps["precision"] == run.precision]
         tokens, size = run.overrides.get("num_global_tokens", 0), tuple(run.augment["crop_size"])
         gmacs = multiply_adds(run) / 1e9
-        seconds, how = seconds_of_image(gmacs, run.model, tokens, size, steps)
+        seconds, how = seconds_of_image(gmacs, run.model, tokens, size, like)
         told.append(
             {
                 "study": run.study,
@@ -82,6 +83,7 @@ def foretold_over_measured(steps: pd.DataFrame) -> pd.DataFrame:
     foretold = []
     for index, row in rows.iterrows():
         size = (row["height"], row["width"])
-        found = seconds_of_image(row["gmacs"], row["model"], row["tokens"], size, rows.drop(index))[0]
+        others = rows[(rows.index != index) & (rows["precision"] == row["precision"])]
+        found = seconds_of_image(row["gmacs"], row["model"], row["tokens"], size, others)[0]
         foretold.append(found * row["batch_size"])
     return rows.assign(foretold=foretold, quotient=pd.Series(foretold) / rows["seconds"])
