@@ -101,7 +101,7 @@ $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 
 # These read tables, and all but the first draw figures from them.
-$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
+$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours 13_speed,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"

@@ -164,8 +164,9 @@ def measure(
         Rows of numbers and names. ``seconds`` is the median of the rounds, ``ratio`` the median of the rounds'
         quotients with Swin of the same size computed in the same way (``ratio_low`` and ``ratio_high``: least and
         greatest), ``macs_ratio`` what multiply-adds alone predict; ``way_ratio`` the quotient with the same network
-        fused. ``gmacs`` are useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and
-        ``share`` (of the matrix-product rate) what is reached of them. NaN where it did not fit.
+        fused, ``exchange_ratio`` (with ``_low`` and ``_high``) that with the same network under G-MSA. ``gmacs`` are
+        useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and ``share`` (of the
+        matrix-product rate) what is reached of them. NaN where it did not fit.
 
     Raises:
         InputError: a contender has no Swin to be compared with.
@@ -201,7 +202,8 @@ def _row(
 ) -> dict[str, object]:
     """Return what `measure` says of one contender's time, from all contenders' rounds and multiply-adds of an image."""
     typical = median(seconds[contender] or [NOT_A_NUMBER])
-    fused = replace(contender, way="fused")
+    fused, with_gmsa = replace(contender, way="fused"), replace(contender, mixer="gmsa")
+    over_gmsa = _quotients(seconds[contender], seconds.get(with_gmsa, []))
     ratios = _quotients(seconds[contender], seconds[_swin(contender)])
     of_image, of_swin = (macs.get(which, NOT_A_NUMBER) for which in (contender, _swin(contender)))
     useful = of_image * group.batch * (3 if group.direction == "training" else 1) / 1e9
@@ -217,6 +219,9 @@ def _row(
         "ratio_high": max(ratios),
         "macs_ratio": of_image / of_swin,
         "way_ratio": median(_quotients(seconds[contender], seconds.get(fused, []))),
+        "exchange_ratio": median(over_gmsa),
+        "exchange_ratio_low": min(over_gmsa),
+        "exchange_ratio_high": max(over_gmsa),
         "gmacs": useful,
         "gflops": 2 * useful / typical,
         "share": 2 * useful / typical / rate,
