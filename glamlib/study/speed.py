@@ -108,7 +108,8 @@ def time_in_turn(
         try:
             model, run = one_pass(contender, group, device, embed_dim)
             macs[contender] = macs_by_module(model, group.size, group.size)[""]
-            run()
+            if rounds:
+                run()
             runs[contender] = run
         except RuntimeError as error:  # does not fit into memory, or cannot be compiled here
             print(f"{group.name}, {contender}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
@@ -156,7 +157,7 @@ def measure(
         listed: the contenders (`contenders`); every network and way needs its Swin, 0 tokens, among them.
         device: "cpu" or "cuda".
         threads: of the CPU.
-        rounds: timed passes of every contender, after one to warm up.
+        rounds: timed passes of every contender, after one to warm up; 0 to measure memory alone.
         rates: the machine's GFLOP/s of matrix products by type (`matmul_rates`).
         embed_dim: channels of the first stage; None for the networks' own.
 
@@ -180,7 +181,7 @@ def measure(
     rows = []
     for contender in listed:
         peak = NOT_A_NUMBER
-        if timed["seconds"][contender]:
+        if timed["seconds"][contender] or not rounds:
             with suppress(RuntimeError, BrokenProcessPool):  # refused memory, or killed for it
                 peak = _apart(peak_mib, contender, group, device, threads, embed_dim)
         rate = rates["bf16" if "bf16" in contender.way else "fp32"]
@@ -239,13 +240,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="timed passes of every contender, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of every contender; 0: memory alone")
     parser.add_argument("--embed-dim", type=int, help="channels of the first stage, fewer for tests")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="leave out all others, but for fused")
     options = parser.parse_args()
     try:
-        if options.rounds < 1 or options.threads < 1:
-            raise InputError(f"rounds {options.rounds}, threads {options.threads}: must be at least 1")
+        if options.rounds < 0 or options.threads < 1:
+            raise InputError(f"rounds {options.rounds}, threads {options.threads}: must be at least 0 and 1")
         group, device = Group.parse(options.group), resolve_device(options.device)
         rates = _apart(matmul_rates, device, options.threads)
         listed = contenders(group, device, rates["bf16"] > rates["fp32"])
