@@ -188,8 +188,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         ),
         (
             ("--profile", "cpu", "--study", "contxt"),
-            "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, neighbours, "
-            "volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
+            "error: unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "
+            "release, camvid, neighbours, volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],

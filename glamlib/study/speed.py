@@ -131,12 +131,12 @@ def matmul_rates(device: str, threads: int) -> dict[str, float]:
 def _apart(function: Callable, *arguments: object) -> object:
     """Return a call's value from a fresh process of its own.
 
-    Where there are fork servers, one imports this module once for all such processes: that takes seconds each.
+    Where there are fork servers, one imports what takes seconds once for all such processes.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["glamlib.study.speed"])
+        context.set_forkserver_preload(["glamlib.study.training", "glamlib.study.speed_contenders"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 

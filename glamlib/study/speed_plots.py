@@ -99,14 +99,11 @@ def ratio_by_size(table: pd.DataFrame) -> Figure:
 
 
 def _mark(axes: Axes, start: float, name: str, look: dict[str, object], height: float) -> None:
-    """Ring the size where a line crosses 1, and write it down at a height of the panel (0 to 1)."""
+    """Ring the size where a line crosses 1, and write it down at a height of the panel (0 to 1) at its left."""
     ring = {"markersize": 14, "markerfacecolor": "none", "markeredgecolor": look["color"], "markeredgewidth": 2}
     axes.plot(start, 1, linestyle="none", marker="o", label=f"{name}: pays from here on", **ring)
     axes.axvline(start, color=look["color"], linestyle=look["linestyle"], linewidth=1)
-    text = f"{start:.0f} pixels ({name})"
-    axes.annotate(
-        text, (start, height), (4, 0), xycoords=axes.get_xaxis_transform(), textcoords="offset points", fontsize=8
-    )
+    axes.text(0.03, height, f"{name}: from {start:.0f} pixels", fontsize=8, transform=axes.transAxes)
 
 
 def payoff_by_size(table: pd.DataFrame) -> Figure:
@@ -143,6 +140,7 @@ def accuracy_by_scene(rows: pd.DataFrame) -> Figure:
             apart, lines["miou"], _errors(lines, "miou"), capsize=4, label=name, **_style(_OF_EXCHANGE[mixer])
         )
     axes.set_xticks(sorted(rows["height"].unique()))
+    axes.set_xlim(rows["height"].min() - 5, rows["height"].max() + 5)
     axes.set_xlabel("side of the scenes (pixels)")
     axes.set_ylabel("mIoU on test scenes")
     if rows["n"].max() > 1:
