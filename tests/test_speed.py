@@ -4,23 +4,41 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, distribution, requires
 
 import numpy as np
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
 
 from glamlib.errors import InputError
-from glamlib.study import speed
+from glamlib.study import speed, speed_plots
+from glamlib.study.cost import macs_by_module
 from glamlib.study.matmul_rate import matmul_gflops
 from glamlib.study.speed import one_pass
 from glamlib.study.speed_contenders import Contender, Group, contenders
-from glamlib.study.speed_table import crossing, growth, join_groups
+from glamlib.study.speed_table import (
+    crossing,
+    exchange_accuracy,
+    growth,
+    join_groups,
+    what_it_costs_in_accuracy,
+    when_it_pays,
+)
 
 SMALL = Group("encoder", "training", 64)
 
 
 @pytest.mark.parametrize(
-    "name", ["encoder", "encoder-both-64", "decoder-forward-64", "encoder-forward-x", "model-forward-8"]
+    "name",
+    [
+        "encoder",
+        "encoder-both-64",
+        "decoder-forward-64",
+        "encoder-forward-x",
+        "model-forward-8",
+        "encoder-forward-64-0",
+    ],
 )
 def test_a_group_that_does_not_exist_is_refused(name):
     with pytest.raises(InputError, match=f"'{name}': must be encoder or model"):
@@ -29,6 +47,9 @@ def test_a_group_that_does_not_exist_is_refused(name):
 
 def test_groups_are_named_as_they_are_parsed():
     assert Group.parse(SMALL.name) == SMALL
+    batch = Group("model", "training", 64, 8)
+    assert batch.name == "model-training-64-8"
+    assert Group.parse(batch.name) == batch
 
 
 @pytest.mark.parametrize("part", ["encoder", "model"])
@@ -39,7 +60,7 @@ def test_every_way_of_glam_has_swin_to_compare_with(part, direction, device, siz
     listed = contenders(Group(part, direction, size), device)
     assert listed[0] == Contender(0)
     assert len(set(listed)) == len(listed)
-    assert {Contender(0, contender.way) for contender in listed} <= set(listed)
+    assert {Contender(0, contender.way, network=contender.network) for contender in listed} <= set(listed)
     assert Contender(10) in listed
 
 
@@ -90,12 +111,6 @@ def test_a_group_from_the_command_line(tmp_path):
     assert [(row["tokens"], row["way"]) for row in rows] == [(0, "fused"), (10, "fused")]
 
 
-def test_multiply_adds_of_a_group():
-    """Swin-T's encoder alone at 224 x 224: the 4.5 G of its paper's table 1, less its classifier."""
-    timed = speed.time_in_turn(Group("encoder", "forward", 224), [Contender(0)], "cpu", 1, 1, 96)
-    assert timed["macs"][Contender(0)] / 1e9 == pytest.approx(4.5, abs=0.06)
-
-
 def test_a_network_that_fails_is_left_out(monkeypatch):
     def refuse(contender, group, device, embed_dim):
         if contender.tokens:
@@ -143,3 +158,111 @@ def test_the_rate_of_matrix_products_is_numpys():
         left @ left
     theirs = 3 * 2 * 1024**3 / (time.perf_counter() - start) / 1e9
     assert 0.1 < matmul_gflops("cpu") / theirs < 10
+
+
+def test_it_needs_nothing_that_only_the_study_wants():
+    """Imported where the packages of the extra `study` are missing, but for those that others bring along."""
+    found = {}
+    for line in requires("glamlib"):
+        wanted = Requirement(line)
+        found.setdefault(wanted.marker is not None, set()).add(wanted.name.lower())
+    brought, todo = set(), list(found[False])
+    while todo:
+        name = todo.pop()
+        if name not in brought and (distribution := _distribution(name)):
+            brought.add(name)
+            lines = map(Requirement, distribution.requires or [])
+            todo += [r.name.lower() for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})]
+    absent = sorted(found[True] - brought)
+    assert {"tyro", "fvcore", "matplotlib"} <= set(absent)
+    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n" + (
+        "from glamlib.study.speed import Contender, Group, contenders, measure\n"
+        "from glamlib.study.speed import time_in_turn\n"
+        "timed = time_in_turn(Group('encoder', 'forward', 64), [Contender(0)], 'cpu', 1, 1, 24)\n"
+        "assert timed['macs'][Contender(0)] > 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _distribution(name):
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def test_swin_of_the_same_size_must_be_listed():
+    with pytest.raises(InputError, match=r"network=.base.*nothing to be compared with"):
+        speed.measure(SMALL, [Contender(0), Contender(10, network="base")], "cpu", 1, 1, {"fp32": 1.0})
+
+
+def test_memory_alone(monkeypatch):
+    monkeypatch.setattr(speed, "_apart", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(speed, "peak_mib", lambda *arguments: 1.0)
+    (row,) = speed.measure(SMALL, [Contender(0)], "cpu", 1, 0, {"fp32": 1.0}, 24)
+    assert row["peak_mib"] == 1.0
+    assert np.isnan(row["seconds"])
+    assert row["macs_ratio"] == 1
+
+
+@pytest.mark.parametrize(("network", "gmacs"), [("tiny", 4.5), ("base", 15.4)])
+def test_networks_are_swins(network, gmacs):
+    """The encoder alone at 224 x 224: multiply-adds of Swin's paper, table 1, less the classifier."""
+    model = Contender(0, network=network).build(Group("encoder", "forward", 224))
+    assert macs_by_module(model, 224, 224)[""] / 1e9 == pytest.approx(gmacs, rel=0.015)
+
+
+def test_base_is_compared_where_a_cpu_can():
+    for size, device, expected in ((512, "cpu", 2), (1024, "cpu", 0), (2048, "cuda", 2)):
+        listed = contenders(Group("encoder", "training", size), device)
+        assert sum(contender.network == "base" for contender in listed) == expected
+
+
+def payoff_table():
+    """Seconds by hand: G-MSA 1 at every size, the linear exchanges 2, 1 and a half of it."""
+    rows = [
+        {"part": "encoder", "pass": direction, "size": size, "batch": 1, "network": "tiny", "tokens": 10}
+        | {"way": "fused", "behaviour": "paper", "mixer": mixer}
+        | {f"exchange_ratio{end}": 1.0 if mixer == "gmsa" else quotient for end in ("", "_low", "_high")}
+        for direction in ("forward", "training")
+        for size, quotient in ((256, 2.0), (512, 1.0), (1024, 0.5))
+        for mixer in ("gmsa", "pooled", "linear")
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_when_it_pays_by_hand():
+    table = payoff_table()
+    told = when_it_pays(table)
+    assert len(told) == 4
+    assert told[0] == (
+        "pooled keys, forward: faster than G-MSA from about 512 pixels a side on (0.50 of its time at 1024 pixels)"
+    )
+    assert all("at no size measured" in line for line in when_it_pays(table[table["size"] < 512]))
+    assert all("at every size measured" in line for line in when_it_pays(table[table["size"] > 512]))
+
+
+def test_the_figure_marks_the_crossing():
+    figure = speed_plots.payoff_by_size(payoff_table())
+    for axes in figure.axes:
+        rings = [line for line in axes.lines if line.get_markersize() == 14]
+        assert [ring.get_xdata()[0] for ring in rings] == pytest.approx([512, 512])
+        assert len(axes.texts) == 2
+
+
+def test_accuracy_of_exchanges_and_the_absent_ones(tmp_path):
+    rows, absent = exchange_accuracy(tmp_path)
+    assert len(rows) == 0
+    assert absent == ["mixers_48", "mixers", "mixers_96"]
+    assert what_it_costs_in_accuracy(rows) == []
+    (tmp_path / "tables").mkdir()
+    numbers = {"miou": 0.8, "miou_low": 0.7, "miou_high": 0.9, "n": 3, "gain": -0.1, "gain_low": -0.2, "gain_high": 0.0}
+    summary = [{"variant": name, "height": 48} | numbers for name in ("gmsa", "pooled", "memory")]
+    pd.DataFrame(summary).to_csv(tmp_path / "tables" / "mixers_48_summary.csv")
+    rows, absent = exchange_accuracy(tmp_path)
+    assert rows["variant"].tolist() == ["gmsa", "pooled"]
+    assert absent == ["mixers", "mixers_96"]
+    assert what_it_costs_in_accuracy(rows) == [
+        "pooled keys: mIoU against G-MSA's -0.100 (-0.200 to +0.000) at 48 pixels"
+    ]
+    assert len(speed_plots.accuracy_by_scene(rows).axes[0].lines) > 0

@@ -188,8 +188,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         ),
         (
             ("--profile", "cpu", "--study", "contxt"),
-            "error: unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, neighbours, "
-            "volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
+            "error: unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "
+            "release, camvid, camvid_tiny, camvid_imagenet, neighbours, volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],
@@ -241,3 +241,20 @@ def test_train_notebook_writes_its_record(tmp_path: Path) -> None:
     record = read_record(tmp_path / "results/runs/context/glam_2/seed-0/record.json")
     assert record["parameters"] == small
     assert 0 <= record["metrics"]["miou"] <= 1
+
+
+def test_execution_compiles_no_grammar_of_addresses() -> None:
+    """An import of seconds that every run would pay; notebooks are validated all the same."""
+    code = (
+        "import sys, glamlib.study.execute, nbformat\n"
+        "assert sys.modules.get('rfc3987_syntax') is None and 'lark' not in sys.modules\n"
+        "notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('1')])\n"
+        "nbformat.validate(notebook)\n"
+        "notebook.cells[0].pop('source')\n"
+        "try:\n"
+        "    nbformat.validate(notebook)\n"
+        "except nbformat.ValidationError:\n"
+        "    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["refused"], done.stderr

@@ -6,6 +6,9 @@ Unknown parameters stop it before the kernel starts (papermill would only warn).
 as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again.
 """
 
+import glamlib.study.light_imports  # noqa: F401  (before nbformat)
+
+# isort: split
 import argparse
 import json
 import logging

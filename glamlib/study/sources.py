@@ -14,6 +14,7 @@ _READERS = {
     *(
         "plan",
         "execute",
+        "light_imports",
         "study",
         "studies",
         "tables",

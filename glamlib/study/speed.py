@@ -108,7 +108,8 @@ def time_in_turn(
         try:
             model, run = one_pass(contender, group, device, embed_dim)
             macs[contender] = macs_by_module(model, group.size, group.size)[""]
-            run()
+            if rounds:
+                run()
             runs[contender] = run
         except RuntimeError as error:  # does not fit into memory, or cannot be compiled here
             print(f"{group.name}, {contender}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
@@ -130,12 +131,12 @@ def matmul_rates(device: str, threads: int) -> dict[str, float]:
 def _apart(function: Callable, *arguments: object) -> object:
     """Return a call's value from a fresh process of its own.
 
-    Where there are fork servers, one imports this module once for all such processes: that takes seconds each.
+    Where there are fork servers, one imports what takes seconds once for all such processes.
     """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload(["glamlib.study.speed"])
+        context.set_forkserver_preload(["glamlib.study.training", "glamlib.study.speed_contenders"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -156,7 +157,7 @@ def measure(
         listed: the contenders (`contenders`); every network and way needs its Swin, 0 tokens, among them.
         device: "cpu" or "cuda".
         threads: of the CPU.
-        rounds: timed passes of every contender, after one to warm up.
+        rounds: timed passes of every contender, after one to warm up; 0 to measure memory alone.
         rates: the machine's GFLOP/s of matrix products by type (`matmul_rates`).
         embed_dim: channels of the first stage; None for the networks' own.
 
@@ -164,8 +165,9 @@ def measure(
         Rows of numbers and names. ``seconds`` is the median of the rounds, ``ratio`` the median of the rounds'
         quotients with Swin of the same size computed in the same way (``ratio_low`` and ``ratio_high``: least and
         greatest), ``macs_ratio`` what multiply-adds alone predict; ``way_ratio`` the quotient with the same network
-        fused. ``gmacs`` are useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and
-        ``share`` (of the matrix-product rate) what is reached of them. NaN where it did not fit.
+        fused, ``exchange_ratio`` (with ``_low`` and ``_high``) that with the same network under G-MSA. ``gmacs`` are
+        useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and ``share`` (of the
+        matrix-product rate) what is reached of them. NaN where it did not fit.
 
     Raises:
         InputError: a contender has no Swin to be compared with.
@@ -179,7 +181,7 @@ def measure(
     rows = []
     for contender in listed:
         peak = NOT_A_NUMBER
-        if timed["seconds"][contender]:
+        if timed["seconds"][contender] or not rounds:
             with suppress(RuntimeError, BrokenProcessPool):  # refused memory, or killed for it
                 peak = _apart(peak_mib, contender, group, device, threads, embed_dim)
         rate = rates["bf16" if "bf16" in contender.way else "fp32"]
@@ -201,7 +203,8 @@ def _row(
 ) -> dict[str, object]:
     """Return what `measure` says of one contender's time, from all contenders' rounds and multiply-adds of an image."""
     typical = median(seconds[contender] or [NOT_A_NUMBER])
-    fused = replace(contender, way="fused")
+    fused, with_gmsa = replace(contender, way="fused"), replace(contender, mixer="gmsa")
+    over_gmsa = _quotients(seconds[contender], seconds.get(with_gmsa, []))
     ratios = _quotients(seconds[contender], seconds[_swin(contender)])
     of_image, of_swin = (macs.get(which, NOT_A_NUMBER) for which in (contender, _swin(contender)))
     useful = of_image * group.batch * (3 if group.direction == "training" else 1) / 1e9
@@ -217,6 +220,9 @@ def _row(
         "ratio_high": max(ratios),
         "macs_ratio": of_image / of_swin,
         "way_ratio": median(_quotients(seconds[contender], seconds.get(fused, []))),
+        "exchange_ratio": median(over_gmsa),
+        "exchange_ratio_low": min(over_gmsa),
+        "exchange_ratio_high": max(over_gmsa),
         "gmacs": useful,
         "gflops": 2 * useful / typical,
         "share": 2 * useful / typical / rate,
@@ -234,13 +240,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="timed passes of every contender, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=5, help="timed passes of every contender; 0: memory alone")
     parser.add_argument("--embed-dim", type=int, help="channels of the first stage, fewer for tests")
     parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="leave out all others, but for fused")
     options = parser.parse_args()
     try:
-        if options.rounds < 1 or options.threads < 1:
-            raise InputError(f"rounds {options.rounds}, threads {options.threads}: must be at least 1")
+        if options.rounds < 0 or options.threads < 1:
+            raise InputError(f"rounds {options.rounds}, threads {options.threads}: must be at least 0 and 1")
         group, device = Group.parse(options.group), resolve_device(options.device)
         rates = _apart(matmul_rates, device, options.threads)
         listed = contenders(group, device, rates["bf16"] > rates["fp32"])

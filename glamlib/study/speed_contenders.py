@@ -15,16 +15,14 @@ WAYS = ("fused", "explicit", "compiled", "bf16", "compiled_bf16", "channels_last
 
 @dataclass(frozen=True)
 class Group:
-    """What is timed: "encoder" or "model", "forward" or "training" (forward and backward), side of the image in pixels.
-
-    ``images`` in a batch; 0 for the smallest batch, which is 1, but for the training of a model 2: UPerNet's pooled
-    branch has a BatchNorm on one value a channel.
+    """What is timed: "encoder" or "model", "forward" or "training" (forward and backward), side of the image in pixels,
+    images in a batch.
     """
 
     part: str
     direction: str
     size: int
-    images: int = 0
+    batch: int = 1
 
     @classmethod
     def parse(cls, name: str) -> "Group":
@@ -44,12 +42,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, (self.part, self.direction, self.size, *([self.images] if self.images else []))))
-
-    @property
-    def batch(self) -> int:
-        """Images in a batch."""
-        return self.images or (2 if (self.part, self.direction) == ("model", "training") else 1)
+        return "-".join(map(str, (self.part, self.direction, self.size, *([self.batch] if self.batch > 1 else []))))
 
 
 @dataclass(frozen=True)
@@ -81,11 +74,13 @@ class Contender:
         part = model.encoder if group.part == "encoder" else model
         part.in_channels = model.in_channels
         part.train(group.direction == "training")
+        if group.part == "model" and group.batch == 1:
+            part.decoder.eval()  # a BatchNorm of UPerNet's cannot learn from one value a channel; it takes as long
         return part
 
 
-# The largest image side at which a CPU times what is not Swin-T and GLAM-Swin-T with 10 tokens, all fused: a round of
-# those alone takes minutes above it.
+# The largest image side at which a CPU times what is not Swin-T and GLAM-Swin-T with 10 tokens, fused: above it a round
+# takes minutes.
 _PATIENCE = {
     "1 or 5 tokens": 1024,
     "no_token_mlp": 1024,
@@ -93,7 +88,8 @@ _PATIENCE = {
     "explicit": 512,
     "compiled": 512,
     "bf16": 512,
-    "checkpointing": 1024,
+    "checkpointing": 512,
+    "ways of the model": 256,
 }
 
 
@@ -120,12 +116,13 @@ def contenders(group: Group, device: str, bf16_pays: bool = True) -> list[Conten
             listed.append(Contender(10, behaviour="no_token_mlp"))
         if patient("base"):
             listed += [Contender(number, network="base") for number in (0, 10)]
+    patient_part = encoder or patient("ways of the model")
     ways = {
-        "explicit": patient("explicit"),
-        "compiled": patient("compiled"),
-        "bf16": patient("bf16") and bf16_pays,
+        "explicit": encoder and patient("explicit"),
+        "compiled": patient_part and patient("compiled"),
+        "bf16": patient_part and patient("bf16") and bf16_pays,
         "compiled_bf16": on_gpu and bf16_pays,
-        "channels_last": not encoder and patient("explicit"),
-        "checkpointing": trains and patient("checkpointing"),
+        "channels_last": not encoder and patient_part,
+        "checkpointing": trains and patient_part and patient("checkpointing"),
     }
     return listed + [Contender(number, way) for way, taken in ways.items() if taken for number in (0, 10)]

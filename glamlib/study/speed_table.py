@@ -15,6 +15,11 @@ from tyro.conf import Positional
 from glamlib.errors import InputError
 
 from .files import write_whole
+from .tables import read_table
+
+EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attention"}
+# Studies that train these exchanges on cue scenes, each at a size of its own.
+ACCURACY_STUDIES = ("mixers_48", "mixers", "mixers_96")
 
 
 def join_groups(files: tuple[Path, ...]) -> pd.DataFrame:
@@ -30,6 +35,24 @@ def join_groups(files: tuple[Path, ...]) -> pd.DataFrame:
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: not a group of the speed benchmark ({error})") from None
     return pd.DataFrame(rows).sort_values(["part", "pass", "size"], kind="stable", ignore_index=True)
+
+
+def contender_label(row: pd.Series) -> str:
+    """Return what a row of the table is called in figures and tables."""
+    base = row["network"] == "base"
+    if not row["tokens"]:
+        return "Swin-B" if base else "Swin-T"
+    label = f"{'Base, ' * base}{row['tokens']} token{'s' * (row['tokens'] > 1)}"
+    if row["mixer"] != "gmsa":
+        label += f", {EXCHANGES[row['mixer']]}"
+    return label if row["behaviour"] == "paper" else f"{label}, no MLP on them"
+
+
+def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ...] = ("tiny",)) -> pd.DataFrame:
+    """Return the rows that the figures are about: the paper's block, fused, in the smallest batch of the pass."""
+    rows = table[(table["part"] == part) & (table["way"] == "fused") & (table["behaviour"] == "paper")]
+    smallest = rows.groupby("pass")["batch"].transform("min")
+    return rows[(rows["batch"] == smallest) & rows["network"].isin(networks)]
 
 
 def growth(pixels: pd.Series, values: pd.Series) -> float:
@@ -51,6 +74,50 @@ def crossing(sizes: pd.Series, quotients: pd.Series) -> float | None:
         return None
     low, high = np.log(sizes.iloc[last]), np.log(sizes.iloc[last + 1])
     return float(np.exp(low + (high - low) * logs[last] / (logs[last] - logs[last + 1])))
+
+
+def exchange_accuracy(results: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Return the summaries' rows of `EXCHANGES` on cue scenes of all sizes, and the names of studies that have none.
+
+    Columns: those of a study's summary (`glamlib.study.tables.summary_table`); ``height`` is the side of the scenes.
+    """
+    found = {name: read_table(results, f"{name}_summary") for name in ACCURACY_STUDIES}
+    known = [summary[summary["variant"].isin(EXCHANGES)] for summary in found.values() if summary is not None]
+    rows = pd.concat(known, ignore_index=True) if known else pd.DataFrame()
+    return rows, [name for name, summary in found.items() if summary is None]
+
+
+def when_it_pays(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each linear exchange and pass: from which size on it is faster than G-MSA, and by what."""
+    rows = headline(table)
+    rows = rows[(rows["tokens"] == 10) & rows["exchange_ratio"].notna()]
+    sentences = []
+    for mixer, name in list(EXCHANGES.items())[1:]:
+        for direction, lines in rows[rows["mixer"] == mixer].groupby("pass"):
+            lines = lines.sort_values("size")
+            start, last = crossing(lines["size"], lines["exchange_ratio"]), lines.iloc[-1]
+            if start is None:
+                where = "at no size measured"
+            elif start == lines["size"].iloc[0]:
+                where = "at every size measured"
+            else:
+                where = f"from about {start:.0f} pixels a side on"
+            share = f"{last['exchange_ratio']:.2f} of its time at {last['size']} pixels"
+            sentences.append(f"{name}, {direction}: faster than G-MSA {where} ({share})")
+    return sentences
+
+
+def what_it_costs_in_accuracy(rows: pd.DataFrame) -> list[str]:
+    """Return a sentence for each linear exchange: its mIoU less G-MSA's, paired by seed, at each size of scenes."""
+    sentences = []
+    for mixer, name in list(EXCHANGES.items())[1:] if len(rows) else ():
+        told = []
+        for row in rows[rows["variant"] == mixer].sort_values("height").to_dict("records"):
+            interval = f" ({row['gain_low']:+.3f} to {row['gain_high']:+.3f})" if row["n"] > 1 else " (one seed)"
+            told.append(f"{row['gain']:+.3f}{interval} at {row['height']} pixels")
+        if told:
+            sentences.append(f"{name}: mIoU against G-MSA's {', '.join(told)}")
+    return sentences
 
 
 def speed_table(files: Positional[tuple[Path, ...]], out: Path) -> None:

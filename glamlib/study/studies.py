@@ -113,9 +113,10 @@ _LARGER_CUE = _SCENES | {
     )
 }
 
-# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper.
+# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper. Of still smaller
+# ones Swin-UNet would see too much.
 _SMALLER_SCENES = _LARGER_CUE | {
-    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}}),
+    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 56, "cue_size": 12, "train": 4000, "test": 500}}),
     "gpu": Profile(3, _SCENES["gpu"].run, {"embed_dim": 96}),
 }
 
@@ -340,7 +341,7 @@ VOLUMES_CUES = Study(
             3,
             {
                 "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
-                "steps": 400,
+                "steps": 550,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "warmup_steps": 50,
