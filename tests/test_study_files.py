@@ -189,7 +189,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         (
             ("--profile", "cpu", "--study", "contxt"),
             "error: unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "
-            "release, camvid, camvid_tiny, camvid_imagenet, neighbours, volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
+            "release, camvid, camvid_tiny, camvid_imagenet, neighbours, volumes_cues, volumes_hippocampus, "
+            "volumes_brains, ade20k, cityscapes",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],
