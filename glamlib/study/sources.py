@@ -35,6 +35,7 @@ _READERS = {
         "speed_contenders",
         "speed_table",
         "speed_plots",
+        "matmul_rate",
         "largest",
         "recipe",
         "slot",
