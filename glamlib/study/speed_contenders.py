@@ -84,6 +84,7 @@ class Contender:
 _PATIENCE = {
     "1 or 5 tokens": 1024,
     "no_token_mlp": 1024,
+    "linear": 512,
     "base": 512,
     "explicit": 512,
     "compiled": 256,  # compiling, not running, takes minutes
@@ -108,7 +109,7 @@ def contenders(group: Group, device: str, bf16_pays: bool = True) -> list[Conten
 
     listed = [Contender(0), Contender(10)]
     if encoder:
-        listed += [Contender(10, mixer=mixer) for mixer in ("pooled", "linear")]
+        listed += [Contender(10, mixer=mixer) for mixer in ("pooled", "linear") if mixer == "pooled" or patient(mixer)]
         if patient("1 or 5 tokens"):
             listed += [Contender(1), Contender(5)]
         if trains and patient("no_token_mlp"):
