@@ -23,7 +23,8 @@ def test_form(path: Path) -> None:
     for cell in code:
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
-        assert len("".join(cell["source"]).splitlines()) <= 25
+        most = 30 if "parameters" in cell["metadata"].get("tags", []) else 25  # a parameter a line
+        assert len("".join(cell["source"]).splitlines()) <= most
     tagged = [number for number, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
     assert tagged == [0], "the first code cell, and no other, is the parameters cell"
     check = "".join(code[1]["source"])

@@ -189,7 +189,7 @@ def test_full_attention_is_one_window_of_the_whole_map() -> None:
 
 def test_unknown_studies_variants_and_profiles_list_what_there_is() -> None:
     with pytest.raises(
-        InputError, match="unknown study 'contxt'; allowed: context, decoders, mixers, release, camvid, neighbours, "
+        InputError, match="unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, release, "
     ):
         find_study("contxt")
     study = find_study("context")

@@ -224,6 +224,8 @@ def test_gpu_profile_at_tiny_size(
         data = small if run.dataset == "camvid" else run.data | small
         crop = {"crop_size": [64, 64]} if run.augment else {}
         overrides = run.overrides | ({"window_size": 16} if run.variant == "full" else {})
+        if run.model.endswith("_upernet"):  # bf16 takes a processor without instructions for it minutes
+            overrides |= {"decoder_channels": 32}
         run = replace(
             run,
             device="cpu",
