@@ -202,10 +202,16 @@ def test_no_parcel_at_all(tmp_path: Path) -> None:
 def test_tables_of_recorded_runs_depend_on_them_alone(tmp_path: Path) -> None:
     record_of(tmp_path / "results", "swin", 0, 0.5)
     assert write_recorded(tmp_path / "build", tmp_path / "results") == ["context"]
-    assert (tmp_path / "build/plan.mk").read_text().splitlines() == [
+    lines = (tmp_path / "build/plan.mk").read_text().splitlines()
+    assert lines[:2] == [
         "TABLES += $(RESULTS)/tables/context.csv",
         "$(RESULTS)/tables/context.csv: $(RESULTS)/runs/context/swin/seed-0/record.json",
     ]
+    assert "05_ablation" not in lines[2]  # it compares all variants
+    for variant in studies.CONTEXT.variants:
+        record_of(tmp_path / "results", variant, 0, 0.5)
+    write_recorded(tmp_path / "build", tmp_path / "results")
+    assert "05_ablation" in (tmp_path / "build/plan.mk").read_text()
     assert not (tmp_path / "build/plan").exists()
     with pytest.raises(InputError, match="no records of any study"):
         write_recorded(tmp_path / "build", tmp_path / "nothing")

@@ -73,12 +73,13 @@ def claims(
     hippocampus: pd.DataFrame | None = None,
     mixers: pd.DataFrame | None = None,
     brains: pd.DataFrame | None = None,
+    tiny: pd.DataFrame | None = None,
 ) -> list[Claim]:
     """Return every claim with its verdict, from the run tables of the studies (None where a study has no runs).
 
     Args:
         context, mixers: on cue scenes.
-        camvid: on street scenes.
+        camvid, tiny: on street scenes, the second at the paper's Tiny size.
         cues, hippocampus, brains: on volumes, generated and real.
     """
     no_scenes, no_streets = "the study on cue scenes has not run", "the CamVid data were not there"
@@ -122,6 +123,14 @@ def claims(
             "swin",
             "CamVid test, GLAM with 10 tokens against Swin",
             no_streets,
+        ),
+        _gain_claim(
+            "GLAM improves Swin-T + UPerNet on street scenes (paper: Cityscapes; here: CamVid, random weights).",
+            tiny,
+            "glam_10",
+            "swin",
+            "CamVid test at full resolution, GLAM-Swin-T with 10 tokens against Swin-T",
+            "the study at the Tiny size needs its data and a GPU",
         ),
         _small_cost(camvid, context),
     ]

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from .places import imagenet_file
 from .sources import computing_digest, whole_digest
 from .studies import STUDIES, check_profile, find_study
 from .study import Study
+
+# Notebooks about a study that they want whole: all variants, with the same seeds.
+_WHOLE = {"context": "05_ablation", "release": "09_paper_and_release"}
 
 
 def _has_data(study: Study) -> bool:
@@ -84,17 +88,25 @@ def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | Non
 
 def write_recorded(build: Path, results: Path) -> list[str]:
     """Write ``build/code.txt`` and a ``build/plan.mk`` of the studies that have records in ``results``, whose tables
-    depend on these records alone. Returns the studies' names; InputError where there is no record.
+    depend on these records alone, and of the notebooks that show them. Returns the studies' names.
+
+    Raises:
+        InputError: there is no record.
     """
     lines, names = [], []
+    shown = ["06_camvid", "11_volume_study", "12_neighbours", "13_speed"]  # they say what is not there
     for study in STUDIES:
         records = sorted((results / "runs" / study).glob("*/seed-*/record.json"))
         if records:
             names.append(study)
+            seeds = Counter(record.parent.parent.name for record in records)
+            if study in _WHOLE and set(seeds) == set(STUDIES[study].variants) and len(set(seeds.values())) == 1:
+                shown.append(_WHOLE[study])
             listed = " ".join(f"$(RESULTS)/{record.relative_to(results).as_posix()}" for record in records)
             lines += [f"TABLES += $(RESULTS)/tables/{study}.csv", f"$(RESULTS)/tables/{study}.csv: {listed}"]
     if not names:
         raise InputError(f"{results}: no records of any study in runs/")
+    lines.append(f"READING := {' '.join(sorted(shown))}")
     _write_if_changed(build / "code.txt", whole_digest() + "\n")
     _write_if_changed(build / "plan.mk", "\n".join(lines) + "\n")
     return names

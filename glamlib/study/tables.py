@@ -25,7 +25,8 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
     Columns: study, variant, label, seed, profile, miou, pixel_accuracy, mean_accuracy, cue_accuracy (cue scenes and
     volumes), iou_CLASS; of volumes dice, hd95_mm, both by the Synapse papers' rule, undefined_dice, undefined_hd95,
     dice_CLASS; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters, train_seconds, peak_memory_mib,
-    device, commit, dirty, torch.
+    device, commit, dirty, torch; of runs on a GPU also images_per_second, tflops, device_tflops and share
+    (`glamlib.study.throughput`).
     """
     study = find_study(study_name)
     rows = []
@@ -46,6 +47,7 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
             row["depth"] = cost["depth"]
         row |= {"height": cost["height"], "width": cost["width"], "parameters": cost["parameters"]["total"]}
         row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
+        row |= record.get("speed", {})
         row["torch"] = record["versions"]["torch"]
         rows.append({name: np.nan if value is None else value for name, value in row.items()})  # JSON has no NaN
     order = list(study.variants)
