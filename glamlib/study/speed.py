@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glamlib.errors import InputError
-from glamlib.layers.block import GlamBlock
 
+from .compiling import compile_blocks
 from .cost import macs_by_module
 from .files import write_whole
 from .matmul_rate import matmul_gflops, synchronize
@@ -61,9 +61,7 @@ def one_pass(
     if contender.way == "channels_last":
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     if "compiled" in contender.way:
-        for module in model.modules():
-            if isinstance(module, GlamBlock):
-                module.compile(dynamic=False)
+        compile_blocks(model)
 
     def run() -> None:
         with _as(contender.way, device), torch.set_grad_enabled(group.direction == "training"):

@@ -87,7 +87,7 @@ _PATIENCE = {
     "linear": 512,
     "base": 512,
     "explicit": 512,
-    "compiled": 256,  # compiling, not running, takes minutes
+    "compiled": 256,  # forward only: compiling, not running, takes minutes
     "bf16": 512,
     "checkpointing": 512,
     "ways of the model": 256,
@@ -120,7 +120,7 @@ def contenders(group: Group, device: str, bf16_pays: bool = True) -> list[Conten
     patient_part = encoder or patient("ways of the model")
     ways = {
         "explicit": encoder and patient("explicit"),
-        "compiled": (encoder or on_gpu) and patient("compiled"),
+        "compiled": on_gpu or (encoder and not trains and patient("compiled")),
         "bf16": patient_part and patient("bf16") and bf16_pays,
         "compiled_bf16": on_gpu and bf16_pays,
         "channels_last": not encoder and patient_part,
