@@ -1,5 +1,6 @@
 """What training does for a GPU, on the CPU: data on the device, compiled blocks, a pause, and the speed it tells."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_study_files import record_of
 from test_training import RUN, fresh_accelerator, trained  # noqa: F401  (a fixture)
 from torch.utils.data import DataLoader
 
@@ -22,6 +24,7 @@ from glamlib.study.places import imagenet_file
 from glamlib.study.plan import chosen_studies
 from glamlib.study.resident import can_be_resident, resident_batches
 from glamlib.study.run import build_model
+from glamlib.study.tables import run_table
 from glamlib.study.throughput import achieved_speed, training_speed
 from glamlib.study.training import Paused, StepBatches, TrainingView
 
@@ -108,6 +111,17 @@ def test_achieved_speed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert training_speed(model, None, run, 0.5) is None  # on a processor, which other runs share
     assert throughput.training_size(InMemory(scenes(1)), replace(run, augment={})) == (32, 32)
     assert throughput.training_size(None, replace(run, augment={"crop_size": [64, 96]})) == (64, 96)
+
+
+def test_a_table_tells_the_speed_of_runs_on_a_gpu(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        path = record_of(tmp_path, "swin", seed, 0.5)
+        record = json.loads(path.read_text())
+        record["speed"] = {"images_per_second": 100.0 + seed, "tflops": 200.0, "device_tflops": 800.0, "share": 0.25}
+        path.write_text(json.dumps(record))
+    runs = run_table(tmp_path, "context")
+    assert list(runs["images_per_second"]) == [100.0, 101.0]
+    assert list(runs["share"]) == [0.25, 0.25]
 
 
 def test_imagenet_weights_are_found_below_the_data(
