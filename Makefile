@@ -27,7 +27,7 @@ BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
 # Groups that take a CPU more than half an hour more; of the first, memory alone is measured without them.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
-BENCH_LARGE := encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
+BENCH_LARGE := encoder-forward-64 encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
 BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
   model-forward-256 model-forward-512 model-training-256 $(if $(LARGE),$(BENCH_LARGE),encoder-training-2048.memory)
 # Larger images under the whole model, and larger batches, are a GPU's.

@@ -104,8 +104,9 @@ def time_in_turn(
     runs, macs, seconds = {}, {}, {contender: [] for contender in listed}
     for contender in listed:
         try:
-            model, run = one_pass(contender, group, device, embed_dim)
-            macs[contender] = macs_by_module(model, group.size, group.size)[""]
+            # of a network of its own: a compiled block's copy would still compute with the original's weights
+            macs[contender] = macs_by_module(contender.build(group, embed_dim), group.size, group.size)[""]
+            _, run = one_pass(contender, group, device, embed_dim)
             if rounds:
                 run()
             runs[contender] = run

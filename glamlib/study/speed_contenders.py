@@ -87,7 +87,7 @@ _PATIENCE = {
     "linear": 512,
     "base": 512,
     "explicit": 512,
-    "compiled": 256,  # forward only: compiling, not running, takes minutes
+    "compiled": 64,  # forward only: compiling, not running, takes minutes
     "bf16": 512,
     "checkpointing": 512,
     "ways of the model": 256,
