@@ -113,10 +113,9 @@ _LARGER_CUE = _SCENES | {
     )
 }
 
-# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper. Of still smaller
-# ones Swin-UNet would see too much.
+# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper.
 _SMALLER_SCENES = _LARGER_CUE | {
-    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 56, "cue_size": 12, "train": 4000, "test": 500}}),
+    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}}),
     "gpu": Profile(3, _SCENES["gpu"].run, {"embed_dim": 96}),
 }
 
