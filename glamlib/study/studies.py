@@ -340,7 +340,7 @@ VOLUMES_CUES = Study(
             3,
             {
                 "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
-                "steps": 550,
+                "steps": 400,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "warmup_steps": 50,
