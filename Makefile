@@ -71,7 +71,7 @@ setup: .venv/.installed ## make the environment: .venv from requirements.lock
 	@touch $@
 
 reproduce: setup ## train every variant, write tables, figures, executed notebooks and the report
-	@$(PYTHON) -m glamlib.study.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) \
+	@$(PYTHON) -m glamlib.study.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) --results $(RESULTS) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 ifeq ($(PROFILE),paper)
 	@$(PYTHON) -m glamlib.study.confirm --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes)

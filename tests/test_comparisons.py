@@ -17,10 +17,10 @@ def runs(metric: str, **values: list[float]) -> pd.DataFrame:
 
 def test_each_pair_has_a_line_with_its_interval_and_verdict() -> None:
     """Differences 0.1, 0.2 and 0.3: mean 0.2, deviation 0.1, so 0.2 -+ 4.302653 * 0.1 / sqrt(3)."""
-    table = runs("miou", swin=[0.4, 0.4, 0.4], glam_1=[0.5, 0.6, 0.7], pvt_v2=[0.39, 0.39, 0.39], vit=[0.5])
-    pairs = [("glam_1", "swin"), ("pvt_v2", "swin"), ("swin", "pvt_v2"), ("vit", "swin"), ("glam_10", "swin")]
-    assert comparisons(studies.CAMVID, table, pairs).splitlines() == [
-        "- GLAM, 1 token against Swin: +0.200 mIoU (-0.048 to +0.448): not decided as better",
+    table = runs("miou", swin=[0.4, 0.4, 0.4], glam_10_high=[0.5, 0.6, 0.7], pvt_v2=[0.39, 0.39, 0.39], vit=[0.5])
+    pairs = [("glam_10_high", "swin"), ("pvt_v2", "swin"), ("swin", "pvt_v2"), ("vit", "swin"), ("glam_10", "swin")]
+    assert comparisons(studies.CAMVID_ARCHITECTURES, table, pairs).splitlines() == [
+        "- 10 tokens at 1/4 and 1/8 only against Swin: +0.200 mIoU (-0.048 to +0.448): not decided as better",
         "- PVT v2 against Swin: -0.010 mIoU (-0.010 to -0.010): not supported as better",
         "- Swin against PVT v2: +0.010 mIoU (+0.010 to +0.010): supported as better",
         "- ViT (full attention) against Swin: +0.100 mIoU (one seed): not decided as better",

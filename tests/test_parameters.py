@@ -165,7 +165,8 @@ def test_variants_differ_in_the_model_alone(study_name: str, profile: str) -> No
         values = study.run(variant, 0, profile).to_dict()
         assert values.pop("variant") == variant
         model = values.pop("model"), values.pop("overrides")
-        models.append(model_config(model[0], **model[1]))
+        rate = values.pop("lr") if study.variants[variant].lr else None  # of a schedule's candidates
+        models.append((model_config(model[0], **model[1]), rate))
         others.append(values)
     assert all(values == others[0] for values in others)
     assert len(set(models)) == len(models)  # no variant is another under a second name

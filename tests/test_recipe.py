@@ -115,7 +115,7 @@ def test_whole_images_come_no_more_at_once_than_crops(
 
 def planned(tmp_path: Path) -> tuple[Path, Path]:
     build, results = tmp_path / "build", tmp_path / "results"
-    plan.write_plan(build, "paper", [find_study("ade20k")], None, None)
+    plan.write_plan(build, "paper", [find_study("ade20k")], None, None, tmp_path)
     return build, results
 
 

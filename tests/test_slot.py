@@ -11,10 +11,11 @@ from test_study_files import record_of
 
 from glamlib.errors import InputError
 from glamlib.study import parcel, slot, studies
+from glamlib.study.held_records import held_record
 from glamlib.study.pace import Pace
 from glamlib.study.plan import write_recorded
 from glamlib.study.slot import Slot, Watch, fill
-from glamlib.study.slot_order import has_record, in_order
+from glamlib.study.slot_order import in_order
 from glamlib.study.training import Paused
 
 
@@ -29,7 +30,10 @@ class Clock:
 
 
 def test_pairs_that_answer_the_claims_come_first_with_all_seeds() -> None:
-    runs = in_order([studies.CONTEXT, studies.CAMVID_TINY, studies.DECODERS], "gpu")
+    chosen = [studies.CONTEXT, studies.CAMVID_TINY, studies.CAMVID_TINY_SCHEDULE, studies.DECODERS]
+    runs = in_order(chosen, "gpu")
+    assert runs[:6] == studies.CAMVID_TINY_SCHEDULE.runs("gpu")  # what they train with comes before
+    runs = runs[6:]
     first = [(run.study, run.variant, run.seed) for run in runs[:6]]
     assert first == [("camvid_tiny", variant, seed) for seed in range(3) for variant in ("swin", "glam_10")]
     assert {run.variant for run in runs[6:26]} == {"swin", "tokens_2", "glam_1", "glam_10"}
@@ -44,11 +48,11 @@ def test_pairs_that_answer_the_claims_come_first_with_all_seeds() -> None:
 def test_a_record_counts_only_with_the_same_parameters(tmp_path: Path) -> None:
     record_of(tmp_path / "a", "swin", 0, 0.5)
     run = studies.CONTEXT.run("swin", 0, "quick")
-    assert has_record(run, [tmp_path / "b", tmp_path / "a"])
-    assert not has_record(replace(run, steps=21), [tmp_path / "a"])
-    assert not has_record(replace(run, seed=1), [tmp_path / "a"])
+    assert held_record(run, [tmp_path / "b", tmp_path / "a"])["metrics"]["miou"] == 0.5
+    assert not held_record(replace(run, steps=21), [tmp_path / "a"])
+    assert not held_record(replace(run, seed=1), [tmp_path / "a"])
     (tmp_path / "a/runs/context/swin/seed-0/record.json").write_text("{")
-    assert not has_record(run, [tmp_path / "a"])
+    assert not held_record(run, [tmp_path / "a"])
 
 
 def test_pace_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

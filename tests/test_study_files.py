@@ -147,10 +147,10 @@ def test_write_whole_replaces(tmp_path: Path) -> None:
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None:
     study = studies.CONTEXT
-    assert plan.write_plan(tmp_path, "cpu", [study], 2, None) == 2 * len(study.variants)
+    assert plan.write_plan(tmp_path, "cpu", [study], 2, None, tmp_path) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
-    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, None)
+    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, None, tmp_path)
     rewritten = sorted(path.relative_to(tmp_path) for path, time in times.items() if path.stat().st_mtime_ns != time)
     assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
 
@@ -168,7 +168,10 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytes
     with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
         plan.chosen_studies("camvid", "quick")
     (tmp_path / "camvid").mkdir()
-    assert [study.name for study in plan.chosen_studies("all", "quick")] == [*generated[:4], "camvid", generated[4]]
+    assert [study.name for study in plan.chosen_studies("all", "quick")] == [
+        *generated[:4],
+        *("camvid", "camvid_architectures", generated[4]),
+    ]
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess:
@@ -189,8 +192,8 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
         (
             ("--profile", "cpu", "--study", "contxt"),
             "error: unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "
-            "release, camvid, camvid_tiny, camvid_imagenet, neighbours, volumes_cues, volumes_hippocampus, "
-            "volumes_brains, ade20k, cityscapes",
+            "release, camvid, camvid_architectures, camvid_tiny_schedule, camvid_tiny, camvid_imagenet_schedule, "
+            "camvid_imagenet, neighbours, volumes_cues, volumes_hippocampus, volumes_brains, ade20k, cityscapes",
         ),
         (("--profile", "cpu", "--seeds", "0"), "error: SEEDS=0: must be at least 1"),
     ],

@@ -4,6 +4,8 @@ Everything is drawn with integers from the raw words of a Philox counter (Salmon
 easy as 1, 2, 3", SC 2011), whose stream numpy guarantees.
 """
 
+from functools import reduce
+from operator import and_
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -60,7 +62,9 @@ class Draws:
         """Return nearly Gaussian integers: the sum of four uniform bytes, centred, scaled to ``deviation``, floored."""
         count = int(np.prod(shape))
         raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")  # 8 bytes: two values
-        total = raw.view(np.uint8).reshape(-1, 4).sum(axis=1, dtype=np.int32)[:count] - 510
+        words = raw.view("<u4")[:count]
+        # shifts, not numpy's sum over an axis of four bytes, which takes seven times as long
+        total = sum((words >> shift) & 255 for shift in (0, 8, 16, 24)).astype(np.int32) - 510
         return (total * deviation // 148).reshape(shape)  # 4 uniform bytes: variance 4 * (256**2 - 1) / 12 = 147.8**2
 
 
@@ -103,7 +107,7 @@ def draw_layout(config: LayoutConfig, draws: Draws, dims: int, smallest_radius: 
         if is_ball:
             inside = sum(offset**2 for offset in offsets) <= radius**2
         else:
-            inside = np.logical_and.reduce(np.broadcast_arrays(*(abs(offset) < radius for offset in offsets)))
+            inside = reduce(and_, (abs(offset) < radius for offset in offsets))  # broadcasts to the whole grid
         shapes[inside] = number
         distances[number - 1] = np.sqrt(_squared_distance(config, cue, centre) / 4)
     return Layout(tuple(slice(c, c + config.cue_size) for c in cue), shapes, distances)

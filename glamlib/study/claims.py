@@ -74,12 +74,13 @@ def claims(
     mixers: pd.DataFrame | None = None,
     brains: pd.DataFrame | None = None,
     tiny: pd.DataFrame | None = None,
+    architectures: pd.DataFrame | None = None,
 ) -> list[Claim]:
     """Return every claim with its verdict, from the run tables of the studies (None where a study has no runs).
 
     Args:
         context, mixers: on cue scenes.
-        camvid, tiny: on street scenes, the second at the paper's Tiny size.
+        camvid, tiny, architectures: on street scenes, the second at the paper's Tiny size.
         cues, hippocampus, brains: on volumes, generated and real.
     """
     no_scenes, no_streets = "the study on cue scenes has not run", "the CamVid data were not there"
@@ -137,7 +138,7 @@ def claims(
     found.append(
         _gain_claim(
             "Non-local upsampling improves the UNet's decoder.",
-            camvid,
+            architectures,
             "glam_unet_nlu",
             "glam_unet",
             "CamVid test, GLAM-UNet with NLU against patch expanding",

@@ -20,7 +20,8 @@ from pathlib import Path
 from glamlib.errors import InputError
 
 from .files import write_whole
-from .places import imagenet_file
+from .places import ROOT, imagenet_file
+from .schedule import with_chosen_rate
 from .sources import computing_digest, whole_digest
 from .studies import STUDIES, check_profile, find_study
 from .study import Study
@@ -63,8 +64,13 @@ def _write_if_changed(path: Path, text: str) -> None:
         write_whole(path, text)
 
 
-def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | None, device: str | None) -> int:
-    """Write a plan file a run below ``build/plan``, ``build/code.txt``, and ``build/plan.mk``. Returns the runs."""
+def write_plan(
+    build: Path, profile: str, studies: list[Study], seeds: int | None, device: str | None, results: Path
+) -> int:
+    """Write a plan file a run below ``build/plan``, ``build/code.txt``, and ``build/plan.mk``. Returns the runs.
+
+    A study with a schedule takes the learning rate that the records in ``results`` tell, once they are there.
+    """
     code = computing_digest()
     _write_if_changed(build / "code.txt", whole_digest() + "\n")
     lines = []
@@ -72,6 +78,7 @@ def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | Non
     for study in studies:
         names = []
         for run in study.runs(profile, seeds):
+            run = with_chosen_rate(run, [results])
             if device:
                 run = replace(run, device=device)
             name = f"{run.study}/{run.variant}/seed-{run.seed}"
@@ -117,6 +124,7 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--study", default="all")
     parser.add_argument("--build", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where the records are")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--device")
     parser.add_argument("--recorded", type=Path, help="plan no runs: tables of the records in this results folder")
@@ -129,7 +137,7 @@ def main() -> None:
         studies = chosen_studies(options.study, profile)
         if options.seeds is not None and options.seeds < 1:
             raise InputError(f"SEEDS={options.seeds}: must be at least 1")
-        runs = write_plan(options.build, profile, studies, options.seeds, options.device or None)
+        runs = write_plan(options.build, profile, studies, options.seeds, options.device or None, options.results)
     except InputError as error:
         sys.exit(f"error: {error}")
     left_out = [study.name for study in STUDIES.values() if profile in study.profiles and not _has_data(study)]

@@ -22,13 +22,15 @@ from glamlib.errors import InputError
 
 from .datasets import AnyDataset, run_data
 from .files import write_whole
+from .held_records import held_record
 from .pace import Pace
 from .parameters import RunParameters
 from .parcel import pack
 from .places import ROOT
 from .plan import chosen_studies
 from .run import run_one
-from .slot_order import has_record, in_order
+from .schedule import with_chosen_rate
+from .slot_order import in_order
 from .speed import Group, contenders, matmul_rates, measure
 from .studies import check_profile
 from .training import Paused, resolve_device
@@ -99,13 +101,29 @@ class Watch:
 
 
 class Slot:
-    """One call: a budget of seconds, from now on, and what is known of speeds so far."""
+    """One call: a budget of seconds, from now on, and what is known of speeds so far.
 
-    def __init__(self, budget: float, out: Path, work: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        budget: seconds.
+        out: folder for the parcel.
+        work: where finished runs are kept.
+        clock: seconds, from any start.
+        results: more records, beside those in ``work``.
+    """
+
+    def __init__(
+        self,
+        budget: float,
+        out: Path,
+        work: Path,
+        clock: Callable[[], float] = time.monotonic,
+        results: Path | None = None,
+    ) -> None:
         self.clock = clock
         self.deadline = clock() + budget - _MARGIN
         self.out = out
         self.work = work
+        self.done = [folder for folder in (results, work) if folder is not None]
         self.data = HeldData()
         self.seconds: dict[str, float] = {}  # of a whole run, by what decides it
         self.after: dict[str, float] = {}  # seconds behind training over those of training, by study
@@ -119,6 +137,7 @@ class Slot:
         """Run one whole, and pack; False if it could not end in time. A run that fails is listed and counts as done."""
         if predict and self.left < self.seconds.get(_kind(run), 1.0):
             return False
+        run = with_chosen_rate(run, self.done)  # its schedule may have ended just now
         began = self.clock()
         share = self.after.get(run.study, _EVALUATION)
         watch = Watch(run.steps, self.deadline, lambda training: share * training, predict, self.clock)
@@ -200,13 +219,13 @@ def main() -> None:
         if options.seeds is not None and options.seeds < 1:
             raise InputError(f"--seeds {options.seeds}: must be at least 1")
         groups = [Group.parse(name).name for name in options.speed]
-        slot = Slot(options.budget, options.out.resolve(), options.work.resolve())
+        slot = Slot(options.budget, options.out.resolve(), options.work.resolve(), results=options.results.resolve())
         studies = chosen_studies(options.study, check_profile(options.profile))
-        done = [options.results.resolve(), slot.work]
         runs = in_order(studies, options.profile, options.seeds)
-        runs = [run for run in runs if not has_record(run, done)]
+        runs = [run for run in runs if held_record(with_chosen_rate(run, slot.done), slot.done) is None]
         device = resolve_device(runs[0].device if runs else "auto")
-        groups = [name for name in groups if not any((folder / "speed" / f"{name}.json").exists() for folder in done)]
+        measured = {file.stem for folder in slot.done for file in (folder / "speed").glob("*.json")}
+        groups = [name for name in groups if name not in measured]
         print(f"{len(runs)} runs and {len(groups)} speed groups are missing; {slot.left:.0f} s on {device}", flush=True)
         left = fill(slot, runs, groups, device)
         slot.pack()

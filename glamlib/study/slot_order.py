@@ -1,15 +1,14 @@
 """Which runs a short slot on a lent machine takes first: the most telling ones."""
 
-import json
-from pathlib import Path
-
 from .parameters import RunParameters
-from .places import run_folder
 from .study import Study
 
-# Pairs that answer the paper's claims come first, with all their seeds: an interval needs them. "": the whole study.
+# Pairs that answer the paper's claims come first, with all their seeds: an interval needs them; before them the
+# learning rate they are trained with. (): the whole study.
 _FIRST = (
+    ("camvid_imagenet_schedule", ()),
     ("camvid_imagenet", ("swin", "glam_10")),
+    ("camvid_tiny_schedule", ()),
     ("camvid_tiny", ("swin", "glam_10")),
     ("volumes_brains", ("nnformer", "glam_10")),
     ("context", ("swin", "tokens_2", "glam_1", "glam_10")),
@@ -29,20 +28,3 @@ def in_order(studies: list[Study], profile: str, seeds: int | None = None) -> li
     for name, variants in groups:
         ordered += [run for run in by_name.get(name, []) if not variants or run.variant in variants]
     return list({(run.study, run.variant, run.seed): run for run in ordered}.values())
-
-
-def has_record(run: RunParameters, results: list[Path]) -> bool:
-    """Tell whether one of the results folders holds a run's record, of these very parameters."""
-    for folder in results:
-        try:
-            held = json.loads((run_folder(folder, run) / "record.json").read_text())["parameters"]
-            if RunParameters.from_dict(held) == run:
-                return True
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # none, or one that is not whole (InputError is a ValueError)
-            continue
-    return False

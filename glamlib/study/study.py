@@ -1,4 +1,6 @@
-"""What a study is: variants that differ in the model alone, and profiles, the sizes at which all of them run."""
+"""What a study is: variants that differ in the model alone (those of a schedule, in the learning rate too), and
+profiles, the sizes at which all of them run.
+"""
 
 from dataclasses import dataclass, field
 
@@ -13,13 +15,15 @@ GENERATED = ("scenes", "cue_volumes")  # data that need no files
 class Variant:
     """One row of a study's table: a label for readers, a model's name, and what is overridden in it.
 
-    ``whole_map_window`` makes one window of the whole map: full attention, at the profile's image size.
+    ``whole_map_window`` makes one window of the whole map: full attention, at the profile's image size. ``lr`` is the
+    variant's own learning rate, in a study that is another's ``schedule``.
     """
 
     label: str
     model: str
     overrides: dict = field(default_factory=dict)
     whole_map_window: bool = False
+    lr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Study:
 
     ``baseline`` is the variant that the others are compared with, by ``metric``: "miou", or "dice" for volumes.
     ``needs_weights``: its runs start from ImageNet weights, and it waits for their files (`places.imagenet_file`).
+    ``schedule``: the study that chooses its learning rate on validation data (`schedule.with_chosen_rate`).
     """
 
     name: str
@@ -50,6 +55,7 @@ class Study:
     profiles: dict[str, Profile]
     metric: str = "miou"
     needs_weights: bool = False
+    schedule: "Study | None" = None
 
     @property
     def needs_files(self) -> bool:
@@ -77,6 +83,7 @@ class Study:
                 "overrides": overrides,
                 "dataset": self.dataset,
                 **sizes,
+                **({} if chosen.lr is None else {"lr": chosen.lr}),
             }
         )
 
