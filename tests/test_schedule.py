@@ -1,15 +1,17 @@
 """The learning rate of a study, chosen on validation data: which is taken, and when none is."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from glamlib.study import plan, studies
+from glamlib.study import plan, slot, studies
 from glamlib.study.parameters import RunParameters
 from glamlib.study.places import run_folder
 from glamlib.study.schedule import with_chosen_rate
+from glamlib.study.slot_order import in_order
 
 SCORES = {  # 0.001 is the best for Swin, 0.0003 in the mean
     ("swin", 3e-4): 0.50,
@@ -74,3 +76,25 @@ def test_the_plan_takes_the_chosen_rate(tmp_path: Path) -> None:
     plan.write_plan(tmp_path / "build", "gpu", [studies.CAMVID_TINY], 1, None, tmp_path / "results")
     planned = json.loads((tmp_path / "build/plan/camvid_tiny/swin/seed-0.json").read_text())
     assert planned["parameters"]["lr"] == 3e-4
+
+
+def test_a_slot_takes_the_rate_as_soon_as_the_candidates_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def run_one(run: RunParameters, results: Path, **_: object) -> Path:
+        taken.append(run)
+        record(results, run, SCORES.get((run.variant.rpartition("_")[0], run.lr), 0.7))
+        file = run_folder(results, run) / "record.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"train_seconds": 1.0}))
+        return file
+
+    monkeypatch.setattr(slot, "run_one", run_one)
+    made = slot.Slot(1000, tmp_path / "out", tmp_path / "work")
+    runs = in_order([studies.CAMVID_TINY, studies.CAMVID_TINY_SCHEDULE], "gpu")
+    assert slot.fill(made, runs, [], "cpu") == []
+    assert [run.study for run in taken] == ["camvid_tiny_schedule"] * 6 + ["camvid_tiny"] * 21
+    assert {run.lr for run in taken[6:]} == {3e-4}
+    with zipfile.ZipFile(tmp_path / "out" / slot.PARCEL) as archive:
+        assert len(archive.namelist()) == 27  # the candidates' records go home, too

@@ -176,6 +176,7 @@ def _parcel(folder: Path, **files: bytes) -> Path:
     ("change", "message"),
     [
         (lambda files: files | {"../evil.json": b"{}"}, "does not belong into a parcel"),
+        (lambda files: files | {"runs/context/../seed-0/history.csv": b""}, "does not belong into a parcel"),
         (lambda files: files | {"runs/context/swin/seed-0/model.safetensors": b""}, "does not belong into a parcel"),
         (lambda files: {name.replace("swin", "glam_1"): value for name, value in files.items()}, "is the record of"),
         (lambda files: {name: b"{}" for name in files if name.endswith("json")}, "not a run's record"),

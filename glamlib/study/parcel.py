@@ -23,7 +23,7 @@ from .parameters import RunParameters
 from .places import run_folder
 
 LIMIT = 16 * 2**20  # bytes
-_NAMES = re.compile(r"runs/\w+/\w+/seed-\d+/(record\.json|history\.csv|pictures\.npz)|speed/[\w-]+\.json")
+_NAMES = re.compile(r"runs/\w+/\w[\w.]*/seed-\d+/(record\.json|history\.csv|pictures\.npz)|speed/[\w-]+\.json")
 _NEEDED = {"parameters", "metrics", "classes", "cost", "train_seconds", "device", "versions", "commit", "dirty"}
 
 
