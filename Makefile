@@ -27,8 +27,8 @@ BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
 # Groups that take a CPU more than half an hour more; of the first, memory alone is measured without them.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
-BENCH_LARGE := encoder-forward-64 encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
-BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
+BENCH_LARGE := encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
+BENCH := $(foreach size,64 256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
   model-forward-256 model-forward-512 model-training-256 $(if $(LARGE),$(BENCH_LARGE),encoder-training-2048.memory)
 # Larger images under the whole model, and larger batches, are a GPU's.
 BENCH += $(if $(filter cuda,$(DEVICE)),model-forward-2048 model-training-2048 \
@@ -127,7 +127,7 @@ build/readme.done: $(RESULTS)/report.html
 	@touch $@
 endif
 
-bench: setup ## time and memory of Swin and GLAM by image size (40 minutes alone on two cores), and their notebook
+bench: setup ## time and memory of Swin and GLAM by image size (most of an hour alone on two cores), and their notebook
 	@$(MAKE) --no-print-directory BENCHED=1 $(RESULTS)/tables/speed.csv
 	@$(PYTHON) -m glamlib.study.execute notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb \
 	  --set profile=$(PROFILE) results=$(RESULTS)

@@ -125,6 +125,31 @@ def test_a_network_that_fails_is_left_out(monkeypatch):
     assert rows[["ratio", "peak_mib", "share"]].isna().all(axis=1).tolist() == [False, True]
 
 
+def test_each_is_timed_right_behind_swin_so_that_a_slowing_machine_cancels(monkeypatch):
+    """Every pass takes a tenth longer than the one before; the true quotients are 2 and 3. By hand, in units of a first
+    pass of Swin: 1, 2 * 1.1, 1.1**2, 3 * 1.1**3 in round one."""
+    cost = {0: 1.0, 10: 2.0, 5: 3.0}
+    clock, passes = [0.0], []
+
+    def one_pass(contender, group, device, embed_dim):
+        def run():
+            clock[0] += cost[contender.tokens] * 1.1 ** len(passes)
+            passes.append(contender.tokens)
+
+        return None, run
+
+    monkeypatch.setattr(speed, "one_pass", one_pass)
+    monkeypatch.setattr(speed, "macs_by_module", lambda *arguments: {"": 1})
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
+    swin, ten, five = (Contender(tokens) for tokens in (0, 10, 5))
+    timed = speed.time_in_turn(SMALL, [swin, ten, five], "cpu", 1, 2, None)
+    assert passes == [0, 10, 5] + [0, 10, 0, 5] * 2  # to warm up, then two rounds
+    for contender, quotient in ((ten, 2), (five, 3)):
+        ratios = [a / b for a, b in zip(timed["seconds"][contender], timed["beside"][contender], strict=True)]
+        assert ratios == pytest.approx([quotient * 1.1] * 2)
+    assert timed["seconds"][swin] == pytest.approx([(1.1**3 + 1.1**5) / 2, (1.1**7 + 1.1**9) / 2])
+
+
 def test_growth_is_the_exponent_of_a_power_law():
     pixels = pd.Series([1e4, 4e4, 9e4])
     assert growth(pixels, 3 * pixels**1.5) == pytest.approx(1.5)

@@ -3,9 +3,9 @@
 python -m glamlib.study.speed encoder-training-512 --out GROUP.json [--device cpu] [--threads 2] [--rounds 5]
 
 A group is a part of the network, a pass and a size (`glamlib.study.speed_contenders`). All its contenders are timed in
-one process, in turn (A B C A B C), so that whatever slows the machine slows them all, and ratios are taken within a
-round. Peak memory is measured in a process of its own for each. From Python: `measure`. Needs none of the packages that
-only the study wants.
+one process, in turn, each right behind Swin (A B A C A B A C), so that whatever slows the machine slows both, and
+ratios are of such neighbours. Peak memory is measured in a process of its own for each. From Python: `measure`. Needs
+none of the packages that only the study wants.
 """
 
 import argparse
@@ -97,11 +97,14 @@ def peak_mib(contender: Contender, group: Group, device: str, threads: int, embe
 def time_in_turn(
     group: Group, listed: list[Contender], device: str, threads: int, rounds: int, embed_dim: int | None
 ) -> dict:
-    """Return seconds of every round and multiply-adds of one image by contender; a contender that fails has none."""
+    """Return by contender: multiply-adds of one image (``macs``), seconds of every round (``seconds``; of Swin the
+    round's median), and those of Swin right before (``beside``). A contender that fails has none.
+    """
     torch.set_num_threads(threads)
     if device == "cpu":
         _limit_memory()
-    runs, macs, seconds = {}, {}, {contender: [] for contender in listed}
+    runs, macs = {}, {}
+    seconds, beside = ({contender: [] for contender in listed} for _ in range(2))
     for contender in listed:
         try:
             # of a network of its own: a compiled block's copy would still compute with the original's weights
@@ -114,11 +117,33 @@ def time_in_turn(
             print(f"{group.name}, {contender}: {str(error).splitlines()[0][:200]}", file=sys.stderr)
         gc.collect()
     for _ in range(rounds):
-        for contender, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[contender].append(time.perf_counter() - start)
-    return {"macs": macs, "seconds": seconds}
+        for contender, taken in _one_round(runs, beside).items():
+            seconds[contender].append(median(taken))
+    return {"macs": macs, "seconds": seconds, "beside": beside}
+
+
+def _one_round(
+    runs: dict[Contender, Callable[[], None]], beside: dict[Contender, list[float]]
+) -> dict[Contender, list[float]]:
+    """Return the seconds of one round by contender, and append to ``beside`` those of Swin right before each."""
+    taken = {contender: [] for contender in runs}
+
+    def timed(contender: Contender) -> float:
+        start = time.perf_counter()
+        runs[contender]()
+        taken[contender].append(time.perf_counter() - start)
+        return taken[contender][-1]
+
+    for contender in runs:
+        swin = _swin(contender)
+        if contender != swin:
+            if swin in runs:
+                beside[contender].append(timed(swin))
+            timed(contender)
+    for contender in runs:
+        if not taken[contender]:  # a Swin that nothing is compared with
+            timed(contender)
+    return taken
 
 
 def matmul_rates(device: str, threads: int) -> dict[str, float]:
@@ -162,9 +187,10 @@ def measure(
 
     Returns:
         Rows of numbers and names. ``seconds`` is the median of the rounds, ``ratio`` the median of the rounds'
-        quotients with Swin of the same size computed in the same way (``ratio_low`` and ``ratio_high``: least and
-        greatest), ``macs_ratio`` what multiply-adds alone predict; ``way_ratio`` the quotient with the same network
-        fused, ``exchange_ratio`` (with ``_low`` and ``_high``) that with the same network under G-MSA. ``gmacs`` are
+        quotients with Swin of the same size computed in the same way right before (``ratio_low`` and ``ratio_high``:
+        least and greatest), ``macs_ratio`` what multiply-adds alone predict; ``way_ratio`` the quotient with the same
+        network fused, ``exchange_ratio`` (with ``_low`` and ``_high``) that of the quotient with Swin over the same
+        network's under G-MSA. ``gmacs`` are
         useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and ``share`` (of the
         matrix-product rate) what is reached of them. NaN where it did not fit.
 
@@ -184,7 +210,7 @@ def measure(
             with suppress(RuntimeError, BrokenProcessPool):  # refused memory, or killed for it
                 peak = _apart(peak_mib, contender, group, device, threads, embed_dim)
         rate = rates["bf16" if "bf16" in contender.way else "fp32"]
-        rows.append(_row(group, contender, timed["seconds"], timed["macs"], rate) | {"peak_mib": peak} | origin)
+        rows.append(_row(group, contender, timed, rate) | {"peak_mib": peak} | origin)
     return rows
 
 
@@ -193,18 +219,13 @@ def _swin(contender: Contender) -> Contender:
     return Contender(0, contender.way, network=contender.network)
 
 
-def _row(
-    group: Group,
-    contender: Contender,
-    seconds: dict[Contender, list[float]],
-    macs: dict[Contender, int],
-    rate: float,
-) -> dict[str, object]:
-    """Return what `measure` says of one contender's time, from all contenders' rounds and multiply-adds of an image."""
+def _row(group: Group, contender: Contender, timed: dict[str, dict], rate: float) -> dict[str, object]:
+    """Return what `measure` says of one contender's time, from what `time_in_turn` returned of all."""
+    macs, seconds, beside = timed["macs"], timed["seconds"], timed["beside"]
     typical = median(seconds[contender] or [NOT_A_NUMBER])
     fused, with_gmsa = replace(contender, way="fused"), replace(contender, mixer="gmsa")
-    over_gmsa = _quotients(seconds[contender], seconds.get(with_gmsa, []))
-    ratios = _quotients(seconds[contender], seconds[_swin(contender)])
+    ratios = _over_swin(contender, seconds, beside)
+    over_gmsa = _quotients(ratios, _over_swin(with_gmsa, seconds, beside) if with_gmsa in seconds else [])
     of_image, of_swin = (macs.get(which, NOT_A_NUMBER) for which in (contender, _swin(contender)))
     useful = of_image * group.batch * (3 if group.direction == "training" else 1) / 1e9
     return {
@@ -226,6 +247,14 @@ def _row(
         "gflops": 2 * useful / typical,
         "share": 2 * useful / typical / rate,
     }
+
+
+def _over_swin(
+    contender: Contender, seconds: dict[Contender, list[float]], beside: dict[Contender, list[float]]
+) -> list[float]:
+    """Return round by round the quotient with Swin; one NaN where either failed."""
+    swin = seconds[contender] if contender == _swin(contender) else beside[contender]
+    return _quotients(seconds[contender], swin)
 
 
 def _quotients(seconds: list[float], others: list[float]) -> list[float]:
