@@ -155,6 +155,14 @@ def test_growth_is_the_exponent_of_a_power_law():
     assert growth(pixels, 3 * pixels**1.5) == pytest.approx(1.5)
 
 
+def test_figures_are_about_the_papers_block_in_its_smallest_batch_from_256_pixels_on():
+    row = {"part": "encoder", "pass": "forward", "size": 256, "batch": 1, "way": "fused", "behaviour": "paper"}
+    row |= {"network": "tiny"}
+    others = [{"size": 64}, {"batch": 4}, {"way": "compiled"}, {"behaviour": "no_token_mlp"}, {"network": "base"}]
+    table = pd.DataFrame([row, *(row | other for other in others)])
+    assert headline(table).index.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("quotients", "expected"),
     [([2, 1.5, 1.1], None), ([0.9, 0.8, 0.7], 100), ([4, 1, 0.25], 200), ([2, 0.5, 0.25], 100 * 2**0.5)],

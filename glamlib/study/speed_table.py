@@ -18,6 +18,7 @@ from .files import write_whole
 from .tables import read_table
 
 EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attention"}
+SMALLEST = 256  # on smaller images a CPU only compares ways of computing: what is fixed weighs too much there
 # Studies that train these exchanges on cue scenes, each at a size of its own.
 ACCURACY_STUDIES = ("mixers_48", "mixers", "mixers_96")
 
@@ -49,8 +50,11 @@ def contender_label(row: pd.Series) -> str:
 
 
 def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ...] = ("tiny",)) -> pd.DataFrame:
-    """Return the rows that the figures are about: the paper's block, fused, in the smallest batch of the pass."""
+    """Return the rows that the figures are about: the paper's block, fused, in the smallest batch of the pass, from
+    `SMALLEST` pixels on.
+    """
     rows = table[(table["part"] == part) & (table["way"] == "fused") & (table["behaviour"] == "paper")]
+    rows = rows[rows["size"] >= SMALLEST]
     smallest = rows.groupby("pass")["batch"].transform("min")
     return rows[(rows["batch"] == smallest) & rows["network"].isin(networks)]
 
