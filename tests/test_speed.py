@@ -21,6 +21,7 @@ from glamlib.study.speed_table import (
     crossing,
     exchange_accuracy,
     growth,
+    headline,
     join_groups,
     what_it_costs_in_accuracy,
     when_it_pays,
