@@ -62,8 +62,8 @@ CAMVID = Study(
     profiles=_STREETS,
 )
 
-# Nine architectures would take two cores three quarters of an hour at the steps above: a third of them. The warm-up, for
-# Swin and Swin-UNet alike, was chosen on the validation images.
+# Nine architectures would take two cores three quarters of an hour at the steps above: a third of them. The warm-up was
+# chosen on the validation images, for Swin and Swin-UNet alike.
 _SHORTER = _STREETS | {"cpu": Profile(3, _STREETS["cpu"].run | {"steps": 200, "warmup_steps": 10})}
 
 CAMVID_ARCHITECTURES = Study(
