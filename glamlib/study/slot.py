@@ -39,7 +39,7 @@ PARCEL = "gpu-results.zip"
 WORK = ROOT / "build" / "slot"  # finished runs, until a parcel takes them to the repository
 _MARGIN = 10.0  # seconds kept for writing the checkpoint and the parcel
 _EVALUATION = 0.15  # of the training's seconds, as long as no run of the study has told
-_SPEED_SECONDS = 60.0  # of a group of the speed benchmark, as long as none has told
+_SPEED_SECONDS = 240.0  # of a group of the speed benchmark, as long as none has told: compiling takes minutes
 _HELD = 4  # data sets
 
 
