@@ -28,8 +28,10 @@ BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
 # Groups that take a CPU more than half an hour more; of the first, memory alone is measured without them.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
 BENCH_LARGE := encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
-BENCH := $(foreach size,64 256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
+BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
   model-forward-256 model-forward-512 model-training-256 $(if $(LARGE),$(BENCH_LARGE),encoder-training-2048.memory)
+# Compiling takes a CPU minutes: forward alone, at the smallest size.
+BENCH += encoder-forward-64
 # Larger images under the whole model, and larger batches, are a GPU's.
 BENCH += $(if $(filter cuda,$(DEVICE)),model-forward-2048 model-training-2048 \
   $(foreach batch,4 16,encoder-forward-512-$(batch) encoder-training-512-$(batch) model-training-512-$(batch)))
