@@ -2,8 +2,8 @@
 `scene_studies`, `street_studies`, `volume_studies`, and `recipe`, the paper's own.
 
 A study is a set of variants that differ from each other in the model alone (those of a schedule, in the learning rate
-too); a profile is the size at which all of them
-run: it changes sizes, steps and seeds, never code paths. Nothing here needs torch, so planning is quick.
+too); a profile is the size at which all of them run: it changes sizes, steps and seeds, never code paths. Nothing here
+needs torch, so planning is quick.
 """
 
 from glamlib.errors import one_of
