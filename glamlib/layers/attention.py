@@ -24,11 +24,16 @@ def attend(
     """
     if not return_attention and bias is None and q.device.type == "cpu":
         return _attend_balanced(q, k, v), None
-    if not return_attention:
+    # A CPU's fused kernel knows no gradient of the bias, and what torch falls back to guards against rows that are
+    # masked as a whole, which there are none of.
+    falls_back = bias is not None and bias.requires_grad and q.device.type == "cpu"
+    if not return_attention and not falls_back:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    weights = (logits if bias is None else logits + bias).softmax(dim=-1)
-    return weights @ v, weights
+    if bias is not None:
+        logits += bias
+    weights = logits.softmax(dim=-1)
+    return weights @ v, weights if return_attention else None
 
 
 def _attend_balanced(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
