@@ -106,6 +106,12 @@ def test_sequences_are_a_windows_tokens_and_its_patches(
     assert torch.equal(tokens_again, tokens)
 
 
+@pytest.mark.parametrize("tokens", [None, torch.zeros(0, 6, 2, 3)])
+def test_no_image_at_all_gives_no_sequence(tokens: Tensor | None) -> None:
+    layout = WindowLayout.fit((5, 7), (2, 4), True)
+    assert to_sequences(torch.zeros(0, 5, 7, 3), layout, tokens).shape == (0, 6, 8 if tokens is None else 10, 3)
+
+
 @pytest.mark.parametrize("num_tokens", [0, 2])
 @pytest.mark.parametrize(("size", "window_size", "shifted"), [((5, 7), (2, 4), True), ((4, 6), (2, 3), False)])
 def test_sequences_have_the_gradient_of_finite_differences(

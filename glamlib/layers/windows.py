@@ -130,20 +130,22 @@ def _orders(layout: WindowLayout, num_tokens: int, device: torch.device) -> tupl
 
 
 def _gather(x: Tensor, tokens: Tensor | None, layout: WindowLayout) -> Tensor:
+    """Select the rows of `to_sequences`, without a gradient."""
     batch, channels = x.shape[0], x.shape[-1]
     parts = [] if tokens is None else [tokens.flatten(1, 2)]
-    parts.append(x.reshape(batch, -1, channels))
+    parts.append(x.flatten(1, -2))
     if layout.padded != layout.size:
         parts.append(x.new_zeros(batch, 1, channels))
     rows = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]  # (B, nW * T + prod(size) [+ 1], C)
     sources, _ = _orders(layout, 0 if tokens is None else tokens.shape[2], x.device)
-    return rows.index_select(1, sources).view(batch, layout.num_windows, -1, channels)
+    return rows.index_select(1, sources).unflatten(1, (layout.num_windows, -1))
 
 
-def _scatter(sequence: Tensor, num_tokens: int, layout: WindowLayout) -> tuple[Tensor, Tensor | None]:
-    batch, windows, _, channels = sequence.shape
-    _, places = _orders(layout, num_tokens, sequence.device)
-    rows = sequence.flatten(1, 2).index_select(1, places)  # (B, nW * T + prod(size), C)
+def _scatter(sequences: Tensor, num_tokens: int, layout: WindowLayout) -> tuple[Tensor, Tensor | None]:
+    """Select the rows of `from_sequences`, without a gradient."""
+    batch, windows, _, channels = sequences.shape
+    _, places = _orders(layout, num_tokens, sequences.device)
+    rows = sequences.flatten(1, 2).index_select(1, places)  # (B, nW * T + prod(size), C)
     tokens, patches = rows.split([windows * num_tokens, prod(layout.size)], dim=1)
     x = patches.view(batch, *layout.size, channels)
     return x, tokens.view(batch, windows, num_tokens, channels) if num_tokens else None
@@ -163,10 +165,12 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
+    """The other way round: what is `_Gather`'s gradient forward, what it does backward."""
+
     @staticmethod
-    def forward(ctx: Any, sequence: Tensor, num_tokens: int, layout: WindowLayout) -> tuple[Tensor, Tensor | None]:
+    def forward(ctx: Any, sequences: Tensor, num_tokens: int, layout: WindowLayout) -> tuple[Tensor, Tensor | None]:
         ctx.layout = layout
-        return _scatter(sequence, num_tokens, layout)
+        return _scatter(sequences, num_tokens, layout)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, token_grad: Tensor | None) -> tuple[Tensor | None, ...]:
