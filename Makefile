@@ -25,10 +25,9 @@ READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camv
   09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_paper_scale
 BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
-# Groups that take a CPU more than half an hour more (64 pixels: for compiling); of training at 2048 pixels, memory alone
-# is measured without them.
+# Groups that take a CPU more than half an hour more; of training at 2048 pixels, memory alone is measured without them.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
-BENCH_LARGE := encoder-forward-64 encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
+BENCH_LARGE := encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
 BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
   model-forward-256 model-forward-512 model-training-256 $(if $(LARGE),$(BENCH_LARGE),encoder-training-2048.memory)
 # Larger images under the whole model, and larger batches, are a GPU's.

@@ -56,7 +56,7 @@ def test_groups_are_named_as_they_are_parsed():
 @pytest.mark.parametrize("part", ["encoder", "model"])
 @pytest.mark.parametrize("direction", ["forward", "training"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("size", [256, 2048])
+@pytest.mark.parametrize("size", [256, 512, 2048])
 def test_every_way_of_glam_has_swin_to_compare_with(part, direction, device, size):
     listed = contenders(Group(part, direction, size), device)
     assert listed[0] == Contender(0)
@@ -65,10 +65,17 @@ def test_every_way_of_glam_has_swin_to_compare_with(part, direction, device, siz
     assert Contender(10) in listed
 
 
+def test_a_cpu_tries_compiled_blocks_and_torchs_kernel_where_they_tell_something():
+    tried = {size: {c.way for c in contenders(Group("encoder", "forward", size), "cpu")} for size in (256, 512, 1024)}
+    assert {size for size, ways in tried.items() if "compiled" in ways} == {512}
+    assert {size for size, ways in tried.items() if "torch" in ways} == {512, 1024}
+    assert "torch" not in {c.way for c in contenders(Group("encoder", "forward", 512), "cuda")}
+
+
 @pytest.mark.parametrize(
     ("part", "way"),
     [
-        *(("encoder", way) for way in ("fused", "explicit", "bf16", "checkpointing")),
+        *(("encoder", way) for way in ("fused", "torch", "explicit", "bf16", "checkpointing")),
         *(("model", way) for way in ("explicit", "channels_last", "checkpointing")),
     ],
 )
@@ -86,7 +93,7 @@ def test_all_ways_compute_the_same(way, part):
     tolerance = 0.15 if way == "bf16" else 1e-4
     difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
     assert difference < tolerance
-    assert (difference > 0) == (way not in ("fused", "checkpointing")) or way == "channels_last"
+    assert (difference > 0) == (way not in ("fused", "torch", "checkpointing")) or way == "channels_last"
 
 
 @pytest.mark.slow

@@ -161,6 +161,13 @@ def test_comments_do_not_rerun_and_code_does() -> None:
     assert sources.digest([source]) != sources.digest([source.replace("1", "2")])
 
 
+def test_the_digest_holds_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any("attend_backward" in source for source in sources._kernels())
+    before = sources.whole_digest()
+    monkeypatch.setattr(sources, "_kernels", lambda: ["int other;"])
+    assert sources.whole_digest() != before
+
+
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = ["context", "decoders", "mixers", "release", "volumes_cues"]

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -54,9 +55,11 @@ _READERS = {
 }
 
 
-def digest(sources: list[str]) -> str:
-    """Return a digest of Python sources that comments, formatting and docstrings do not change."""
+def digest(sources: list[str], others: Iterable[str] = ()) -> str:
+    """Return a digest of Python sources that comments, formatting and docstrings do not change, and of others."""
     whole = hashlib.sha256()
+    for source in others:
+        whole.update(source.encode())
     for source in sources:
         tree = ast.parse(source)
         for node in ast.walk(tree):
@@ -81,15 +84,19 @@ def _modules() -> list[Path]:
     return sorted((ROOT / "glamlib").rglob("*.py"))
 
 
+def _kernels() -> list[str]:
+    return [file.read_text() for file in sorted((ROOT / "glamlib").rglob("*.cpp"))]
+
+
 @cache
 def computing_digest() -> str:
     """Return the digest of the code that decides what a run computes."""
     sources = [file.read_text() for file in _modules() if file.stem not in _READERS]
     if TRAIN_NOTEBOOK.exists():  # a library that was installed elsewhere has no notebooks beside it
         sources.append(_notebook_code(TRAIN_NOTEBOOK))
-    return digest(sources)
+    return digest(sources, _kernels())
 
 
 def whole_digest() -> str:
     """Return the digest of all code of the library."""
-    return digest([file.read_text() for file in _modules()])
+    return digest([file.read_text() for file in _modules()], _kernels())

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from glamlib.errors import InputError
+from glamlib.layers import long_attention
 
 from .compiling import compile_blocks
 from .cost import macs_by_module
@@ -41,13 +42,18 @@ from .training import resolve_device
 __all__ = ["Contender", "Group", "contenders", "matmul_rates", "measure"]
 
 NOT_A_NUMBER = float("nan")
+# Ways that name torch's kernel for all attention without weights; the others take what is best.
+_KERNELS = {"explicit": SDPBackend.MATH, "torch": SDPBackend.FLASH_ATTENTION}
 
 
 @contextmanager
 def _as(way: str, device: str) -> Iterator[None]:
     """Set what a way of computing needs around a pass."""
-    attention = sdpa_kernel(SDPBackend.MATH) if way == "explicit" else nullcontext()
-    with attention, torch.autocast(device, torch.bfloat16, enabled="bf16" in way):
+    kernel = _KERNELS.get(way)
+    with (
+        sdpa_kernel(kernel) if kernel else nullcontext(),
+        torch.autocast(device, torch.bfloat16, enabled="bf16" in way),
+    ):
         yield
 
 
@@ -192,7 +198,8 @@ def measure(
         network fused, ``exchange_ratio`` (with ``_low`` and ``_high``) that of the quotient with Swin over the same
         network's under G-MSA. ``gmacs`` are
         useful multiply-adds of the batch (a backward pass is twice the forward), ``gflops`` and ``share`` (of the
-        matrix-product rate) what is reached of them. NaN where it did not fit.
+        matrix-product rate) what is reached of them. NaN where it did not fit. ``own_kernel`` tells whether long
+        sequences went by `glamlib.layers.long_attention` where nothing else was asked for.
 
     Raises:
         InputError: a contender has no Swin to be compared with.
@@ -202,7 +209,7 @@ def measure(
             raise InputError(f"{contender} has nothing to be compared with: {_swin(contender)} is not listed")
     timed = _apart(time_in_turn, group, listed, device, threads, rounds, embed_dim)
     origin = {"rounds": rounds, "device": device_name(device), "threads": threads, "torch": torch.__version__}
-    origin |= commit()
+    origin |= commit() | {"own_kernel": device == "cpu" and long_attention.kernel() is not None}
     rows = []
     for contender in listed:
         peak = NOT_A_NUMBER

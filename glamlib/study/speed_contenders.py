@@ -10,7 +10,7 @@ from glamlib.models.zoo import create_model
 PARTS = {"encoder": "linear", "model": "upernet"}  # and the decoder of the model that the part is taken from
 PASSES = ("forward", "training")
 CLASSES = 19
-WAYS = ("fused", "explicit", "compiled", "bf16", "compiled_bf16", "channels_last", "checkpointing")
+WAYS = ("fused", "torch", "explicit", "compiled", "bf16", "compiled_bf16", "channels_last", "checkpointing")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,14 @@ _PATIENCE = {
     "linear": 512,
     "base": 512,
     "explicit": 512,
-    "compiled": 64,  # forward only: compiling, not running, takes minutes
     "bf16": 512,
     "checkpointing": 512,
     "ways of the model": 256,
 }
+# Compiling takes a CPU two minutes a network, whatever the size: one size of forward passes tells.
+_COMPILED_SIZE = 512
+# On smaller images no sequence is long enough for a kernel of ours, and "torch" is what "fused" is.
+_LONG_SIZE = 512
 
 
 def contenders(group: Group, device: str, bf16_pays: bool = True) -> list[Contender]:
@@ -119,8 +122,9 @@ def contenders(group: Group, device: str, bf16_pays: bool = True) -> list[Conten
             listed += [Contender(number, network="base") for number in (0, 10)]
     patient_part = encoder or patient("ways of the model")
     ways = {
+        "torch": encoder and not on_gpu and _LONG_SIZE <= group.size <= 1024,
         "explicit": encoder and patient("explicit"),
-        "compiled": on_gpu or (encoder and not trains and patient("compiled")),
+        "compiled": on_gpu or (encoder and not trains and group.size == _COMPILED_SIZE),
         "bf16": patient_part and patient("bf16") and bf16_pays,
         "compiled_bf16": on_gpu and bf16_pays,
         "channels_last": not encoder and patient_part,

@@ -18,7 +18,7 @@ from .files import write_whole
 from .tables import read_table
 
 EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attention"}
-SMALLEST = 256  # on smaller images a CPU only compares ways of computing: what is fixed weighs too much there
+SMALLEST = 256  # on smaller images what is fixed weighs too much
 # Studies that train these exchanges on cue scenes, each at a size of its own.
 ACCURACY_STUDIES = ("mixers_48", "mixers", "mixers_96")
 
