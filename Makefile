@@ -127,7 +127,7 @@ build/readme.done: $(RESULTS)/report.html
 	@touch $@
 endif
 
-bench: setup ## time and memory of Swin and GLAM by image size (most of an hour alone on two cores), and their notebook
+bench: setup ## time and memory of Swin and GLAM by image size (an hour alone on two cores), and their notebook
 	@$(MAKE) --no-print-directory BENCHED=1 $(RESULTS)/tables/speed.csv
 	@$(PYTHON) -m glamlib.study.execute notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb \
 	  --set profile=$(PROFILE) results=$(RESULTS)
