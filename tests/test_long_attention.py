@@ -112,6 +112,22 @@ def test_shares_are_all_blocks_once(threads: int, blocks: int) -> None:
 
 
 @pytest.mark.usefixtures("compiled")
+def test_another_default_type_and_no_images() -> None:
+    inputs = queries_keys_values(100, 200)
+    expected = attend_long(*inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = attend_long(*inputs)
+        of_found = torch.autograd.grad(found.square().sum(), inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found, expected)
+    for one, other in zip(of_found, torch.autograd.grad(expected.square().sum(), inputs), strict=True):
+        assert torch.equal(one, other)
+    assert attend_long(*(x[:0] for x in inputs)).shape == (0, 2, 100, 32)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_a_second_backward_pass_gives_the_same() -> None:
     inputs = queries_keys_values(130, 150)
     y = attend_long(*inputs)

@@ -57,7 +57,7 @@ def is_long(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def attend_long(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return ``softmax(q k^T / sqrt(d)) v``, for what `is_long` tells; differentiable once.
+    """Return ``softmax(q k^T / sqrt(d)) v`` of sequences that `is_long` takes.
 
     Args:
         q: ``(B, heads, N, d)``.
@@ -106,7 +106,7 @@ class _LongAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # q is scaled so that the weights are powers of two
         queries, k_blocks, values = _rows(q * (log2(e) * _WIDTH**-0.5)), _blocks(_rows(k)), _rows(v)
-        y, log_sums = torch.empty_like(queries), torch.empty(queries.shape[:2])
+        y, log_sums = torch.empty_like(queries), queries.new_empty(queries.shape[:2])
         shares = _shares_of(len(queries), queries.shape[1] // _BLOCK)
         attend = kernel().attend_forward
 
@@ -135,7 +135,7 @@ class _LongAttention(torch.autograd.Function):
         of_y = _rows((y * dy).sum(dim=-1, keepdim=True))  # (B * heads, rows, 1)
         shares = _shares_of(len(queries), queries.shape[1] // _BLOCK)
         # Every share of queries adds to gradients of keys and values of its own.
-        dk, dv = (torch.zeros(len(shares), *keys.shape) for _ in range(2))
+        dk, dv = (keys.new_zeros(len(shares), *keys.shape) for _ in range(2))
         dq = torch.zeros_like(queries)
         attend = kernel().attend_backward
 
@@ -148,6 +148,6 @@ class _LongAttention(torch.autograd.Function):
             attend(*map(_address, inputs), *map(_address, outputs), *numbers)
 
         _in_threads(work, len(queries), len(shares))
-        dq = (dq[:, : q.shape[2]] * _WIDTH**-0.5).view(q.shape)
-        dk = (dk.sum(dim=0)[:, : k.shape[2]] * log(2)).view(k.shape)
+        dq = (dq[:, : q.shape[2]] * _WIDTH**-0.5).reshape(q.shape)
+        dk = (dk.sum(dim=0)[:, : k.shape[2]] * log(2)).reshape(k.shape)
         return dq, dk, dv.sum(dim=0)[:, : v.shape[2]].reshape(v.shape)
