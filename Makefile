@@ -25,11 +25,11 @@ READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camv
   09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_paper_scale
 BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
-# Groups that take a CPU more than half an hour more; of training at 2048 pixels, memory alone is measured without them.
+# Training at 2048 pixels, whose passes take a CPU minutes; of it, memory alone is measured otherwise.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
-BENCH_LARGE := encoder-training-2048 model-forward-1024 model-training-512 model-training-1024
 BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
-  model-forward-256 model-forward-512 model-training-256 $(if $(LARGE),$(BENCH_LARGE),encoder-training-2048.memory)
+  $(foreach size,256 512 1024,model-forward-$(size) model-training-$(size)) \
+  encoder-training-2048$(if $(LARGE),,.memory)
 # Larger images under the whole model, and larger batches, are a GPU's.
 BENCH += $(if $(filter cuda,$(DEVICE)),model-forward-2048 model-training-2048 \
   $(foreach batch,4 16,encoder-forward-512-$(batch) encoder-training-512-$(batch) model-training-512-$(batch)))
@@ -53,7 +53,7 @@ help: ## explain every target and variable
 	  'STUDY=$(STUDY)' 'all, or names with commas: context,decoders,mixers,release,camvid,volumes_...' \
 	  'SEEDS=$(SEEDS)' 'seeds a variant; empty: as many as the profile says' \
 	  'JOBS=$(JOBS)' 'runs at a time, one thread each' \
-	  'LARGE=$(LARGE)' '1: bench also times what takes two cores more than half an hour more' \
+	  'LARGE=$(LARGE)' '1: bench also times training at 2048 pixels on a CPU' \
 	  'YES=$(YES)' '1: profile paper does not ask before it starts' \
 	  'DEVICE=$(DEVICE)' 'cpu, cuda or auto; empty: what the profile says' \
 	  'GLAM_DATA=$(GLAM_DATA)' 'folder that holds camvid/; absent data are left out, and the report says so' \
