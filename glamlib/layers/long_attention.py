@@ -1,7 +1,7 @@
 """Attention over long sequences on a CPU, in less time than torch's own kernel; G-MSA at high resolution is one.
 
-The kernel (long_attention.cpp) is compiled by the machine's C++ compiler when it is first needed, in half a second and
-once a process. Without a compiler, torch's kernel computes the same.
+The kernel (long_attention.cpp) is compiled by the machine's C++ compiler when a process first needs it. Without a
+compiler, torch's kernel computes the same.
 """
 
 import ctypes
