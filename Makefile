@@ -25,7 +25,7 @@ READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camv
   09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_paper_scale
 BENCH_THREADS ?= 2
 BENCH_BUILD := build/bench/$(or $(DEVICE),cpu)
-# Training at 2048 pixels, whose passes take a CPU minutes; of it, memory alone is measured otherwise.
+# Training at 2048 pixels, whose passes take two cores most of a minute; without it, its memory alone is measured.
 LARGE ?= $(if $(filter cuda,$(DEVICE)),1)
 BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size)) \
   $(foreach size,256 512 1024,model-forward-$(size) model-training-$(size)) \

@@ -96,7 +96,6 @@ def test_threads_share_the_work_out_and_do_not_change_it(threads: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("threads", [2, 3, 7])
 @pytest.mark.parametrize("blocks", [1, 2, 5, 143])
 def test_shares_are_all_blocks_once(threads: int, blocks: int) -> None:
@@ -106,7 +105,7 @@ def test_shares_are_all_blocks_once(threads: int, blocks: int) -> None:
         for heads in (1, 3, 12):
             shares = long_attention._shares_of(heads, blocks)
             assert [block for share in shares for block in share] == list(range(blocks))
-            assert heads * len(shares) % threads == 0 or len(shares) * threads > blocks  # even, if there are enough
+            assert heads * len(shares) % threads == 0 or blocks < 2 * threads  # even, if there are enough
     finally:
         torch.set_num_threads(before)
 

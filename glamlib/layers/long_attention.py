@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .windows import followed
+
 _SOURCE = Path(__file__).with_suffix(".cpp")
 _COMPILE = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC")
 _WIDTH, _BLOCK = 32, 96  # channels of a head and rows of a block, as in the source
@@ -51,9 +53,8 @@ def is_long(q: Tensor, k: Tensor, v: Tensor) -> bool:
         return False
     if {(t.device.type, t.dtype, t.shape[-1]) for t in (q, k, v)} != {("cpu", torch.float32, _WIDTH)}:
         return False
-    followed = torch.compiler.is_compiling() or torch.jit.is_tracing()
     told = not (torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.math_sdp_enabled())
-    return not followed and not told and kernel() is not None
+    return not followed() and not told and kernel() is not None
 
 
 def attend_long(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ class _Scatter(torch.autograd.Function):
         return _gather(grad, token_grad, ctx.layout), None, None
 
 
-def _followed() -> bool:
+def followed() -> bool:
     """Tell whether a compiler, which fuses plain steps, or a tracer, which knows no others, is following."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
@@ -195,7 +195,7 @@ def to_sequences(x: Tensor, layout: WindowLayout, tokens: Tensor | None = None) 
     Returns:
         ``(B, nW, T + P, C)``.
     """
-    if _followed():
+    if followed():
         windows = _cut(x, layout)
         return windows if tokens is None else torch.cat([tokens, windows], dim=2)
     return _Gather.apply(x, tokens, layout)
@@ -203,7 +203,7 @@ def to_sequences(x: Tensor, layout: WindowLayout, tokens: Tensor | None = None) 
 
 def from_sequences(sequences: Tensor, layout: WindowLayout, num_tokens: int = 0) -> tuple[Tensor, Tensor | None]:
     """Undo `to_sequences`: ``(B, nW, T + P, C)`` to the map and the tokens, None where ``num_tokens``, T, is 0."""
-    if _followed():
+    if followed():
         # split, because the gradient of two slices is two maps of zeros, filled and added
         tokens, windows = sequences.split([num_tokens, sequences.shape[2] - num_tokens], dim=2)
         return _join(windows, layout), tokens if num_tokens else None

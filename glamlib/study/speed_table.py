@@ -92,7 +92,10 @@ def exchange_accuracy(results: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def when_it_pays(table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each linear exchange and pass: from which size on it is faster than G-MSA, and by what."""
+    """Return a sentence for each linear exchange and pass: from which size on it is faster than G-MSA, and by what.
+
+    Faster by the median of the rounds; sizes from there on at which some round was not are named.
+    """
     rows = headline(table)
     rows = rows[(rows["tokens"] == 10) & rows["exchange_ratio"].notna()]
     sentences = []
@@ -107,7 +110,11 @@ def when_it_pays(table: pd.DataFrame) -> list[str]:
             else:
                 where = f"from about {start:.0f} pixels a side on"
             share = f"{last['exchange_ratio']:.2f} of its time at {last['size']} pixels"
-            sentences.append(f"{name}, {direction}: faster than G-MSA {where} ({share})")
+            told = f"{name}, {direction}: faster than G-MSA {where} ({share})"
+            doubtful = lines[(lines["exchange_ratio"] < 1) & (lines["exchange_ratio_high"] >= 1)]["size"]
+            if start is not None and (doubtful >= start).any():
+                told += f", but not in every round at {' and '.join(map(str, doubtful[doubtful >= start]))} pixels"
+            sentences.append(told)
     return sentences
 
 
