@@ -71,10 +71,10 @@ setup: .venv/.installed ## make the environment: .venv from requirements.lock
 	@touch $@
 
 reproduce: setup ## train every variant, write tables, figures, executed notebooks and the report
-	@$(PYTHON) -m glamlib.study.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) --results $(RESULTS) \
+	@$(PYTHON) -m glamlib.runs.plan --profile $(PROFILE) --study $(STUDY) --build $(BUILD) --results $(RESULTS) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(DEVICE),--device $(DEVICE))
 ifeq ($(PROFILE),paper)
-	@$(PYTHON) -m glamlib.study.confirm --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes)
+	@$(PYTHON) -m glamlib.bench.confirm --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes)
 endif
 	@$(MAKE) --no-print-directory -j $(JOBS) PLANNED=1 results
 
@@ -91,18 +91,18 @@ results: $(if $(filter all,$(STUDY)),$(if $(filter paper,$(PROFILE)),,$(RESULTS)
 # One run. The record is the target and the notebook's last act: a run that was cut off leaves none.
 $(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json
 	@echo "run $*"
-	@$(PYTHON) -m glamlib.study.execute notebooks/04_train.ipynb $(BUILD)/runs/$*.ipynb --plan $< --set results=$(RESULTS)
+	@$(PYTHON) -m glamlib.runs.notebook notebooks/04_train.ipynb $(BUILD)/runs/$*.ipynb --plan $< --set results=$(RESULTS)
 
 $(RESULTS)/tables/%.csv:
-	@$(PYTHON) -m glamlib.study.tables $(RESULTS) $*
+	@$(PYTHON) -m glamlib.report.tables $(RESULTS) $*
 
 $(RESULTS)/tables/cost.csv: $(BUILD)/code.txt
 	@echo "table $@"
-	@$(PYTHON) -m glamlib.study.cost_table $(RESULTS)
+	@$(PYTHON) -m glamlib.cost.table $(RESULTS)
 
 $(RESULTS)/tables/neighbours_cost.csv: $(BUILD)/code.txt
 	@echo "table $@"
-	@$(PYTHON) -m glamlib.study.neighbours_cost $(RESULTS)
+	@$(PYTHON) -m glamlib.cost.neighbours $(RESULTS)
 
 # A minute and a half, and one; at smoke size the notebooks count a few models themselves.
 ifneq ($(PROFILE),quick)
@@ -112,30 +112,30 @@ endif
 
 $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@echo "notebook $*"
-	@$(PYTHON) -m glamlib.study.execute $< $@ --set profile=$(PROFILE) results=$(RESULTS)
+	@$(PYTHON) -m glamlib.runs.notebook $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 
 # These read tables, and all but the first draw figures from them.
 $(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours 13_speed,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"
-	@$(PYTHON) -m glamlib.study.execute $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
-	@$(PYTHON) -m glamlib.study.report $(BUILD)/07_report.ipynb $@
+	@$(PYTHON) -m glamlib.runs.notebook $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
+	@$(PYTHON) -m glamlib.report.page $(BUILD)/07_report.ipynb $@
 
 build/readme.done: $(RESULTS)/report.html
-	@$(PYTHON) -m glamlib.study.readme README.md results
+	@$(PYTHON) -m glamlib.report.page README.md results
 	@touch $@
 endif
 
 bench: setup ## time and memory of Swin and GLAM by image size (an hour alone on two cores), and their notebook
 	@$(MAKE) --no-print-directory BENCHED=1 $(RESULTS)/tables/speed.csv
-	@$(PYTHON) -m glamlib.study.execute notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb \
+	@$(PYTHON) -m glamlib.runs.notebook notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb \
 	  --set profile=$(PROFILE) results=$(RESULTS)
 
 ifdef BENCHED
 # One group at a time, and nothing beside it; what is there is kept, so that a bench that was cut off goes on.
 .NOTPARALLEL:
-MEASURE = OMP_NUM_THREADS=$(BENCH_THREADS) $(PYTHON) -m glamlib.study.speed $* --out $@ --threads $(BENCH_THREADS) \
+MEASURE = OMP_NUM_THREADS=$(BENCH_THREADS) $(PYTHON) -m glamlib.bench.speed $* --out $@ --threads $(BENCH_THREADS) \
   $(if $(DEVICE),--device $(DEVICE))
 # Passes of ten seconds meet whatever else a shared machine does: more rounds, for the ratio that the project is held to.
 ROUNDS = $(if $(filter encoder-training-1024,$*),--rounds 9)
@@ -149,14 +149,14 @@ $(BENCH_BUILD)/%.memory.json:
 	@$(MEASURE) --rounds 0
 
 $(RESULTS)/tables/speed.csv: $(BENCH:%=$(BENCH_BUILD)/%.json)
-	@$(PYTHON) -m glamlib.study.speed_table $^ --out $@
+	@$(PYTHON) -m glamlib.bench.speed_table $^ --out $@
 endif
 
 # Always measured anew, and nothing beside it.
 bench-paper: setup ## the loader's and a training step's speed, hours foretold for profile paper (minutes on a CPU)
 	@OMP_NUM_THREADS=$(BENCH_THREADS) $(PYTHON) -m glamlib.study.paper_speed $(RESULTS) --threads $(BENCH_THREADS) \
 	  $(if $(DEVICE),--device $(DEVICE))
-	@$(PYTHON) -m glamlib.study.execute notebooks/14_paper_scale.ipynb $(RESULTS)/notebooks/14_paper_scale.ipynb \
+	@$(PYTHON) -m glamlib.runs.notebook notebooks/14_paper_scale.ipynb $(RESULTS)/notebooks/14_paper_scale.ipynb \
 	  --set profile=$(PROFILE) results=$(RESULTS)
 
 # A lent machine has its own torch and no network: nothing is installed there.
@@ -168,13 +168,13 @@ gpu-run: ## what is missing of the gpu profile, as much as fits into BUDGET seco
 gpu-merge: setup ## put what gpu-run packed (IN) among results/gpu, and make its tables, figures and report anew
 	@test -n '$(IN)' || { echo 'error: make gpu-merge IN=file'; exit 2; }
 	@$(PYTHON) -m glamlib.study.parcel $(IN) results/gpu
-	@$(PYTHON) -m glamlib.study.plan --recorded results/gpu --build build/gpu-merged
+	@$(PYTHON) -m glamlib.runs.plan --recorded results/gpu --build build/gpu-merged
 	@if ls results/gpu/speed/*.json > /dev/null 2>&1; then \
-	  $(PYTHON) -m glamlib.study.speed_table results/gpu/speed/*.json --out results/gpu/tables/speed.csv; fi
+	  $(PYTHON) -m glamlib.bench.speed_table results/gpu/speed/*.json --out results/gpu/tables/speed.csv; fi
 	@$(MAKE) --no-print-directory -j $(JOBS) PROFILE=gpu BUILD=build/gpu-merged PLANNED=1 results
 
 readme: setup ## put the headline table of results/ into README.md
-	@$(PYTHON) -m glamlib.study.readme README.md results
+	@$(PYTHON) -m glamlib.report.page README.md results
 
 test: setup ## the tests, fast ones first
 	@$(PYTHON) -m pytest -q -n $(JOBS)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from .errors import InputError
-from .run_commands import evaluate, predict, train
+from glamlib.errors import InputError
+from glamlib.run_commands import evaluate, predict, train
 
 if TYPE_CHECKING:
-    from .study.cost import Cost
+    from glamlib.cost.count import Cost
 
 Name = Positional[Annotated[str, arg(metavar="NAME")]]
 Json = FlagCreatePairsOff[Annotated[bool, arg(name="json")]]
@@ -28,7 +28,7 @@ def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") ->
     Args:
         pattern: only names that match it, for example 'glam_*_tiny_*'.
     """
-    from .models.zoo import list_models
+    from glamlib.zoo import list_models
 
     for name in list_models(pattern):
         print(name)
@@ -51,8 +51,8 @@ def cost(
     """
     import torch
 
-    from .models.zoo import create_model, model_config
-    from .study import cost as costs
+    from glamlib.cost import count as costs
+    from glamlib.zoo import create_model, model_config
 
     *depth, height, width = size
     given = " ".join(str(side) for side in size)
@@ -88,7 +88,7 @@ def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]]
         path: the folder that holds it.
         json_output: print JSON instead of text.
     """
-    from .data import check
+    from glamlib.data import check
 
     report = check.check_data(name, path)
     print(json.dumps(report.to_dict()) if json_output else report.render())

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
-from .errors import InputError
+from glamlib.errors import InputError
 
 if TYPE_CHECKING:
-    from .study.inference_options import InferenceOptions
-    from .study.parameters import RunParameters
-    from .study.saved_model import SavedModel
+    from glamlib.runs.saved_model import SavedModel
+    from glamlib.studies.parameters import InferenceOptions, RunParameters
 
 WeightsFile = Positional[Annotated[Path, arg(metavar="WEIGHTS")]]
 HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
@@ -86,7 +85,7 @@ def train(
         weights: keep the trained weights in this file (safetensors).
     """
     run = _planned_run(plan, study, variant, seed, profile, set_values)
-    from .study.run import run_one
+    from glamlib.runs.run import run_one
 
     try:
         print(run_one(run, out.resolve(), weights))
@@ -99,8 +98,8 @@ def _planned_run(
     plan: Path | None, study: str | None, variant: str | None, seed: int, profile: str, changes: tuple[str, ...]
 ) -> "RunParameters":
     """Return the run that a plan file, or the name of a study and a variant, describes, with the changes made."""
-    from .study.parameters import RunParameters
-    from .study.studies import find_study
+    from glamlib.studies import find_study
+    from glamlib.studies.parameters import RunParameters
 
     if (plan is None) == (study is None or variant is None) or (plan is not None and (study or variant)):
         raise InputError("give either --plan FILE, or --study and --variant")
@@ -140,10 +139,10 @@ def evaluate(
     """
     import torch
 
-    from .study.datasets import GENERATED, run_data
-    from .study.files import write_whole
-    from .study.records import without_nan
-    from .study.tasks import task_of
+    from glamlib.files import write_whole
+    from glamlib.runs.records import without_nan
+    from glamlib.training.datasets import GENERATED, run_data
+    from glamlib.training.tasks import task_of
 
     saved, run = _ready(weights, how)
     if split is not None and (dataset or run.dataset) in GENERATED:
@@ -185,7 +184,7 @@ def predict(
         how: how images are predicted; as in training unless something is given.
         raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
     """
-    from .study.predict import image_files, predict_files
+    from glamlib.runs.predict import image_files, predict_files
 
     files = image_files(source)
     saved, run = _ready(weights, how)
@@ -198,8 +197,8 @@ def predict(
 
 def _ready(weights: Path, how: How) -> tuple["SavedModel", "RunParameters"]:
     """Return the model of a weights file, on its device, and its run with the options given."""
-    from .study.saved_model import load_model
-    from .study.training import resolve_device
+    from glamlib.runs.saved_model import load_model
+    from glamlib.training.loop import resolve_device
 
     saved = load_model(weights)
     run = how.applied(saved.run)
@@ -208,6 +207,6 @@ def _ready(weights: Path, how: How) -> tuple["SavedModel", "RunParameters"]:
 
 
 def _options(run: "RunParameters") -> "InferenceOptions":
-    from .study.inference_options import InferenceOptions
+    from glamlib.studies.parameters import InferenceOptions
 
     return InferenceOptions.from_dict(run.evaluate)

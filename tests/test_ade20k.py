@@ -5,7 +5,7 @@ from PIL import Image
 
 from glamlib.data.ade20k import ADE20K, CLASSES, PALETTE, SPLIT_SIZES
 from glamlib.data.check import check_data
-from glamlib.data.registry import load_dataset
+from glamlib.data.datasets import load_dataset
 from glamlib.errors import InputError
 
 SHAPES = {1: (6, 8), 2: (9, 5), 3: (4, 4)}  # every photograph has a size of its own

@@ -23,13 +23,13 @@ from glamlib.backbones.pyramid import STRIDES
 from glamlib.backbones.t2t_vit import TokenPerformer, TokensToToken, sinusoid, soft_split
 from glamlib.backbones.table import BACKBONES
 from glamlib.backbones.vil import SlidingChunkAttention
-from glamlib.models.zoo import MODELS
-from glamlib.study import cost
-from glamlib.study.cost import count_macs
+from glamlib.cost import count
+from glamlib.cost.count import count_macs
+from glamlib.zoo import MODELS
 
 NANO = sorted(name for name, config in MODELS.items() if isinstance(config, BackboneConfig) and "_nano_" in name)
 FAMILIES = ["crossvit", "cvt", "pvt", "pvt_v2", "t2t_vit", "tnt", "twins_pcpvt", "twins_svt", "vil", "vit"]
-PUBLISHED = pd.read_csv(Path(cost.__file__).with_name("published_backbones.csv"), comment="#")
+PUBLISHED = pd.read_csv(Path(count.__file__).with_name("published_backbones.csv"), comment="#")
 # timm's entry point of each size that it has
 TIMM = {
     "pvt_v2_b0": "pvt_v2_b0", "pvt_v2_b1": "pvt_v2_b1", "pvt_v2_b2": "pvt_v2_b2", "pvt_v2_b3": "pvt_v2_b3",

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.windows import WindowLayout
-from glamlib.study.largest import LargestTensor
+
+# GONE glamlib.study.largest: LargestTensor
 
 DIM = 8
 # (size of the map, window): three and more windows along a dimension, dividing and not; 2D and 3D

@@ -8,9 +8,9 @@ from PIL import Image
 from glamlib.data import cityscapes
 from glamlib.data.check import check_data
 from glamlib.data.cityscapes import CITIES, CLASSES, PALETTE, SPLIT_SIZES, Cityscapes
-from glamlib.data.registry import load_dataset
+from glamlib.data.datasets import load_dataset
 from glamlib.errors import InputError
-from glamlib.study.cityscapes_server import raw_ids, write_for_server
+from glamlib.runs.predict import raw_ids, write_for_server
 
 PAIRS = {
     "train": ["aachen_000000_000019", "aachen_000001_000019", "hanover_000000_000164"],

@@ -14,9 +14,9 @@ from PIL import Image
 
 from glamlib.cli import main
 from glamlib.data.cityscapes import RAW_IDS, Cityscapes
-from glamlib.study.places import checkpoint_file
-from glamlib.study.records import read_record
-from glamlib.study.studies import find_study
+from glamlib.runs.places import checkpoint_file
+from glamlib.runs.records import read_record
+from glamlib.studies import find_study
 
 NAMES = {
     "train": [f"aachen_{number:06}_000019" for number in range(3)] + ["zurich_000000_000019"],
@@ -109,7 +109,7 @@ def test_plan_takes_the_sets_that_are_there(tmp_path: Path) -> None:
     """`plan` finds the set where GLAM_DATA has it and says what is left out; the list is of its runs alone."""
     write_tiny(tmp_path / "data" / "cityscapes")
     environment = os.environ | {"GLAM_DATA": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "glamlib.study.plan", "--profile", "paper", "--build", str(tmp_path / "build")]
+    command = [sys.executable, "-m", "glamlib.runs.plan", "--profile", "paper", "--build", str(tmp_path / "build")]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
     targets = (tmp_path / "build/plan.mk").read_text()

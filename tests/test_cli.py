@@ -14,7 +14,7 @@ from PIL import Image
 
 from glamlib import create_model, list_models
 from glamlib.cli import main
-from glamlib.study.cost import COMPONENTS
+from glamlib.cost.count import COMPONENTS
 
 
 def glamlib(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,12 +12,12 @@ import torch
 from conftest import REPOSITORY
 from PIL import Image
 
+from glamlib import studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
-from glamlib.study import studies
-from glamlib.study.places import checkpoint_file
-from glamlib.study.records import read_record
-from glamlib.study.saved_model import load_model
+from glamlib.runs.places import checkpoint_file
+from glamlib.runs.records import read_record
+from glamlib.runs.saved_model import load_model
 
 # Its own seed: the checkpoint's place is that of the run, and other tests train seed 0
 RUN = replace(
@@ -73,7 +73,7 @@ def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
 def test_the_notebook_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps({"parameters": RUN.to_dict()}))
-    command = [sys.executable, "-W", "ignore", "-m", "glamlib.study.execute", "notebooks/04_train.ipynb"]
+    command = [sys.executable, "-W", "ignore", "-m", "glamlib.runs.notebook", "notebooks/04_train.ipynb"]
     command += [str(tmp_path / "out.ipynb"), "--plan", str(plan), "--set", f"results={tmp_path}"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

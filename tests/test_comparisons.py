@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from glamlib.study import studies
-from glamlib.study.comparisons import comparisons
+from glamlib import studies
+from glamlib.report.claims import comparisons
 
 
 def runs(metric: str, **values: list[float]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from glamlib.errors import InputError
-from glamlib.study.confusion import ConfusionMatrix
+from glamlib.evaluation.metrics import ConfusionMatrix
 
 
 def test_equals_torchmetrics_over_several_uneven_updates() -> None:

@@ -10,7 +10,7 @@ from conftest import REFERENCE
 from torch import Tensor, nn
 
 from glamlib import create_model, list_models
-from glamlib.study.cost import COMPONENTS, Cost, cost, count_macs, count_parameters
+from glamlib.cost.count import COMPONENTS, Cost, cost, count_macs, count_parameters
 
 SIZES = [(64, 64), (61, 75)]
 

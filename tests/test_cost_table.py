@@ -6,11 +6,11 @@ import torch
 from conftest import REPOSITORY
 
 from glamlib import create_model
+from glamlib.cost import table as study
+from glamlib.cost.count import count_macs, count_parameters
+from glamlib.cost.table import COLUMNS, KEY, REFERENCE, SIZES, Case, cases, cost_row, macs_of
 from glamlib.models.config import ModelConfig
-from glamlib.models.zoo import MODELS
-from glamlib.study import cost_table as study
-from glamlib.study.cost import count_macs, count_parameters
-from glamlib.study.cost_table import COLUMNS, KEY, REFERENCE, SIZES, Case, cases, cost_row, macs_of
+from glamlib.zoo import MODELS
 
 QUANTITIES = ("parameters", "gmacs")
 

@@ -9,9 +9,8 @@ import torch
 from scipy import ndimage
 
 from glamlib import InputError
-from glamlib.data.scenes import BACKGROUND, SHAPE
-from glamlib.data.volumes.cue_volumes import CUE_GREYS, CueVolumeConfig, CueVolumes, draw_volume
-from glamlib.study.cues import CueAccuracy
+from glamlib.data.scenes import BACKGROUND, CUE_GREYS, SHAPE, CueVolumeConfig, CueVolumes, draw_volume
+from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = CueVolumeConfig(noise=0)
 

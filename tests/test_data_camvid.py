@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from glamlib.data.camvid import CLASSES, PALETTE, CamVid
-from glamlib.data.registry import has_dataset, load_dataset
+from glamlib.data.datasets import has_dataset, load_dataset
 from glamlib.errors import InputError
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data") / "camvid"

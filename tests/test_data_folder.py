@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from glamlib.data.folder import FolderDataset, voc_colour
-from glamlib.data.registry import InMemory, has_dataset, load_dataset
+from glamlib.data.datasets import InMemory, has_dataset, load_dataset
+from glamlib.data.images import FolderDataset, voc_colour
 from glamlib.errors import InputError
 
 LABEL = np.array([[0, 1, 2, 7], [1, 1, 0, 7], [2, 2, 2, 0]], np.uint8)

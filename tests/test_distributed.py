@@ -18,16 +18,15 @@ from conftest import REPOSITORY
 from safetensors.torch import load_file
 from test_training import RUN, fresh_accelerator  # noqa: F401  (a fixture)
 
-from glamlib import create_model
+from glamlib import create_model, studies
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.study import studies
-from glamlib.study.checkpoints import read_progress
-from glamlib.study.evaluation import evaluate
-from glamlib.study.records import open_run_folder, write_record
-from glamlib.study.splitting import check_split, synchronise_norms
-from glamlib.study.training import StepBatches, parameter_groups, train
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.runs.records import open_run_folder, write_record
+from glamlib.training.batches import check_split, synchronise_norms
+from glamlib.training.checkpoint import read_progress
+from glamlib.training.loop import StepBatches, parameter_groups, train
 
 EXACT = replace(
     RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
@@ -39,7 +38,7 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_distributed import EXACT, RANDOM, PartlyKnown, counted, trained
-from glamlib.study.processes import is_main
+from glamlib.evaluation.processes import is_main
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
 if not stop:
     model = trained(EXACT, folder / "exact.safetensors")

@@ -9,10 +9,10 @@ from glamlib import create_model
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.study.cues import BIN, CueAccuracy
-from glamlib.study.evaluation import evaluate
-from glamlib.study.gallery import Gallery
-from glamlib.study.insight import attention_rollout, effective_receptive_field
+from glamlib.evaluation.cues import BIN, CueAccuracy
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.evaluation.gallery import Gallery
+from glamlib.evaluation.insight import attention_rollout, effective_receptive_field
 
 
 class Pictures:

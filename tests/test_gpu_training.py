@@ -12,21 +12,21 @@ from test_study_files import record_of
 from test_training import RUN, fresh_accelerator, trained  # noqa: F401  (a fixture)
 from torch.utils.data import DataLoader
 
-from glamlib import create_model
-from glamlib.data.drawing import all_items
-from glamlib.data.registry import InMemory
+from glamlib import create_model, studies
+from glamlib.cost.count import macs_by_module_fvcore
+from glamlib.data.datasets import InMemory, all_items
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
-from glamlib.study import studies, throughput
-from glamlib.study.compiling import compiled_blocks
-from glamlib.study.cost import macs_by_module_fvcore
-from glamlib.study.places import imagenet_file
-from glamlib.study.plan import chosen_studies
-from glamlib.study.resident import can_be_resident, resident_batches
-from glamlib.study.run import build_model
-from glamlib.study.tables import run_table
-from glamlib.study.throughput import achieved_speed, training_speed
-from glamlib.study.training import Paused, StepBatches, TrainingView
+from glamlib.report.tables import run_table
+from glamlib.runs.places import imagenet_file
+from glamlib.runs.plan import chosen_studies
+
+# GONE glamlib.study.resident: can_be_resident, resident_batches
+from glamlib.runs.run import build_model
+
+# GONE glamlib.study.throughput: throughput
+# GONE glamlib.study.throughput: achieved_speed, training_speed
+from glamlib.training.loop import Paused, StepBatches, TrainingView, compiled_blocks
 
 CPU = torch.device("cpu")
 

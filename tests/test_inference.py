@@ -9,11 +9,10 @@ from torchvision.transforms.v2 import functional as images_functional
 
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.study.evaluation import evaluate
-from glamlib.study.inference import predict_logits, slide_logits, view_sizes
-from glamlib.study.inference_options import InferenceOptions
-from glamlib.study.parameters import RunParameters
-from glamlib.study.tasks import task_of
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.evaluation.inference import predict_logits, slide_logits, view_sizes
+from glamlib.studies.parameters import InferenceOptions, RunParameters
+from glamlib.training.tasks import task_of
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 52), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

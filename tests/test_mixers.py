@@ -10,11 +10,11 @@ from timm.models.twins import GlobalSubSampleAttn
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model
+from glamlib.cost.count import count_macs
 from glamlib.layers.attention import sine_position_code
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.mixers import MIXERS, acts_on_patches, create_mixer
-from glamlib.layers.mixing.kernel import orthogonal_features
-from glamlib.study.cost import count_macs
+from glamlib.layers.token_mixers import orthogonal_features
 
 DIM, HEADS = 24, 3
 TOKEN_MIXERS = [name for name in MIXERS if name != "none" and not acts_on_patches(name)]

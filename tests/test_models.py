@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from glamlib import InputError, create_model, list_models
 from glamlib.models.config import ModelConfig
-from glamlib.models.decoders.upernet import UPerNetDecoder
 from glamlib.models.encoder import Encoder
-from glamlib.models.zoo import MODELS, model_config
+from glamlib.models.upernet import UPerNetDecoder
+from glamlib.zoo import MODELS, model_config
 
 NANO = list_models("*swin_nano_*")
 SIZES = [(64, 64), (61, 75), (5, 9), (1, 1)]

@@ -6,10 +6,10 @@ import torch
 from conftest import REPOSITORY
 
 from glamlib import create_model
+from glamlib.cost import neighbours as study
+from glamlib.cost.count import count_macs
+from glamlib.cost.neighbours import KEY, NEIGHBOURS, PUBLISHED, SIDES, backbone_cost, encoder_cost, growth
 from glamlib.layers.mixers import MIXERS
-from glamlib.study import neighbours_cost as study
-from glamlib.study.cost import count_macs
-from glamlib.study.neighbours_cost import KEY, NEIGHBOURS, PUBLISHED, SIDES, backbone_cost, encoder_cost, growth
 
 DEPTHS = (2, 2, 6, 2)
 DIMS = (96, 192, 384, 768)

@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+# GONE glamlib.study.paper_hours: paper_hours
+# GONE glamlib.study.paper_speed: paper_speed
+# GONE glamlib.study.standin: standin
+from glamlib.bench.step import StepSpeed
 from glamlib.data.ade20k import ADE20K
 from glamlib.data.camvid import CamVid
 from glamlib.data.check import check_data
 from glamlib.data.cityscapes import Cityscapes
 from glamlib.errors import InputError
-from glamlib.study import paper_hours, paper_speed, standin
-from glamlib.study.step_speed import StepSpeed
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_step_table_has_provenance_and_multiply_adds(monkeypatch: pytest.MonkeyP
     assert (row["images_per_second"], row["tokens"], row["threads"]) == (8, 2, 3)
     assert {"torch", "commit", "dirty"} <= row.keys()
     from glamlib import create_model
-    from glamlib.study.cost import cost
+    from glamlib.cost.count import cost
 
     whole = cost(create_model(case.model, num_classes=150, num_global_tokens=2), 64, 32)
     assert row["gmacs"] == pytest.approx(whole.gmacs["total"])

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from glamlib import InputError
-from glamlib.models.zoo import model_config
-from glamlib.study.parameters import RunParameters, notebook_parameters
-from glamlib.study.studies import PROFILES, STUDIES, check_profile, find_study
+from glamlib.studies import PROFILES, STUDIES, check_profile, find_study
+from glamlib.studies.parameters import RunParameters, notebook_parameters
+from glamlib.zoo import model_config
 
 RUN = {
     "study": "context",

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from glamlib.study import plots
-from glamlib.study.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_HIPPOCAMPUS
-from glamlib.study.study import Study
+from glamlib.report import figures
+from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_HIPPOCAMPUS
+from glamlib.studies.study import Study
 
 matplotlib.use("Agg")
 
@@ -21,7 +21,7 @@ def closed() -> None:
 
 def curves(study: Study, losses: tuple[float, ...] = (1.6, 1.1, 0.9)) -> Figure:
     frame = pd.DataFrame({"step": [10, 20, 30], "loss": losses})
-    return plots.training_curves(study, {variant: [frame] for variant in study.variants})
+    return figures.training_curves(study, {variant: [frame] for variant in study.variants})
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def scores(mean: float) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_a_mark_at_the_end_of_the_axis_is_whole() -> None:
-    axes = plots.score_by_variant(CONTEXT, *scores(1.0)).axes[0]
+    axes = figures.score_by_variant(CONTEXT, *scores(1.0)).axes[0]
     assert axes.get_xlim()[1] == 1.0
     marks = [line for line in axes.lines if line.get_marker() == "o"]
     assert marks

@@ -12,16 +12,17 @@ from PIL import Image
 from test_study_files import run_module
 from torch import distributed
 
+from glamlib.bench import step
 from glamlib.data.scenes import CueScenes, SceneConfig
-from glamlib.models.zoo import model_config
-from glamlib.study import confirm, evaluation, plan, step_speed
-from glamlib.study.confusion import ConfusionMatrix
-from glamlib.study.datasets import run_datasets
-from glamlib.study.parameters import RunParameters
-from glamlib.study.run import build_model
-from glamlib.study.studies import find_study
-from glamlib.study.tasks import task_of
-from glamlib.study.training import train
+from glamlib.evaluation.metrics import ConfusionMatrix
+from glamlib.runs import plan
+from glamlib.runs.run import build_model
+from glamlib.studies import find_study
+from glamlib.studies.parameters import RunParameters
+from glamlib.training.datasets import run_datasets
+from glamlib.training.loop import train
+from glamlib.training.tasks import task_of
+from glamlib.zoo import model_config
 
 
 @pytest.mark.parametrize(
@@ -121,44 +122,44 @@ def planned(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_runs_with_a_record_are_not_counted_again(tmp_path: Path) -> None:
     build, results = planned(tmp_path)
-    assert len(confirm.open_runs(build, results)) == 22
+    assert len(step.open_runs(build, results)) == 22
     record = results / "runs/ade20k/swin_tiny_upernet/seed-0/record.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
-    left = [run.variant for run in confirm.open_runs(build, results)]
+    left = [run.variant for run in step.open_runs(build, results)]
     assert len(left) == 21
     assert "swin_tiny_upernet" not in left
     os.utime(record, (0, 0))  # older than its plan: make would run it again
-    assert len(confirm.open_runs(build, results)) == 22
+    assert len(step.open_runs(build, results)) == 22
 
 
 def test_hours_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build, results = planned(tmp_path)
-    runs = [run for run in confirm.open_runs(build, results) if run.variant in ("swin_tiny_unet", "swin_base_unet")]
+    runs = [run for run in step.open_runs(build, results) if run.variant in ("swin_tiny_unet", "swin_base_unet")]
     timed: list[RunParameters] = []
 
-    def measure(run: RunParameters, height: int, width: int, *steps: int) -> step_speed.StepSpeed:
+    def measure(run: RunParameters, height: int, width: int, *steps: int) -> step.StepSpeed:
         timed.append(run)
-        return step_speed.StepSpeed(run.model, "", height, width, run.batch_size, "fp32", "", 0.9, 1.0)
+        return step.StepSpeed(run.model, "", height, width, run.batch_size, "fp32", "", 0.9, 1.0)
 
     monkeypatch.setattr(step_speed, "measure", measure)
-    on_gpu = confirm.seconds_an_image(runs, "cuda")
+    on_gpu = step.seconds_an_image(runs, "cuda")
     assert [run.batch_size for run in timed] == [2, 2]
     assert list(on_gpu.values()) == [0.45, 0.45]
-    listing = confirm.listing(runs, on_gpu).splitlines()
+    listing = step.listing(runs, on_gpu).splitlines()
     assert listing[0].split() == ["ade20k", "swin_tiny_unet", "seed", "0", "160000", "steps", "of", "16", "320.0", "h"]
     assert listing[-1] == "2 runs, 640 hours, one process each"
 
-    on_cpu = confirm.seconds_an_image(runs, "cpu")
+    on_cpu = step.seconds_an_image(runs, "cpu")
     assert [run.variant for run in timed[2:]] == ["swin_tiny_unet"]  # the other by its multiply-adds
-    small, large = (confirm.multiply_adds(run) for run in runs)
+    small, large = (step.multiply_adds(run) for run in runs)
     assert list(on_cpu.values()) == pytest.approx([0.45, 0.45 * large / small])
     assert 1.5 < large / small < 4
 
 
 def test_nothing_to_run_asks_nothing(tmp_path: Path) -> None:
     (tmp_path / "plan.mk").write_text("\n")
-    done = run_module("glamlib.study.confirm", "--build", str(tmp_path), "--results", str(tmp_path))
+    done = run_module("glamlib.bench.step", "--build", str(tmp_path), "--results", str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -170,7 +171,7 @@ def test_it_asks_unless_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, tty: bool, yes: bool, status: int
 ) -> None:
     build, results = planned(tmp_path)
-    monkeypatch.setattr(confirm, "seconds_an_image", lambda runs, device: {confirm.kind_of(run): 1.0 for run in runs})
+    monkeypatch.setattr(confirm, "seconds_an_image", lambda runs, device: {step.kind_of(run): 1.0 for run in runs})
     monkeypatch.setattr(
         "sys.argv", ["confirm", "--build", str(build), "--results", str(results), *["--yes"][: int(yes)]]
     )
@@ -178,9 +179,9 @@ def test_it_asks_unless_told(
     monkeypatch.setattr("builtins.input", lambda question: answer)
     if status:
         with pytest.raises(SystemExit, match=r"nothing was run|YES=1"):
-            confirm.main()
+            step.main()
     else:
-        confirm.main()
+        step.main()
 
 
 def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,18 +191,18 @@ def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPat
     )
     state = torch.get_rng_state()
     made: list[int] = []
-    train = step_speed.train
+    train = step.train
 
     def counted(*arguments, on_step, **others):
         return train(*arguments, on_step=lambda step: made.append(step) or on_step(step), **others)
 
     monkeypatch.setattr(step_speed, "train", counted)
-    seconds, peak = step_speed.time_steps(run, 32, 32, warm_up=1, timed=2)
+    seconds, peak = step.time_steps(run, 32, 32, warm_up=1, timed=2)
     assert made == [1, 2, 3]
     torch.set_rng_state(state)
     assert 0 < seconds < 60
     assert peak > 50  # MiB: Python with torch alone
-    row = step_speed.StepSpeed("m", "", 32, 32, 2, "fp32", "cpu", seconds=0.5, peak_mib=1.0).row()
+    row = step.StepSpeed("m", "", 32, 32, 2, "fp32", "cpu", seconds=0.5, peak_mib=1.0).row()
     assert row["images_per_second"] == 4
     assert row["paper_hours"] == pytest.approx(160_000 * 16 / 4 / 3600)
     json.dumps(row)
@@ -211,7 +212,7 @@ def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPat
 def test_step_speed_writes_a_table(tmp_path: Path) -> None:
     out = tmp_path / "speed.csv"
     done = run_module(
-        *("glamlib.study.step_speed", "swin_nano_unet", "--sizes", "32 32", "--batches", "1", "--device", "cpu"),
+        *("glamlib.bench.step", "swin_nano_unet", "--sizes", "32 32", "--batches", "1", "--device", "cpu"),
         *("--out", str(out)),
     )
     assert done.returncode == 0, done.stderr
@@ -231,7 +232,7 @@ def test_step_speed_writes_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_step_speed_refuses_in_one_line(arguments: tuple[str, ...], message: str) -> None:
-    done = run_module("glamlib.study.step_speed", *arguments)
+    done = run_module("glamlib.bench.step", *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert len(done.stderr.strip().splitlines()) == 1

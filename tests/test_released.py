@@ -6,14 +6,14 @@ from conftest import SMALL_REFERENCE, reference, reference_details
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model
+from glamlib.cost.count import count_macs
 from glamlib.layers.windows import WindowLayout
-from glamlib.models.decoders.upernet import FCNHead
 from glamlib.models.encoder import Encoder
+from glamlib.models.upernet import FCNHead
 from glamlib.released import DIFFERENCES, load_released
 from glamlib.released.parts import differences_of, parts_of
 from glamlib.released.stages import PositionTable, ReleasedBlock, ReleasedStage, TableAttention
 from glamlib.released.upsampling import ReleasedUpsampling, ScrambledAttention
-from glamlib.study.cost import count_macs
 
 ALL = differences_of("released")
 # The released "opti" classes build no G-MSA in the last block of a stage

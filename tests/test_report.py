@@ -8,10 +8,11 @@ import pytest
 from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 
+from glamlib import studies
 from glamlib.errors import InputError
-from glamlib.study import claims, readme, show, studies
-from glamlib.study.report import report_html
-from glamlib.study.statistics import Interval
+from glamlib.report import claims, page, tables
+from glamlib.report.page import report_html
+from glamlib.report.statistics import Interval
 
 
 @pytest.mark.parametrize(
@@ -23,11 +24,11 @@ def test_verdict_follows_from_the_interval(low: float, high: float, verdict: str
 
 
 def test_a_study_without_result_says_why() -> None:
-    assert show.why_not_run("volumes_brains", "cpu") == (
+    assert tables.why_not_run("volumes_brains", "cpu") == (
         "**Not run at profile `cpu`**: study `volumes_brains` has the profiles gpu."
     )
-    assert "the camvid data were not there" in show.why_not_run("camvid", "cpu")
-    assert "waits for `make reproduce`" in show.why_not_run("context", "cpu")
+    assert "the camvid data were not there" in tables.why_not_run("camvid", "cpu")
+    assert "waits for `make reproduce`" in tables.why_not_run("context", "cpu")
 
 
 def test_one_seed_decides_nothing() -> None:
@@ -66,12 +67,12 @@ def test_claims_report_where_glam_does_not_win() -> None:
 
 def test_readme_holds_what_the_committed_tables_hold() -> None:
     text = (REPOSITORY / "README.md").read_text()
-    assert readme.with_headline(text, readme.headline(REPOSITORY / "results")) == text
+    assert page.with_headline(text, page.headline(REPOSITORY / "results")) == text
 
 
 def test_readme_without_markers_is_refused() -> None:
     with pytest.raises(InputError, match=r"the markers .* are missing"):
-        readme.with_headline("# A project", "table")
+        page.with_headline("# A project", "table")
 
 
 def test_summary_is_formatted_once_and_the_same_everywhere() -> None:
@@ -83,12 +84,12 @@ def test_summary_is_formatted_once_and_the_same_everywhere() -> None:
             | {"gain_low": float("nan"), "gain_high": float("nan"), "gmacs": 0.02, "parameters": 20},
         ]
     )
-    assert show.summary_markdown(summary).splitlines()[2:] == [
+    assert tables.summary_markdown(summary).splitlines()[2:] == [
         "| Swin | 0.500 | 0.400 to 0.600 | baseline | 12.3 | 12,345 |",
         "| A < B | 0.700 | one seed | +0.200 | 20.0 | 20 |",
     ]
-    assert "A &lt; B" in show.summary_html(summary)
-    assert "right class" not in show.summary_html(summary)
+    assert "A &lt; B" in tables.summary_html(summary)
+    assert "right class" not in tables.summary_html(summary)
 
 
 def test_report_is_one_file_without_code(tmp_path) -> None:
@@ -116,6 +117,6 @@ def test_committed_report_is_self_contained_and_current() -> None:
     check_self_contained(page)
     for study in (name for name, study in studies.STUDIES.items() if "cpu" in study.profiles):
         summary = pd.read_csv(REPOSITORY / "results" / "tables" / f"{study}_summary.csv")
-        assert unescape(show.summary_html(summary)) in unescape(page), (
+        assert unescape(tables.summary_html(summary)) in unescape(page), (
             f"the report's table of {study} is not the one in results/tables"
         )

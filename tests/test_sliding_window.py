@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glamlib.study.sliding_window import gaussian_weights, patch_starts, slide_gaussian
+from glamlib.evaluation.sliding_window import gaussian_weights, patch_starts, slide_gaussian
 
 
 class Positional(nn.Module):

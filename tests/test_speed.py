@@ -11,13 +11,9 @@ import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
-from glamlib.errors import InputError
-from glamlib.study import speed, speed_plots
-from glamlib.study.cost import macs_by_module
-from glamlib.study.matmul_rate import matmul_gflops
-from glamlib.study.speed import one_pass
-from glamlib.study.speed_contenders import Contender, Group, contenders
-from glamlib.study.speed_table import (
+from glamlib.bench import speed
+from glamlib.bench.speed import Contender, Group, contenders, matmul_gflops, one_pass
+from glamlib.bench.speed_table import (
     crossing,
     exchange_accuracy,
     growth,
@@ -26,6 +22,9 @@ from glamlib.study.speed_table import (
     what_it_costs_in_accuracy,
     when_it_pays,
 )
+from glamlib.cost.count import macs_by_module
+from glamlib.errors import InputError
+from glamlib.report import speed_figures
 
 SMALL = Group("encoder", "training", 64)
 
@@ -113,7 +112,7 @@ def test_measured_rows():
 def test_a_group_from_the_command_line(tmp_path):
     """Only what is asked for, and the file whole."""
     out = tmp_path / "group.json"
-    call = [sys.executable, "-m", "glamlib.study.speed", "model-forward-64", "--out", str(out)]
+    call = [sys.executable, "-m", "glamlib.bench.speed", "model-forward-64", "--out", str(out)]
     subprocess.run([*call, "--rounds", "1", "--embed-dim", "24", "--ways", "fused"], check=True)
     rows = json.loads(out.read_text())
     assert [(row["tokens"], row["way"]) for row in rows] == [(0, "fused"), (10, "fused")]
@@ -217,8 +216,8 @@ def test_it_needs_nothing_that_only_the_study_wants():
     absent = sorted(found[True] - brought)
     assert {"tyro", "fvcore", "matplotlib"} <= set(absent)
     code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n" + (
-        "from glamlib.study.speed import Contender, Group, contenders, measure\n"
-        "from glamlib.study.speed import time_in_turn\n"
+        "from glamlib.bench.speed import Contender, Group, contenders, measure\n"
+        "from glamlib.bench.speed import time_in_turn\n"
         "timed = time_in_turn(Group('encoder', 'forward', 64), [Contender(0)], 'cpu', 1, 1, 24)\n"
         "assert timed['macs'][Contender(0)] > 0\n"
     )
@@ -286,7 +285,7 @@ def test_when_it_pays_by_hand():
 
 
 def test_the_figure_marks_the_crossing():
-    figure = speed_plots.payoff_by_size(payoff_table())
+    figure = speed_figures.payoff_by_size(payoff_table())
     for axes in figure.axes:
         rings = [line for line in axes.lines if line.get_markersize() == 14]
         assert [ring.get_xdata()[0] for ring in rings] == pytest.approx([512, 512])
@@ -308,4 +307,4 @@ def test_accuracy_of_exchanges_and_the_absent_ones(tmp_path):
     assert what_it_costs_in_accuracy(rows) == [
         "pooled keys: mIoU against G-MSA's -0.100 (-0.200 to +0.000) at 48 pixels"
     ]
-    assert len(speed_plots.accuracy_by_scene(rows).axes[0].lines) > 0
+    assert len(speed_figures.accuracy_by_scene(rows).axes[0].lines) > 0

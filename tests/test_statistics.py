@@ -4,7 +4,7 @@ from math import isnan, sqrt
 
 import pytest
 
-from glamlib.study.statistics import Interval, mean_interval, paired_difference
+from glamlib.report.statistics import Interval, mean_interval, paired_difference
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from glamlib import studies
+from glamlib.cost.count import COMPONENTS, Cost
 from glamlib.errors import InputError
-from glamlib.study import plan, sources, studies
-from glamlib.study.cost import COMPONENTS, Cost
-from glamlib.study.files import write_whole
-from glamlib.study.parameters import RunParameters
-from glamlib.study.records import open_run_folder, read_pictures, read_record, read_records, write_record
-from glamlib.study.tables import run_table, summary_table, write_tables
+from glamlib.files import write_whole
+from glamlib.report.tables import run_table, summary_table, write_tables
+from glamlib.runs import plan, provenance
+from glamlib.runs.records import open_run_folder, read_pictures, read_record, read_records, write_record
+from glamlib.studies.parameters import RunParameters
 
 RUN = studies.CONTEXT.run("glam_2", 0, "quick")
 
@@ -123,7 +124,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None
     path.write_text("old")
     program = (
         "import resource, signal, sys; from pathlib import Path\n"
-        "from glamlib.study.files import write_whole\n"
+        "from glamlib.files import write_whole\n"
         "from glamlib.errors import InputError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
@@ -157,15 +158,17 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None
 
 def test_comments_do_not_rerun_and_code_does() -> None:
     source = 'def f(x):\n    """Say."""\n    return x + 1\n'
-    assert sources.digest([source]) == sources.digest(['def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n'])
-    assert sources.digest([source]) != sources.digest([source.replace("1", "2")])
+    assert provenance.digest([source]) == provenance.digest(
+        ['def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n']
+    )
+    assert provenance.digest([source]) != provenance.digest([source.replace("1", "2")])
 
 
 def test_the_digest_holds_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert any("attend_backward" in source for source in sources._kernels())
-    before = sources.whole_digest()
+    assert any("attend_backward" in source for source in provenance._kernels())
+    before = provenance.whole_digest()
     monkeypatch.setattr(sources, "_kernels", lambda: ["int other;"])
-    assert sources.whole_digest() != before
+    assert provenance.whole_digest() != before
 
 
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,21 +209,21 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess:
     ],
 )
 def test_plan_refuses_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = run_module("glamlib.study.plan", *arguments, "--build", str(tmp_path))
+    done = run_module("glamlib.runs.plan", *arguments, "--build", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.strip() == message
 
 
 def test_planning_needs_no_torch() -> None:
-    done = run_module("glamlib.study.plan", "--help")
+    done = run_module("glamlib.runs.plan", "--help")
     assert done.returncode == 0
-    program = "import sys, glamlib.study.plan; sys.exit('torch' in sys.modules)"
+    program = "import sys, glamlib.runs.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_unknown_parameter_stops_before_the_kernel(tmp_path: Path) -> None:
     done = run_module(
-        "glamlib.study.execute", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb"), "--set", "lrr=1"
+        "glamlib.runs.notebook", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb"), "--set", "lrr=1"
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: unknown parameter of 04_train.ipynb: 'lrr'; allowed: study, variant")
@@ -232,7 +235,7 @@ def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
     plan_file = tmp_path / "plan.json"
     plan_file.write_text(json.dumps({"parameters": RUN.to_dict() | {"lr": "1e-3"}}))
     output = tmp_path / "out.ipynb"
-    done = run_module("glamlib.study.execute", "notebooks/04_train.ipynb", str(output), "--plan", str(plan_file))
+    done = run_module("glamlib.runs.notebook", "notebooks/04_train.ipynb", str(output), "--plan", str(plan_file))
     assert done.returncode == 1
     assert not output.exists()
     assert "parameter lr='1e-3': must be float, not str (in YAML write 1.0e-3, not 1e-3)" in done.stderr
@@ -245,7 +248,7 @@ def test_train_notebook_writes_its_record(tmp_path: Path) -> None:
     small = RUN.to_dict() | {"steps": 2, "data": {"size": 64, "train": 4, "test": 2}, "batch_size": 2}
     plan_file.write_text(json.dumps({"parameters": small}))
     done = run_module(
-        *("glamlib.study.execute", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb")),
+        *("glamlib.runs.notebook", "notebooks/04_train.ipynb", str(tmp_path / "out.ipynb")),
         *("--plan", str(plan_file), "--set", f"results={tmp_path / 'results'}"),
     )
     assert done.returncode == 0, done.stderr
@@ -257,7 +260,7 @@ def test_train_notebook_writes_its_record(tmp_path: Path) -> None:
 def test_execution_compiles_no_grammar_of_addresses() -> None:
     """An import of seconds that every run would pay; notebooks are validated all the same."""
     code = (
-        "import sys, glamlib.study.execute, nbformat\n"
+        "import sys, glamlib.runs.notebook, nbformat\n"
         "assert sys.modules.get('rfc3987_syntax') is None and 'lark' not in sys.modules\n"
         "notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('1')])\n"
         "nbformat.validate(notebook)\n"

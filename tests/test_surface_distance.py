@@ -9,8 +9,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from glamlib.study import surface_distance
-from glamlib.study.surface_distance import hausdorff_distance, surface
+from glamlib.evaluation import surface_distance
+from glamlib.evaluation.surface_distance import hausdorff_distance, surface
 
 
 def blob(seed: int, size: tuple[int, ...], share: float = 0.3) -> Tensor:

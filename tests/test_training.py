@@ -15,16 +15,15 @@ from accelerate.state import AcceleratorState
 from conftest import REPOSITORY
 from safetensors.torch import load_file, save_file
 
-from glamlib import create_model
-from glamlib.data.registry import InMemory
+from glamlib import create_model, studies
+from glamlib.data.datasets import InMemory
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
-from glamlib.study import studies
-from glamlib.study.checkpoints import load_checkpoint, read_progress
-from glamlib.study.datasets import VOLUME_DATA, run_datasets
-from glamlib.study.evaluation import evaluate
-from glamlib.study.parameters import RunParameters
-from glamlib.study.training import StepBatches, TrainingView, parameter_groups, train
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.studies.parameters import RunParameters
+from glamlib.training.checkpoint import load_checkpoint, read_progress
+from glamlib.training.datasets import VOLUME_DATA, run_datasets
+from glamlib.training.loop import StepBatches, TrainingView, parameter_groups, train
 
 RUN = RunParameters(
     study="context",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from glamlib import InputError, create_model
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
-from glamlib.models.decoders.upsampling import NonLocalUpsampling, PatchExpand
 from glamlib.models.segmenter import Segmenter
+from glamlib.models.unet import NonLocalUpsampling, PatchExpand
 
 SMALL = {"depths": [1, 3, 2], "num_heads": [2, 4, 8], "drop_path": 0.2}  # every stage of another depth
 UNETS = ["swin_nano_unet", "swin_nano_unet_nlu", "glam_swin_nano_unet", "glam_swin_nano_unet_nlu"]

@@ -8,12 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from glamlib.layers.windows import WindowLayout, to_windows
-from glamlib.models.decoders.upsampling import (
-    CrossWindowAttention,
-    NonLocalUpsampling,
-    PatchExpand,
-    fine_to_coarse_index,
-)
+from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand, fine_to_coarse_index
 from glamlib.released.upsampling import ReleasedUpsampling, scrambled_index
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 import torch
 
+from glamlib.data.brains import brain_labels
 from glamlib.data.check import check_data
-from glamlib.data.volumes.brains import brain_labels
-from glamlib.data.volumes.dataset import InMemoryVolumes
-from glamlib.data.volumes.nifti import class_numbers, read_volume
-from glamlib.data.volumes.preprocess import resample_image, resample_label, window, z_score
-from glamlib.data.volumes.registry import VOLUMES, has_volumes, load_volumes
-from glamlib.data.volumes.synapse import EIGHT, ORGANS, TEST, TRAIN
+from glamlib.data.datasets import VOLUMES, has_volumes, load_volumes
+from glamlib.data.synapse import EIGHT, ORGANS, TEST, TRAIN
+from glamlib.data.volumes import (
+    InMemoryVolumes,
+    class_numbers,
+    read_volume,
+    resample_image,
+    resample_label,
+    window,
+    z_score,
+)
 from glamlib.errors import InputError
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -14,20 +14,20 @@ import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from glamlib import create_model
-from glamlib.data.volumes.brains import brain_labels
-from glamlib.study import plots, show, studies, volume_plots
-from glamlib.study.cost import cost
-from glamlib.study.datasets import VOLUME_DATA, run_datasets
-from glamlib.study.losses import cross_entropy, deeply_supervised, dice_and_cross_entropy, soft_dice_loss
-from glamlib.study.parameters import RunParameters
-from glamlib.study.records import open_run_folder, read_pictures, write_record
-from glamlib.study.tables import read_table, run_table, summary_table, write_tables
-from glamlib.study.tasks import task_of
-from glamlib.study.training import train
-from glamlib.study.volume_evaluation import evaluate_volumes
-from glamlib.study.volume_gallery import VolumeGallery
-from glamlib.study.volume_metrics import VolumeScores
+from glamlib import create_model, studies
+from glamlib.cost.count import cost
+from glamlib.data.brains import brain_labels
+from glamlib.evaluation.evaluate import evaluate_volumes
+from glamlib.evaluation.gallery import VolumeGallery
+from glamlib.evaluation.metrics import VolumeScores
+from glamlib.report import figures, tables
+from glamlib.report.tables import read_table, run_table, summary_table, write_tables
+from glamlib.runs.records import open_run_folder, read_pictures, write_record
+from glamlib.studies.parameters import RunParameters
+from glamlib.training.datasets import VOLUME_DATA, run_datasets
+from glamlib.training.loop import train
+from glamlib.training.losses import cross_entropy, deeply_supervised, dice_and_cross_entropy, soft_dice_loss
+from glamlib.training.tasks import task_of
 
 VOLUME_STUDIES = [name for name, study in studies.STUDIES.items() if study.dataset in VOLUME_DATA]
 
@@ -473,7 +473,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
         summary_table(runs.reset_index(), study.name),
         read_table(tmp_path, f"{study.name}_summary"),
     ):
-        header, rows = show.summary_table(summary)
+        header, rows = tables.summary_table(summary)
         assert header[:4] == ["variant", "Dice", "95 % interval", "against baseline"]
         assert [row[0] for row in rows] == ["nnFormer", "GLAM-nnFormer, 1 token"]
         assert rows[0][1] == f"{metrics['nnformer']['dice']:.3f}"
@@ -482,11 +482,11 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
     table = read_table(tmp_path, study.name)
     pictures = {variant: read_pictures(tmp_path, study.name, variant) for variant in metrics}
     for figure in (
-        plots.score_by_variant(study, table, read_table(tmp_path, f"{study.name}_summary")),
-        plots.dice_by_class(study, table, ["anterior", "posterior"]),
-        volume_plots.slices(study, pictures, list(classes)),
+        figures.score_by_variant(study, table, read_table(tmp_path, f"{study.name}_summary")),
+        figures.dice_by_class(study, table, ["anterior", "posterior"]),
+        figures.slices(study, pictures, list(classes)),
     ):
-        assert plots.save(figure, tmp_path, "figure").stat().st_size > 0
+        assert figures.save(figure, tmp_path, "figure").stat().st_size > 0
 
 
 def test_slices_show_truth_beside_prediction(tmp_path: Path) -> None:
@@ -495,10 +495,10 @@ def test_slices_show_truth_beside_prediction(tmp_path: Path) -> None:
     labels[0, 2:6, 1:5], labels[0, 7:10, 6:9] = 1, 2
     guess = np.where(labels == 1, 0, labels)  # structure 1 was missed
     pictures = {"nnformer": {"images": labels * 60, "labels": labels, "predictions": guess}}
-    figure = volume_plots.slices(studies.VOLUMES_CUES, pictures, ["background", "a", "b"])
+    figure = figures.slices(studies.VOLUMES_CUES, pictures, ["background", "a", "b"])
     slice_axes, truth_axes, guess_axes = figure.axes
 
-    def contours(axes: plots.Axes) -> dict[tuple[float, ...], tuple[float, ...]]:
+    def contours(axes: figures.Axes) -> dict[tuple[float, ...], tuple[float, ...]]:
         return {
             tuple(drawn.get_edgecolor()[0]): tuple(drawn.get_paths()[0].get_extents().extents)
             for drawn in axes.collections

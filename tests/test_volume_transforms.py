@@ -8,9 +8,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from glamlib.data.volumes.affine import places, sample_linear, sample_nearest
-from glamlib.data.volumes.cue_volumes import CueVolumeConfig, CueVolumes
-from glamlib.data.volumes.transforms import VolumeTransform, _rotation
+from glamlib.data.scenes import CueVolumeConfig, CueVolumes
+from glamlib.data.volume_transforms import VolumeTransform, _rotation, places, sample_linear, sample_nearest
 from glamlib.errors import InputError
 
 SHAPE = (24, 28, 32)

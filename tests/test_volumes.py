@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from glamlib import InputError, create_model, list_models
 from glamlib.__main__ import main
+from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.layers.mixers import MIXERS
 from glamlib.layers.windows import WindowLayout, relative_position_index
-from glamlib.models.volumes.embedding import ConvPair, VolumeExpand, VolumeMerging
-from glamlib.models.volumes.network import VolumeSegmenter
-from glamlib.models.zoo import model_config
-from glamlib.study.cost import COMPONENTS, count_macs, count_parameters
+from glamlib.models.volumes import ConvPair, VolumeExpand, VolumeMerging, VolumeSegmenter
+from glamlib.zoo import model_config
 
 NANO = ["nnformer_nano", "glam_nnformer_nano"]
 SIZES = [(16, 24, 20), (13, 9, 30), (3, 1, 7), (1, 1, 1)]

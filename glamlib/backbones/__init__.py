@@ -4,10 +4,8 @@
 compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
 """
 
-import glamlib.torchvision_schemas  # noqa: F401  (before anything imports timm)
-
-from .config import BackboneConfig
-from .create import create_backbone, list_backbones
-from .segmenter import BackboneSegmenter
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.create import create_backbone, list_backbones
+from glamlib.backbones.segmenter import BackboneSegmenter
 
 __all__ = ["BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones"]

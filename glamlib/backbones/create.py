@@ -6,19 +6,18 @@ from pathlib import Path
 
 from torch import nn
 
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.crossvit import crossvit
+from glamlib.backbones.cvt import cvt
+from glamlib.backbones.from_timm import pvt_v2, twins, vit
+from glamlib.backbones.pvt import pvt
+from glamlib.backbones.t2t_vit import t2t_vit
+from glamlib.backbones.table import BACKBONES
+from glamlib.backbones.tnt import tnt
+from glamlib.backbones.vil import vil
+from glamlib.backbones.weights import load_weights
 from glamlib.errors import InputError, one_of
 from glamlib.models.encoder import Encoder, init_linear
-
-from .config import BackboneConfig
-from .crossvit import crossvit
-from .cvt import cvt
-from .from_timm import pvt_v2, twins, vit
-from .pvt import pvt
-from .t2t_vit import t2t_vit
-from .table import BACKBONES
-from .tnt import tnt
-from .vil import vil
-from .weights import load_weights
 
 
 def swin(config: BackboneConfig, in_channels: int) -> Encoder:

@@ -11,10 +11,9 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.crossvit import CrossVit
 from torch import Tensor, nn
 
-from glamlib.models.decoders.resize import resize
-
-from .config import BackboneConfig
-from .pyramid import Backbone
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import Backbone
+from glamlib.models.upernet import resize
 
 PATCHES = (12, 16)
 SCALES = ((1, 1), (14, 15))  # of the image for each branch, as fractions: 224 pixels beside the other's 240

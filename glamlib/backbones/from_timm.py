@@ -10,8 +10,8 @@ from timm.models.twins import Twins
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .config import BackboneConfig
-from .pyramid import Backbone
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import Backbone
 
 SR_RATIOS = (8, 4, 2, 1)  # of keys and values in PVT's stages, along each side; PVT v2's and Twins' too
 

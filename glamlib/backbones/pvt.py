@@ -12,12 +12,11 @@ from timm.layers import trunc_normal_
 from timm.models.twins import Block, PatchEmbed
 from torch import Tensor, nn
 
-from glamlib.models.decoders.resize import resize
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.from_timm import SR_RATIOS
+from glamlib.backbones.pyramid import STRIDES, Backbone, Stages
 from glamlib.models.encoder import stage_drop_paths
-
-from .config import BackboneConfig
-from .from_timm import SR_RATIOS
-from .pyramid import STRIDES, Backbone, Stages
+from glamlib.models.upernet import resize
 
 IMAGE_SIZE = 224  # side in pixels of the image that the table of positions is for
 

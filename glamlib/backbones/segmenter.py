@@ -1,11 +1,10 @@
 """BackboneSegmenter: any backbone under UPerNet, from an image of any size to logits at its size."""
 
-from glamlib.models.decoders.upernet import FCNHead, UPerNetDecoder
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.create import build
+from glamlib.backbones.pyramid import STRIDES
 from glamlib.models.segmenter import EncoderDecoder
-
-from .config import BackboneConfig
-from .create import build
-from .pyramid import STRIDES
+from glamlib.models.upernet import FCNHead, UPerNetDecoder
 
 
 class BackboneSegmenter(EncoderDecoder):

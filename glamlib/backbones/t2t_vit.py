@@ -14,10 +14,9 @@ from timm.layers import resample_abs_pos_embed, trunc_normal_
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import Backbone
 from glamlib.models.encoder import stage_drop_paths
-
-from .config import BackboneConfig
-from .pyramid import Backbone
 
 GRID = 14  # side in patches of the map that the positions are for
 DROPOUT = 0.1  # in the tokens-to-token part

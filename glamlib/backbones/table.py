@@ -6,7 +6,7 @@ one's do, too. Published sizes are those of the papers and repositories that the
 
 from dataclasses import replace
 
-from .config import BackboneConfig
+from glamlib.backbones.config import BackboneConfig
 
 _PYRAMID = {"embed_dims": (64, 128, 320, 512), "num_heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4)}
 _NANO_PYRAMID = {

@@ -9,8 +9,8 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.tnt import TNT
 from torch import Tensor, nn
 
-from .config import BackboneConfig
-from .pyramid import Backbone
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import Backbone
 
 PATCH = 16
 

@@ -15,10 +15,9 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import Backbone, Stages
 from glamlib.models.encoder import stage_drop_paths
-
-from .config import BackboneConfig
-from .pyramid import Backbone, Stages
 
 TOKENS = 1  # global tokens of a stage
 

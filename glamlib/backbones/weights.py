@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
-from glamlib.models.pretrained import read_weights
+from glamlib.models.weights import read_weights
 
 _TIMM_NAMES = {
     **{f"swin_{size}": f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")},

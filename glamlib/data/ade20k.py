@@ -12,8 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 from glamlib.data.ade20k_classes import COLOURS
-from glamlib.data.folder import NAMED, Pair, PairedFiles, SplitFiles, match_pairs, refuse
-from glamlib.data.labels import LabelCode
+from glamlib.data.images import NAMED, LabelCode, Pair, PairedFiles, SplitFiles, match_pairs, refuse
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 

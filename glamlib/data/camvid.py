@@ -10,8 +10,7 @@ streets. Report on test, and never choose a model, a step or a setting on test.
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.folder import PairedFiles, SplitFiles, match_pairs, refuse
-from glamlib.data.labels import plain_code
+from glamlib.data.images import PairedFiles, SplitFiles, match_pairs, plain_code, refuse
 from glamlib.errors import InputError, one_of
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}

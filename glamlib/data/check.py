@@ -9,21 +9,21 @@ from typing import NamedTuple
 import numpy as np
 
 from glamlib.data import ade20k, camvid, cityscapes
-from glamlib.data.folder import (
+from glamlib.data.check_volumes import check_volumes
+from glamlib.data.datasets import VOLUMES
+from glamlib.data.images import (
+    LabelCode,
     Pair,
     SplitFiles,
     check_same_size,
     list_splits,
     match_pairs,
+    plain_code,
     read_classes,
     read_image,
     read_label_values,
 )
-from glamlib.data.labels import LabelCode, plain_code
 from glamlib.data.report import CheckReport, SplitReport
-from glamlib.data.volumes.check import check_volumes
-from glamlib.data.volumes.packed import is_pack
-from glamlib.data.volumes.registry import VOLUMES
 from glamlib.errors import InputError, one_of
 
 WHOLE = "(no split)"  # the name under which images/ and labels/ in the root itself are reported
@@ -59,7 +59,7 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
     if name not in CHECKED:
         raise one_of("dataset to check", name, CHECKED)
     root = Path(path)
-    if not root.is_dir() and not (name in VOLUMES and is_pack(root)):
+    if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     if name in VOLUMES:
         return check_volumes(name, root)

@@ -13,8 +13,7 @@ The labels of test are dummies: the hood of the car and the frame, which are voi
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.folder import Pair, PairedFiles, SplitFiles, refuse
-from glamlib.data.labels import LabelCode, plain_code
+from glamlib.data.images import LabelCode, Pair, PairedFiles, SplitFiles, plain_code, refuse
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 

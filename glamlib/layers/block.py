@@ -14,9 +14,9 @@ Source: Themyr et al. (WACV 2023), section 3.1; the order of norms is Swin's.
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from .attention import WindowAttention
-from .mixers import acts_on_patches, create_mixer
-from .windows import WindowLayout, from_sequences, to_sequences
+from glamlib.layers.attention import WindowAttention
+from glamlib.layers.mixers import acts_on_patches, create_mixer
+from glamlib.layers.windows import WindowLayout, from_sequences, to_sequences
 
 
 class GlamBlock(nn.Module):

@@ -6,16 +6,15 @@ One that acts on patches gets the map in the same form, each patch ``(B, P, 1, C
 """
 
 from glamlib.errors import one_of
-
-from .attention import GlobalAttention
-from .mixing.full import FullAttention
-from .mixing.kernel import LinearAttention, PerformerAttention
-from .mixing.low_rank import LowRankAttention
-from .mixing.memory import MemoryAttention
-from .mixing.pooled import PooledAttention
-from .mixing.reduced import ReducedAttention
-from .mixing.shared import SharedTokens
-from .mixing.sparse import SparseAttention
+from glamlib.layers.attention import GlobalAttention
+from glamlib.layers.patch_mixers import FullAttention, ReducedAttention, SharedTokens, SparseAttention
+from glamlib.layers.token_mixers import (
+    LinearAttention,
+    LowRankAttention,
+    MemoryAttention,
+    PerformerAttention,
+    PooledAttention,
+)
 
 MIXERS: dict[str, type[GlobalAttention] | None] = {
     "gmsa": GlobalAttention,  # GLAM: every token attends to every token

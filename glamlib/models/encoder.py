@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from .stage import Stage
+from glamlib.models.stage import Stage
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 

@@ -5,14 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .decoders.linear import LinearDecoder
-from .decoders.resize import resize
-from .decoders.unet import UNetDecoder
-from .decoders.upernet import FCNHead, UPerNetDecoder
-from .decoders.upsampling import NonLocalUpsampling
-from .encoder import Encoder, init_linear, stage_drop_paths
-from .stage import Stage
+from glamlib.models.config import ModelConfig
+from glamlib.models.encoder import Encoder, init_linear, stage_drop_paths
+from glamlib.models.stage import Stage
+from glamlib.models.unet import NonLocalUpsampling, UNetDecoder
+from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, resize
 
 
 @dataclass(frozen=True)

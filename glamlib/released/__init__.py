@@ -6,8 +6,8 @@ themyrl/glam at 44abe55; for volumes, themyrl/medseg at 35de82e) differs in the 
 or all together, ``behaviour="released"``.
 """
 
-from .parts import DIFFERENCES
-from .volumes import VOLUME_DIFFERENCES
-from .weights import load_released
+from glamlib.released.parts import DIFFERENCES
+from glamlib.released.volumes import VOLUME_DIFFERENCES
+from glamlib.released.weights import load_released
 
 __all__ = ["DIFFERENCES", "VOLUME_DIFFERENCES", "load_released"]

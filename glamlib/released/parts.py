@@ -5,9 +5,8 @@ from functools import partial
 
 from glamlib.errors import one_of
 from glamlib.models.segmenter import Parts
-
-from .stages import ReleasedStage
-from .upsampling import ReleasedUpsampling
+from glamlib.released.stages import ReleasedStage
+from glamlib.released.upsampling import ReleasedUpsampling
 
 DIFFERENCES = {
     "raw_tokens": "tokens enter window attention without the norm that patches get",

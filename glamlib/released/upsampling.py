@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from glamlib.layers.windows import WindowLayout, kept
-from glamlib.models.decoders.upsampling import CrossWindowAttention, NonLocalUpsampling
+from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling
 
 
 @kept

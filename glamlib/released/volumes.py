@@ -12,10 +12,9 @@ from torch import Tensor
 
 from glamlib.layers.attention import WindowAttention
 from glamlib.layers.windows import WindowLayout, kept, relative_position_index
-from glamlib.models.volumes.network import VolumeParts
-
-from .parts import differences_of
-from .stages import ReleasedBlock, ReleasedStage
+from glamlib.models.volumes import VolumeParts
+from glamlib.released.parts import differences_of
+from glamlib.released.stages import ReleasedBlock, ReleasedStage
 
 VOLUME_DIFFERENCES = {
     "raw_tokens": "tokens enter window attention without the norm that patches get",

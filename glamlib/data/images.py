@@ -1,0 +1,283 @@
+"""What the values stored in label files mean: a class, void, or nothing.
+
+MERGED: Bring your own data: a folder of images, a folder of label images of the same names, and a list of classes.
+
+    ROOT/classes.json                          {"classes": [NAME, ...], "ignore_index": 0..255 or null,
+                                                "palette": [[r, g, b], ...] (may be left out)}
+    ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png)    any size, any mode
+    ROOT[/SPLIT]/labels/NAME.png               the same size, palettised or greyscale; values are class numbers
+
+The label value `ignore_index` of the files (null: there is none) becomes 255 at reading. Pixels are taken as stored: an
+EXIF orientation is not applied, for the label has none.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from glamlib.data.transforms import VOID, check_size, resize
+from glamlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class LabelCode:
+    """How the labels of a dataset are stored.
+
+    Attributes:
+        meaning: what each stored value 0..255 is, a class from 0 or 255 for void; a value that is absent is wrong.
+        allowed: the same in words, for errors.
+    """
+
+    meaning: Mapping[int, int]
+    allowed: str
+
+    def check(self, path: Path, values: np.ndarray) -> None:
+        """Raise an InputError that names the file and the values unless all uint8 ``values`` mean something."""
+        found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        wrong = [str(value) for value in found if value not in self.meaning]
+        if wrong:
+            raise InputError(f"{path}: label value(s) {', '.join(wrong)} out of range; allowed: {self.allowed}")
+
+    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
+        """Return stored uint8 ``values`` as classes and 255, of the same shape; raises InputError as `check` does."""
+        self.check(path, values)
+        table = np.full(256, VOID, np.uint8)
+        table[list(self.meaning)] = list(self.meaning.values())
+        return table[values]
+
+
+def plain_code(num_classes: int, void: int | None) -> LabelCode:
+    """Return the code of labels that store class numbers, and ``void`` where it is not None."""
+    meaning = {value: value for value in range(num_classes)}
+    if void is None:
+        return LabelCode(meaning, f"0..{num_classes - 1}")
+    return LabelCode(meaning | {void: VOID}, f"0..{num_classes - 1} and {void} (void)")
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png) and ROOT[/SPLIT]/labels/NAME.png"
+NAMED = 3  # how many of several bad files an error names; check_data names them all
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+class Pair(NamedTuple):
+    """An image file and its label file; ``name`` is the image's stem."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+class SplitFiles(NamedTuple):
+    """The files of a split: the images' folder, pairs, a line a file without a partner, what the label values mean."""
+
+    images: Path
+    pairs: list[Pair]
+    problems: list[str]
+    code: LabelCode
+
+
+class PairedFiles:
+    """A dataset over image and label files: item i is (image uint8 (3, H, W) RGB, label uint8 (H, W)).
+
+    Label values are 0..len(classes) - 1, or 255 for void. Files are opened when an item is asked for; the InputError
+    for a bad one names it.
+
+    Args:
+        pairs: the files.
+        classes: class names in the order of the label values.
+        palette: one (r, g, b) a class, for drawing.
+        code: what the values stored in the label files mean.
+        size: (height, width) to resize every item to (image bilinear, label nearest); None leaves the files' sizes.
+    """
+
+    ignore_index = VOID
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        classes: tuple[str, ...],
+        palette: Palette,
+        code: LabelCode,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.pairs = pairs
+        self.classes = classes
+        self.palette = palette
+        self._code = code
+        self._size = None if size is None else check_size("size", size)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """Return the file stem of item ``index``."""
+        return self.pairs[index].name
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pair = self.pairs[index]
+        image, values = read_image(pair.image), read_label_values(pair.label)
+        check_same_size(pair, image, values)
+        label = torch.from_numpy(self._code.decode(pair.label, values))
+        return (image, label) if self._size is None else resize(image, label, self._size)
+
+
+class FolderDataset(PairedFiles):
+    """The folder layout at the top of this file, read as `PairedFiles`.
+
+    Args:
+        root: the folder that holds classes.json.
+        split: the sub-folder with images/ and labels/; None if they lie in root itself.
+        size: (height, width) to resize to, or None.
+
+    Raises InputError if a folder or classes.json is missing or malformed, or if an image or a label has no partner.
+    """
+
+    def __init__(
+        self, root: str | PathLike[str], split: str | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        root = Path(root)
+        folder = root if split is None else root / split
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder; expected {LAYOUT}")
+        if not folder.is_dir():
+            raise InputError(
+                f"{root}: no split {split!r}; there are: {', '.join(list_splits(root)) or 'none'}; expected {LAYOUT}"
+            )
+        table = read_classes(root / "classes.json")
+        pairs, problems = match_pairs(folder / "images", folder / "labels")
+        refuse(folder, problems)
+        code = plain_code(len(table.classes), table.ignore_index)
+        super().__init__(pairs, table.classes, table.palette, code, size)
+
+
+def list_splits(root: Path) -> list[str]:
+    """Return the names of the sub-folders of ``root`` that hold images/ or labels/, sorted."""
+    return sorted(f.name for f in root.iterdir() if (f / "images").is_dir() or (f / "labels").is_dir())
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """What classes.json says: class names, the files' void value (None: there is none), one (r, g, b) a class."""
+
+    classes: tuple[str, ...]
+    ignore_index: int | None
+    palette: Palette
+
+
+def read_classes(path: Path) -> ClassTable:
+    """Read a classes.json; without a palette the classes get the PASCAL VOC colours. Raises InputError if malformed."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected {LAYOUT}") from None
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot be read as JSON ({problem})") from problem
+    if not isinstance(table, dict):
+        raise InputError(
+            f'{path}: allowed: {{"classes": [...], "ignore_index": int or null, "palette": [[r, g, b], ...]}}'
+        )
+
+    classes, void, palette = table.get("classes"), table.get("ignore_index"), table.get("palette")
+    if not (isinstance(classes, list) and 0 < len(classes) <= VOID and all(isinstance(c, str) and c for c in classes)):
+        raise InputError(f'{path}: "classes" must be a list of 1 to {VOID} names')
+    if len(set(classes)) < len(classes):
+        raise InputError(f'{path}: "classes" names {next(c for c in classes if classes.count(c) > 1)!r} twice')
+    if void is not None and not (type(void) is int and len(classes) <= void <= 255):
+        raise InputError(f'{path}: "ignore_index" is {void!r}; allowed: null or {len(classes)}..255 (0.. are classes)')
+    if palette is None:
+        palette = [voc_colour(value) for value in range(len(classes))]
+    # One colour more than classes is the void's, as in the files of the SegNet tutorial's CamVid.
+    right_length = isinstance(palette, list) and len(palette) in (len(classes), len(classes) + 1)
+    if not right_length or not all(_is_colour(colour) for colour in palette):
+        raise InputError(f'{path}: "palette" must have {len(classes)} colours [r, g, b] in 0..255, one a class')
+    return ClassTable(tuple(classes), void, tuple((r, g, b) for r, g, b in palette[: len(classes)]))
+
+
+def _is_colour(value: object) -> bool:
+    is_triple = isinstance(value, list | tuple) and len(value) == 3
+    return is_triple and all(type(channel) is int and 0 <= channel <= 255 for channel in value)
+
+
+def voc_colour(value: int) -> tuple[int, int, int]:
+    """Return the PASCAL VOC colour of a label value: its bits dealt to r, g, b in turn, the lowest to the top bits."""
+    return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
+
+
+def match_pairs(images: Path, labels: Path, layout: str = LAYOUT) -> tuple[list[Pair], list[str]]:
+    """Pair the files of two folders by their stems, sorted; only names are looked at.
+
+    Returns the pairs and one line for every file that has no partner or whose name is taken. Files with other suffixes
+    and hidden files do not count. Raises InputError, which tells the ``layout``, if a folder is missing or holds no
+    image.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; expected {layout}")
+    label_files = {file.stem: file for file in _files(labels, (".png",))}
+    pairs: dict[str, Pair] = {}
+    problems = []
+    for file in _files(images, IMAGE_SUFFIXES):
+        if file.stem in pairs:
+            problems.append(f"image {file.name} has the same name as {pairs[file.stem].image.name}")
+        elif file.stem in label_files:
+            pairs[file.stem] = Pair(file.stem, file, label_files[file.stem])
+        else:
+            problems.append(f"image {file.name} has no label {file.stem}.png")
+    problems += [f"label {file.name} has no image" for stem, file in label_files.items() if stem not in pairs]
+    if not pairs and not problems:
+        raise InputError(f"{images}: no images; expected {layout}")
+    return list(pairs.values()), problems
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
+
+
+def refuse(folder: Path, problems: list[str]) -> None:
+    """Raise an InputError with the number of ``problems`` and the first few of them, if there are any."""
+    if problems:
+        more = "; ..." if len(problems) > NAMED else ""
+        raise InputError(f"{folder}: {len(problems)} file(s) do not pair up: {'; '.join(problems[:NAMED])}{more}")
+
+
+def read_image(path: Path) -> Tensor:
+    """Read an image file of any mode as uint8 RGB (3, H, W). Raises InputError, naming the file, if it is damaged."""
+    image = _decode(path)
+    if image.mode.startswith("I"):  # 16 bits: PIL's own conversion would clip at 255, not scale
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def read_label_values(path: Path) -> np.ndarray:
+    """Read a label file's values as stored, uint8 (H, W). Raises InputError if damaged, or not palettised or grey."""
+    label = _decode(path)
+    if label.mode not in ("P", "L"):
+        raise InputError(f"{path}: a label image of mode {label.mode}; allowed: palettised (P) or 8-bit greyscale (L)")
+    return np.array(label)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    # What PIL raises for damaged files, by where the damage lies; SyntaxError is its word for a broken PNG.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
+
+
+def check_same_size(pair: Pair, image: Tensor, values: np.ndarray) -> None:
+    """Raise an InputError that names both files unless image (3, H, W) and label values (H, W) agree in size."""
+    if image.shape[1:] != values.shape:
+        have = " and ".join("{} x {}".format(*shape) for shape in (image.shape[1:], values.shape))
+        raise InputError(f"{pair.image} and {pair.label.name} differ in size: {have} (height x width)")

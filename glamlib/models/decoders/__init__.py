@@ -1,1 +1,0 @@
-"""Decoders: from an encoder's features, highest resolution first, to logits."""

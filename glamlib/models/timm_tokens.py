@@ -1,0 +1,321 @@
+"""timm's window attentions over tokens and patches in one sequence, gated so that they start as they were.
+
+MERGED: timm's blocks with global tokens, and the stages through which the tokens live.
+
+MERGED: add_global_tokens: GLAM as a module for window transformers that exist already.
+"""
+
+from collections.abc import Sequence
+from math import log
+
+import torch
+import torch.nn.functional as F
+from timm.layers import trunc_normal_
+from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage, WindowAttention
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block, SwinTransformerV2Stage
+from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
+from timm.models.twins import Block, LocallyGroupedAttn, PatchEmbed, Twins
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from glamlib.errors import InputError, one_of
+from glamlib.layers.mixers import MIXERS, acts_on_patches, create_mixer
+from glamlib.layers.windows import WindowLayout, from_windows, to_windows
+from glamlib.models.encoder import init_linear
+
+
+class TokenAttention:
+    """What timm's window attention becomes: W-MSA of GLAM on its projections and its bias.
+
+    ``gate`` ``(heads,)`` says how far patches look at tokens: their weights are
+    ``(1 - tanh(gate)) softmax(patches) + tanh(gate) softmax(tokens and patches)``. At 0 a patch attends as before, to
+    the patches of its window alone, and at tanh(gate) = 1 as in GLAM; at 0 the gate has a gradient, so training opens
+    it (the gate of Alayrac et al., "Flamingo", NeurIPS 2022, section 2.2). Tokens always read everything.
+    """
+
+    gate: nn.Parameter
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return queries, keys and values in a row, ``(..., 3 C)``."""
+        return self.qkv(x)
+
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        return (q * self.scale) @ k.transpose(-2, -1)
+
+    def position_bias(self) -> Tensor | None:
+        """Return what is added to the logits between patches, ``(heads, P, P)``, or None."""
+        return None
+
+    def attend_jointly(self, tokens: Tensor, patches: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the updates of the tokens ``(B, nW, T, C)`` and of the patches ``(B, nW, P, C)``.
+
+        ``mask`` ``(nW, P, P)`` is added to the logits between patches.
+        """
+        count = tokens.shape[2]
+        x = torch.cat([tokens, patches], dim=2)  # (B, nW, T + P, C)
+        qkv = self.project(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, nW, heads, T + P, d)
+        logits = self.logits(q, k)
+        bias = self.position_bias()
+        for added in (bias, None if mask is None else mask[:, None]):
+            if added is not None:
+                logits = logits + F.pad(added, (count, 0, count, 0))
+        joint = logits.softmax(dim=-1)
+        plain = F.pad(logits[..., count:, count:].softmax(dim=-1), (count, 0))
+        gated = plain + self.gate.tanh()[:, None, None] * (joint[..., count:, :] - plain)
+        weights = self.attn_drop(torch.cat([joint[..., :count, :], gated], dim=-2))
+        y = (weights @ v).transpose(2, 3).flatten(3)  # (B, nW, T + P, heads * d)
+        y = self.proj_drop(self.proj(y))
+        return y[:, :, :count], y[:, :, count:]
+
+
+class SwinTokenAttention(TokenAttention, WindowAttention):
+    """Swin's: a table of position biases."""
+
+    def position_bias(self) -> Tensor:
+        return self._get_rel_pos_bias()[0]
+
+
+class SwinV2TokenAttention(TokenAttention, WindowAttentionV2):
+    """Swin V2's: cosines, and position biases from a small network (Liu et al., CVPR 2022, eq. 2 and 3)."""
+
+    def project(self, x: Tensor) -> Tensor:
+        bias = None if self.q_bias is None else torch.cat([self.q_bias, self.k_bias, self.v_bias])
+        return F.linear(x, self.qkv.weight, bias)
+
+    def logits(self, q: Tensor, k: Tensor) -> Tensor:
+        scale = self.logit_scale.clamp(max=log(100)).exp()
+        return F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * scale
+
+    def position_bias(self) -> Tensor:
+        rows = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)  # (offsets, heads)
+        index = self.relative_position_index
+        return 16 * rows[index.flatten()].view(*index.shape, -1).permute(2, 0, 1).sigmoid()
+
+
+class TwinsTokenAttention(TokenAttention, LocallyGroupedAttn):
+    """Twins-SVT's locally grouped attention: no position bias."""
+
+
+class TokenBlock:
+    """What a timm block becomes: W-MSA over tokens and patches, exchange between the tokens, MLP for both.
+
+    The order is that of `GlamBlock`. Norms come where the block has its own: before the branches, or after (Swin V2).
+    The last block of a stage has no mixer and returns no tokens.
+    """
+
+    norm_comes_last = False
+    mixer: nn.Module | None
+    norm_mixer: nn.Module | None
+    is_last: bool
+
+    def layout_of(self, x: Tensor) -> WindowLayout:
+        """Return how the windows lie on the map ``(B, H, W, C)`` once it is shifted: timm shifts first, then pads."""
+        return WindowLayout(tuple(x.shape[1:3]), tuple(self.window_size), (0, 0))
+
+    def shift(self) -> tuple[int, int]:
+        return tuple(self.shift_size)
+
+    def mask(self, x: Tensor, layout: WindowLayout) -> Tensor | None:
+        """Return what is added to the logits between the patches of shifted windows, ``(nW, P, P)``, or None."""
+        if not self.dynamic_mask:
+            return self.attn_mask
+        return self.get_attn_mask(x.new_empty(1, *layout.padded, 1))  # it reads the size only
+
+    def before(self, norm: nn.Module, z: Tensor) -> Tensor:
+        return z if self.norm_comes_last else norm(z)
+
+    def after(self, norm: nn.Module, z: Tensor) -> Tensor:
+        return norm(z) if self.norm_comes_last else z
+
+    def mlp_branch(self, z: Tensor) -> Tensor:
+        return self.drop_path2(self.after(self.norm2, self.mlp(self.before(self.norm2, z))))
+
+    def attend(self, x: Tensor, tokens: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:
+        """Return the updates of map and tokens from W-MSA, without norms."""
+        down, right = self.shift()
+        if down or right:
+            x = x.roll((-down, -right), dims=(1, 2))
+        tokens, patches = self.attn.attend_jointly(tokens, to_windows(x, layout), self.mask(x, layout))
+        x = from_windows(patches, layout)
+        return x.roll((down, right), dims=(1, 2)) if down or right else x, tokens
+
+    def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the new map ``(B, H, W, C)`` and the new tokens ``(B, nW, T, C)``, None after the last block."""
+        layout = self.layout_of(x)
+        update, token_update = self.attend(self.before(self.norm1, x), self.before(self.norm1, tokens), layout)
+        x = x + self.drop_path1(self.after(self.norm1, update))
+        x = x + self.mlp_branch(x)
+        if self.is_last:
+            return x, None
+        tokens = tokens + self.drop_path1(self.after(self.norm1, token_update))
+        if self.mixer is not None:
+            exchanged, _ = self.mixer(self.before(self.norm_mixer, tokens), layout.grid)
+            tokens = tokens + self.drop_path1(self.after(self.norm_mixer, exchanged))
+        return x, tokens + self.mlp_branch(tokens)
+
+
+class SwinTokenBlock(TokenBlock, SwinTransformerBlock):
+    """Swin's block."""
+
+
+class SwinV2TokenBlock(TokenBlock, SwinTransformerV2Block):
+    """Swin V2's block."""
+
+    norm_comes_last = True
+
+
+class TokenStage:
+    """What a stage of Swin becomes: its tokens start here and live through its blocks."""
+
+    global_tokens: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        tokens = self.global_tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)
+        for block in self.blocks:
+            if self.grad_checkpointing:
+                x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
+            else:
+                x, tokens = block(x, tokens)
+        return x
+
+
+class SwinTokenStage(TokenStage, SwinTransformerStage):
+    """Swin's stage."""
+
+
+class SwinV2TokenStage(TokenStage, SwinTransformerV2Stage):
+    """Swin V2's stage."""
+
+
+class StageSize(tuple):
+    """The size (H, W) of a stage's map, which timm's Twins hands to every block of it; with it go the tokens."""
+
+    tokens: Tensor | None
+
+
+class TwinsTokenEmbed(PatchEmbed):
+    """The patch embedding that begins a stage of Twins-SVT: the stage's tokens start here."""
+
+    global_tokens: nn.Parameter
+    ws: int
+
+    def forward(self, x: Tensor) -> tuple[Tensor, StageSize]:
+        x, size = super().forward(x)
+        size = StageSize(size)
+        layout = WindowLayout(size, (self.ws,) * 2, (0, 0))
+        size.tokens = self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
+        return x, size
+
+
+class TwinsTokenBlock(TokenBlock, Block):
+    """A block of Twins-SVT with locally grouped attention. The blocks of subsampled attention between stay as they are:
+    patches pass through them, tokens pass them by.
+    """
+
+    def layout_of(self, x: Tensor) -> WindowLayout:
+        return WindowLayout(tuple(x.shape[1:3]), (self.attn.ws,) * 2, (0, 0))
+
+    def shift(self) -> tuple[int, int]:
+        return 0, 0
+
+    def mask(self, x: Tensor, layout: WindowLayout) -> None:
+        return None
+
+    def forward(self, x: Tensor, size: StageSize) -> Tensor:
+        """Return the new patches ``(B, H * W, C)``; tokens come and go with ``size``."""
+        x, size.tokens = super().forward(x.unflatten(1, tuple(size)), size.tokens)
+        return x.flatten(1, 2)
+
+
+def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str = "gmsa") -> nn.Module:
+    """Put global tokens and their exchange into the window attention of a timm model, in place.
+
+    Swin and Swin V2: every stage gets tokens, which live through its blocks as in GLAM. Twins-SVT: the tokens of a
+    stage live through its blocks of locally grouped attention, every second one; a stage with a single one has nothing
+    that could read what is exchanged (in twins_svt_small the first two stages).
+
+    The model stays a timm model: class, attributes, forward_features, forward_intermediates and names of parameters are
+    as before, so weights of the plain model load with ``strict=False`` and miss only what was added
+    (``global_tokens``, ``gate``, ``mixer`` and ``norm_mixer``). It computes what it computed before until training
+    opens the gates, which start at 0: see `glamlib.models.timm_tokens.TokenAttention`.
+
+    Args:
+        model: timm's SwinTransformer, SwinTransformerV2 or Twins (SVT), or a module that holds some, such as what
+            ``timm.create_model(..., features_only=True)`` returns.
+        num_global_tokens: tokens per window.
+        mixer: what exchanges between the windows: one of the mixers that act on tokens, or "none".
+
+    Returns:
+        The model that was given.
+
+    Raises:
+        InputError: a model without these attentions or that has tokens already; a number of tokens below 1; a mixer
+            that is unknown or acts on patches. The model is as it was.
+    """
+    if type(num_global_tokens) is not int or num_global_tokens < 1:
+        raise InputError(f"num_global_tokens={num_global_tokens!r}: must be an integer of at least 1")
+    if mixer not in MIXERS or acts_on_patches(mixer):
+        raise one_of("mixer of tokens", mixer, [name for name in MIXERS if not acts_on_patches(name)])
+    parts = list(model.modules())
+    if any(isinstance(part, TokenAttention) for part in parts):
+        raise InputError(f"{type(model).__name__} has global tokens already")
+    # Stages, not networks: timm's features_only may leave the stages of Swin without their network.
+    stages = [part for part in parts if isinstance(part, SwinTransformerStage | SwinTransformerV2Stage)]
+    twins = [part for part in parts if isinstance(part, Twins) and any(map(_is_local, part.modules()))]
+    if not stages and not twins:
+        allowed = ("SwinTransformer", "SwinTransformerV2", "Twins (SVT)")
+        raise one_of("window transformer", type(model).__name__, allowed)
+    for stage in stages:
+        _turn_swin(stage, num_global_tokens, mixer)
+    for network in twins:
+        _turn_twins(network, num_global_tokens, mixer)
+    return model
+
+
+def _is_local(part: nn.Module) -> bool:
+    """Return whether a module is the window attention of Twins-SVT; PCPVT has none."""
+    return isinstance(part, LocallyGroupedAttn)
+
+
+def _turn_swin(stage: SwinTransformerStage | SwinTransformerV2Stage, num_tokens: int, mixer: str) -> None:
+    is_v2 = isinstance(stage, SwinTransformerV2Stage)
+    attention, block = (SwinV2TokenAttention, SwinV2TokenBlock) if is_v2 else (SwinTokenAttention, SwinTokenBlock)
+    # Only classes change, and parameters are added: modules stay in place, and so do the names of all parameters.
+    stage.__class__ = SwinV2TokenStage if is_v2 else SwinTokenStage
+    stage.global_tokens = _start(num_tokens, stage.blocks[0].norm1.weight)
+    _turn_blocks(stage.blocks, block, attention, mixer)
+
+
+def _turn_twins(network: Twins, num_tokens: int, mixer: str) -> None:
+    for embed, stage in zip(network.patch_embeds, network.blocks, strict=True):
+        blocks = [block for block in stage if _is_local(block.attn)]
+        if blocks:
+            embed.__class__ = TwinsTokenEmbed
+            embed.ws = blocks[0].attn.ws
+            embed.global_tokens = _start(num_tokens, blocks[0].norm1.weight)
+            _turn_blocks(blocks, TwinsTokenBlock, TwinsTokenAttention, mixer)
+
+
+def _turn_blocks(
+    blocks: Sequence[nn.Module], block_class: type[TokenBlock], attention_class: type[TokenAttention], mixer: str
+) -> None:
+    for i, block in enumerate(blocks):
+        block.__class__, block.attn.__class__ = block_class, attention_class
+        like = block.norm1.weight
+        block.attn.gate = nn.Parameter(like.new_zeros(block.attn.num_heads))
+        block.is_last = i == len(blocks) - 1
+        block.mixer = None if block.is_last else create_mixer(mixer, len(like), block.attn.num_heads, ())
+        block.norm_mixer = None
+        if block.mixer is not None:
+            init_linear(block.mixer, "swin")
+            block.mixer.to(like).train(block.training)
+            block.norm_mixer = nn.LayerNorm(len(like)).to(like).train(block.training)
+
+
+def _start(num_tokens: int, like: Tensor) -> nn.Parameter:
+    """Return the tokens ``(T, C)`` that every window of a stage starts from."""
+    tokens = nn.Parameter(torch.zeros(num_tokens, len(like)).to(like))
+    trunc_normal_(tokens, std=0.02)
+    return tokens

@@ -1,0 +1,202 @@
+"""Two ways to double a map on the way up: patch expanding, and non-local upsampling (NLU).
+
+Patch expanding: Cao et al., "Swin-Unet" (ECCV workshops 2022). NLU: Themyr et al. (WACV 2023), section 3.3: the skip
+connection asks, the decoder's coarse map answers.
+
+
+MERGED: The Swin-UNet decoder: up from the last stage, a skip connection and a stage of blocks at every resolution.
+
+Cao et al., "Swin-Unet" (ECCV workshops 2022); with global tokens in its blocks, GLAM-Swin-UNet (Themyr et al., WACV
+2023). Skips are the inputs of the encoder's stages. Every stage of the decoder mirrors the encoder's of the same
+resolution: depth, heads, tokens; its tokens start anew.
+"""
+
+from math import prod
+
+import torch
+from einops import rearrange
+from timm.layers import DropPath, Mlp, trunc_normal_
+from torch import Tensor, nn
+
+from glamlib.layers.attention import attend
+from glamlib.layers.windows import WindowLayout, from_windows, kept, relative_position_index, to_windows
+from glamlib.models.stage import Stage
+
+
+class PatchExpand(nn.Module):
+    """Make ``s x s`` patches of each patch by a linear layer: ``(B, H, W, D)`` to ``(B, s H, s W, out_dim)``."""
+
+    def __init__(self, dim: int, out_dim: int, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, scale**2 * out_dim, bias=False)
+        self.norm = nn.LayerNorm(out_dim)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Expand; with ``size``, cut to it (the merging had padded an odd map)."""
+        x = self.expand(x)
+        x = rearrange(x, "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=self.scale, p2=self.scale)
+        if size is not None:
+            x = x[:, : size[0], : size[1]]
+        return self.norm(x)
+
+
+@kept
+def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the row of the bias table for each (fine query, coarse key) of a window pair, ``(2**n P, P)`` integers.
+
+    A query of the fine window, twice as wide, has the offset of the coarse cell that it lies in.
+    """
+    cells = torch.arange(prod(window), device=device).view(window)
+    for axis in range(len(window)):
+        cells = cells.repeat_interleave(2, dim=axis)
+    return relative_position_index(window, table_window, device)[cells.flatten()]
+
+
+class CrossWindowAttention(nn.Module):
+    """Attention from the patches of fine windows to those of the coarse windows at the same place.
+
+    Args:
+        dim: channels D of the coarse map; the fine map has D / 2.
+        num_heads: heads.
+        window_size: side of a coarse window in patches; a fine one is twice as wide.
+    """
+
+    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_rows(), num_heads))
+        self.proj_q = nn.Linear(dim // 2, dim)
+        self.proj_kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim // 2)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def table_rows(self) -> int:
+        return prod(2 * w - 1 for w in self.window_size)
+
+    def index(self, layout: WindowLayout) -> Tensor:
+        """Return the rows of the bias table, ``(4 P, P)``."""
+        return fine_to_coarse_index(layout.window, self.window_size, self.relative_position_bias_table.device)
+
+    def forward(
+        self, fine: Tensor, coarse: Tensor, layout: WindowLayout, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return what ``fine`` ``(B, nW, 4 P, D / 2)`` reads from ``coarse`` ``(B, nW, P, D)``: shaped as ``fine``.
+
+        ``layout`` is that of the coarse windows. The weights, if asked for, are ``(B, nW, heads, 4 P, P)``.
+        """
+        batch, windows, length, _ = fine.shape
+        q = rearrange(self.proj_q(fine), "b w n (h d) -> (b w) h n d", h=self.num_heads)
+        k, v = rearrange(self.proj_kv(coarse), "b w n (two h d) -> two (b w) h n d", two=2, h=self.num_heads)
+        index = self.index(layout)
+        bias = self.relative_position_bias_table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]
+        y, weights = attend(q, k, v, bias.to(q.dtype), return_attention)  # (B nW, heads, 4 P, d)
+        y = self.proj(rearrange(y, "(b w) h n d -> b w n (h d)", b=batch))
+        if weights is not None:
+            weights = weights.view(batch, windows, self.num_heads, length, -1)
+        return y, weights
+
+
+class NonLocalUpsampling(nn.Module):
+    """Double a coarse map with the skip connection's help: cross-attention on a shortcut of patch expanding, and MLP.
+
+    Args:
+        dim: channels D of the coarse map; the result and the skip have D / 2.
+        num_heads: heads of the stage it leads to.
+        window_size: side of a coarse window in patches.
+        mlp_ratio, drop_path: as in `GlamBlock`.
+    """
+
+    attention = CrossWindowAttention
+
+    def __init__(
+        self, dim: int, num_heads: int, window_size: tuple[int, int], mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.expand = PatchExpand(dim, dim // 2)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm_skip = nn.LayerNorm(dim // 2)
+        self.attn = self.attention(dim, num_heads, window_size)
+        self.norm2 = nn.LayerNorm(dim // 2)
+        self.mlp = Mlp(dim // 2, int(dim // 2 * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def layout_of(self, x: Tensor) -> WindowLayout:
+        """Return the layout of the coarse windows."""
+        return WindowLayout.fit(tuple(x.shape[1:3]), self.window_size, shifted=False)
+
+    def forward(self, x: Tensor, skip: Tensor, trace: dict | None = None) -> Tensor:
+        """Return the doubled map ``(B, H', W', D / 2)`` of ``x`` ``(B, H, W, D)`` at the size of ``skip``.
+
+        With ``trace``, attention is explicit and stored under ``layout`` (coarse) and ``cross``
+        ``(B, nW, heads, 4 P, P)``.
+        """
+        size = tuple(skip.shape[1:3])
+        coarse = self.layout_of(x)
+        fine = WindowLayout(size, tuple(2 * w for w in coarse.window), (0, 0))
+        asking = to_windows(self.norm_skip(skip), fine)  # (B, nW, 4 P, D / 2)
+        answering = to_windows(self.norm1(x), coarse)  # (B, nW, P, D)
+        update, weights = self.attn(asking, answering, coarse, trace is not None)
+        if trace is not None:
+            trace.update({"layout": coarse, "cross": weights})
+        x = self.expand(x, size) + self.drop_path(from_windows(update, fine))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class UNetDecoder(nn.Module):
+    """From the skips and the last stage's output to logits at the full resolution of the padded image.
+
+    Args:
+        stages: how a decoder stage of each level is made (level to `Stage`), highest resolution first.
+        dims: channels of the encoder's stages.
+        num_heads, drop_paths: of the encoder's stages, for non-local upsampling.
+        window_size: side of a window in patches.
+        patch_size: side of a patch in pixels; the last expansion undoes the patch embedding.
+        num_classes: channels of the logits.
+        upsampling: `NonLocalUpsampling` or one like it; None for patch expanding alone.
+    """
+
+    def __init__(
+        self,
+        stages: list[Stage],
+        dims: tuple[int, ...],
+        num_heads: tuple[int, ...],
+        drop_paths: list[float],
+        window_size: tuple[int, int],
+        patch_size: int,
+        num_classes: int,
+        mlp_ratio: float = 4.0,
+        upsampling: type[NonLocalUpsampling] | None = None,
+    ) -> None:
+        super().__init__()
+        levels = range(len(dims) - 2, -1, -1)  # from coarse to fine
+        self.ups = nn.ModuleList(
+            upsampling(dims[i + 1], num_heads[i], window_size, mlp_ratio, drop_paths[i])
+            if upsampling
+            else PatchExpand(dims[i + 1], dims[i])
+            for i in levels
+        )
+        self.concat_back_dim = nn.ModuleList(nn.Linear(2 * dims[i], dims[i]) for i in levels)
+        self.layers_up = nn.ModuleList(stages[i] for i in levels)
+        self.norm_up = nn.LayerNorm(dims[0])
+        self.up = PatchExpand(dims[0], dims[0], patch_size)
+        self.output = nn.Conv2d(dims[0], num_classes, 1, bias=False)
+
+    def forward(self, features: list[Tensor], traces: list[dict] | None = None) -> Tensor:
+        """Return logits ``(B, num_classes, H, W)`` of features ``(B, C_i, h_i, w_i)``, the last from the last stage.
+
+        With ``traces`` (an empty list), one dict a non-local upsampling is appended.
+        """
+        *skips, x = (feature.movedim(1, -1) for feature in features)  # channels-last
+        for up, back, stage, skip in zip(self.ups, self.concat_back_dim, self.layers_up, reversed(skips), strict=True):
+            if isinstance(up, PatchExpand):
+                x = up(x, tuple(skip.shape[1:3]))
+            else:
+                trace = None if traces is None else {}
+                x = up(x, skip, trace)
+                if traces is not None:
+                    traces.append(trace)
+            x = stage(back(torch.cat([x, skip], dim=-1)))
+        return self.output(self.up(self.norm_up(x)).movedim(-1, 1))

@@ -1,0 +1,104 @@
+"""Bilinear resizing, as every part of the networks does it.
+
+MERGED: A decoder that adds no context: a linear classifier of each patch, nothing more.
+
+MERGED: UPerNet, and the auxiliary head that helps to train it.
+
+Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), as mmsegmentation lays it out; the names
+of its parameters are kept, so that its weights load.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glamlib.errors import InputError
+
+
+def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Resize ``(B, C, H, W)`` bilinearly to ``size``, corners not aligned."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class LinearDecoder(nn.Module):
+    """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
+
+    It looks at no neighbour but for resizing: what a model knows of the rest of the image came through its attention.
+    """
+
+    def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.conv_seg = nn.ModuleList(nn.Conv2d(dim, num_classes, 1) for dim in dims)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
+        size = features[0].shape[2:]
+        return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))
+
+
+POOL_SCALES = (1, 2, 3, 6)
+
+
+class ConvModule(nn.Module):
+    """Convolution without bias, batch norm, ReLU; the map keeps its size."""
+
+    def __init__(self, in_channels: int, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class UPerNetDecoder(nn.Module):
+    """Pyramid pooling on the last level, then a feature pyramid over all levels.
+
+    The pooling averages over the whole map: this decoder brings some global context of its own.
+    """
+
+    def __init__(self, dims: tuple[int, ...], channels: int, num_classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.psp_modules = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(dims[-1], channels, 1)) for scale in POOL_SCALES
+        )
+        self.bottleneck = ConvModule(dims[-1] + len(POOL_SCALES) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(ConvModule(dim, channels, 1) for dim in dims[:-1])
+        self.fpn_convs = nn.ModuleList(ConvModule(channels, channels, 3) for _ in dims[:-1])
+        self.fpn_bottleneck = ConvModule(len(dims) * channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``; InputError for B = 1 in training."""
+        last = features[-1]
+        if self.training and last.shape[0] == 1:
+            raise InputError("a batch of 1: UPerNet's batch norm needs at least 2 images a batch in training")
+        pooled = [resize(module(last), last.shape[2:]) for module in self.psp_modules]
+        top = self.bottleneck(torch.cat([last, *pooled], dim=1))  # (B, channels, h_last, w_last)
+        levels = [conv(feature) for conv, feature in zip(self.lateral_convs, features[:-1], strict=True)]
+        levels.append(top)
+        for i in range(len(levels) - 2, -1, -1):
+            levels[i] = levels[i] + resize(levels[i + 1], levels[i].shape[2:])
+        outputs = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + [top]
+        outputs = [resize(output, features[0].shape[2:]) for output in outputs]
+        return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outputs, dim=1))))
+
+
+class FCNHead(nn.Module):
+    """A 3x3 convolution and a classifier on one level: the auxiliary loss of UPerNet's training (weight 0.4)."""
+
+    def __init__(self, dim: int, channels: int, num_classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([ConvModule(dim, channels, 3)])
+        self.dropout = nn.Dropout2d(dropout)
+        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        nn.init.zeros_(self.conv_seg.bias)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Return logits ``(B, num_classes, h, w)`` at the size of ``feature``."""
+        return self.conv_seg(self.dropout(self.convs[0](feature)))

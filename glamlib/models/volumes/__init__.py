@@ -1,1 +1,0 @@
-"""Networks for volumes: nnFormer, and GLAM-nnFormer with global tokens."""

@@ -1,0 +1,177 @@
+"""Cityscapes predictions as the benchmark's server takes them.
+
+Its evaluation (``evalPixelLevelSemanticLabeling.py`` in github.com/mcordts/cityscapesScripts) wants one PNG an image,
+named CITY_SEQUENCE_FRAME*.png, of the image's own size, whose values are raw ids, not classes; sub-folders do not
+matter, but a second file of the same beginning does.
+
+
+MERGED: Label maps and overlays of one's own images, by a trained model.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from glamlib.data import cityscapes
+from glamlib.data.cityscapes import CLASSES, RAW_IDS
+from glamlib.data.images import IMAGE_SUFFIXES, Palette, read_image
+from glamlib.errors import InputError
+from glamlib.evaluation.inference import batches_of_one_size, check_size, predict_classes
+from glamlib.files import write_whole
+from glamlib.models.segmenter import EncoderDecoder
+from glamlib.runs.saved_model import SavedModel
+from glamlib.studies.parameters import InferenceOptions
+
+_NAME = re.compile(r"([^_]+_\d{6}_\d{6})(_.*)?")
+
+
+def raw_ids(prediction: Tensor | np.ndarray) -> np.ndarray:
+    """Return classes 0..18, integers (H, W), as raw ids, uint8 (H, W); InputError for any other value or shape."""
+    classes = np.asarray(prediction)
+    if classes.ndim != 2 or classes.dtype.kind not in "iu":
+        raise InputError(f"a prediction of shape {classes.shape} and {classes.dtype}; allowed: integers (H, W)")
+    if classes.size and not 0 <= classes.min() <= classes.max() < len(CLASSES):
+        raise InputError(
+            f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..{len(CLASSES) - 1}"
+        )
+    return np.array(RAW_IDS, np.uint8)[classes]
+
+
+def server_name(name: str) -> str:
+    """Return the file name that an image's prediction has on the server; InputError for another name than its own."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
+    return f"{match[1]}_labelIds.png"
+
+
+def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -> Path:
+    """Write a prediction as ``folder``/CITY_SEQUENCE_FRAME_labelIds.png and return that path.
+
+    Args:
+        folder: made where it is not there.
+        name: the image's, as `Cityscapes.name` tells it, or any other that begins with CITY_SEQUENCE_FRAME.
+        prediction: classes 0..18, integers (H, W), at the size of the image.
+
+    Raises:
+        InputError: another name, value or shape, or the file cannot be written.
+    """
+    path = folder / server_name(name)
+    file = io.BytesIO()
+    Image.fromarray(raw_ids(prediction)).save(file, "PNG")
+    write_whole(path, file.getvalue())
+    return path
+
+
+_VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+
+
+def image_files(source: Path) -> list[Path]:
+    """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
+
+    Of a folder that has none, those of its sub-folders, as Cityscapes has one for each city.
+
+    Raises:
+        InputError: nothing there, no image in the folder, or a video that is still one file.
+    """
+    if source.is_dir():
+        files = _images_in(source)
+        if not files:
+            folders = sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith("."))
+            files = [file for folder in folders for file in _images_in(folder)]
+        if not files:
+            raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
+        return files
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    if source.suffix.lower() in _VIDEO_SUFFIXES:
+        raise InputError(
+            f"{source}: a video; extract its frames (ffmpeg -i VIDEO FOLDER/%06d.png) and give their folder"
+        )
+    return [source]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+
+
+def predict_files(
+    saved: SavedModel,
+    files: list[Path],
+    out: Path,
+    batch_size: int,
+    precision: str,
+    options: InferenceOptions,
+    raw_ids: bool = False,
+) -> list[str]:
+    """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken one stops nothing.
+
+    Args:
+        saved: a model of RGB images, on whatever device it is.
+        files: the images.
+        out: a folder, made if need be. A label map is a palettised PNG of the image's size, its values class numbers;
+            an overlay the image, half covered by the classes' colours.
+        batch_size: images of one size that are predicted together.
+        precision: "fp32" or "bf16".
+        options: how an image is predicted.
+        raw_ids: also write ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes server.
+
+    Returns:
+        A line for every image of which nothing was written.
+
+    Raises:
+        InputError: a model of something else, or ``out`` cannot be written to.
+    """
+    if raw_ids and tuple(saved.classes) != cityscapes.CLASSES:
+        raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
+    if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
+        raise InputError(
+            f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
+        )
+    failed: list[str] = []
+    taken: dict[str, Path] = {}
+
+    def readable() -> Iterator[tuple[Path, Tensor]]:
+        for file in tqdm(files, disable=None, unit="image"):
+            try:
+                if file.stem in taken:
+                    raise InputError(f"{file}: has the same name as {taken[file.stem].name}")
+                if raw_ids:
+                    server_name(file.stem)
+                image = read_image(file)
+                check_size(str(file), *image.shape[1:], saved.model.window_pixels, options)
+            except InputError as error:
+                failed.append(str(error))
+                continue
+            taken[file.stem] = file
+            yield file, image
+
+    for batch in batches_of_one_size(readable(), batch_size):
+        try:
+            maps = predict_classes(saved.model, torch.stack([image for _, image in batch]), options, precision)
+        except InputError as error:
+            failed += [f"{file}: {error}" for file, _ in batch]
+            continue
+        for (file, image), classes in zip(batch, maps, strict=True):
+            _write(out, file.stem, image, classes.numpy().astype(np.uint8), saved.palette)
+            if raw_ids:
+                write_for_server(out / "raw_ids", file.stem, classes)
+    return failed
+
+
+def _write(out: Path, name: str, image: Tensor, classes: np.ndarray, palette: Palette) -> None:
+    labels = Image.fromarray(classes)
+    labels.putpalette([channel for colour in palette for channel in colour])  # makes it palettised
+    colours = np.array(palette, dtype=np.uint8)[classes]  # (H, W, 3)
+    mixed = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), Image.fromarray(colours), 0.5)
+    for folder, picture in (("labels", labels), ("overlays", mixed)):
+        packed = io.BytesIO()
+        picture.save(packed, "PNG")
+        write_whole(out / folder / f"{name}.png", packed.getvalue())

@@ -1,0 +1,130 @@
+"""The studies on volumes: nnFormer with and without global tokens, on generated and on real ones."""
+
+from glamlib.studies.study import Profile, Study, Variant
+
+_VOLUME_VARIANTS = {
+    "nnformer": Variant("nnFormer", "nnformer_nano"),
+    "glam_1": Variant("GLAM-nnFormer, 1 token", "glam_nnformer_nano", {"num_global_tokens": 1}),
+    "glam_5": Variant("GLAM-nnFormer, 5 tokens", "glam_nnformer_nano", {"num_global_tokens": 5}),
+    "glam_10": Variant("GLAM-nnFormer, 10 tokens", "glam_nnformer_nano", {"num_global_tokens": 10}),
+}
+
+VOLUMES_CUES = Study(
+    name="volumes_cues",
+    question="Does GLAM help on volumes larger than a window?",
+    dataset="cue_volumes",
+    baseline="nnformer",
+    # One stage of two blocks, as in the study `context`: windows of 8 voxels, three along each axis at the cpu profile.
+    overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"size": 32, "train": 32, "test": 8},
+                "steps": 10,
+                "batch_size": 4,
+                "lr": 3e-3,
+                "warmup_steps": 2,
+                "checkpoint_every": 5,
+            },
+        ),
+        "cpu": Profile(
+            5,  # seeds lie far apart here
+            {
+                "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
+                "steps": 400,
+                "batch_size": 16,
+                "lr": 3e-3,
+                "warmup_steps": 50,
+            },
+        ),
+        "gpu": Profile(
+            3,
+            {
+                "data": {"size": 64, "num_shapes": 8, "train": 4000, "test": 400},
+                "steps": 4000,
+                "batch_size": 32,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+            },
+        ),
+    },
+)
+
+VOLUMES_HIPPOCAMPUS = Study(
+    name="volumes_hippocampus",
+    question="Does GLAM help on small volumes, hardly larger than the window of nnFormer's last stage?",
+    dataset="hippocampus",
+    baseline="nnformer",
+    overrides={},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "quick": Profile(
+            1,
+            {
+                "data": {"train": "train", "test": "val", "limit": 4},
+                "augment": {"patch_size": [32, 32, 32]},
+                "steps": 4,
+                "batch_size": 2,
+                "lr": 1e-3,
+                "warmup_steps": 2,
+                "checkpoint_every": 2,
+            },
+        ),
+        "cpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "val"},
+                "augment": {"patch_size": [32, 32, 32]},
+                "steps": 200,
+                "batch_size": 2,
+                "lr": 3e-3,
+                "warmup_steps": 30,
+            },
+        ),
+        "gpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "val"},
+                "augment": {"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
+                "steps": 5000,
+                "batch_size": 16,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+                "workers": 8,
+            },
+        ),
+    },
+    metric="dice",
+)
+
+VOLUMES_BRAINS = Study(
+    name="volumes_brains",
+    question="Does GLAM tell left from right in volumes far larger than a window?",
+    dataset="brains",
+    baseline="nnformer",
+    overrides={"embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [2, 4, 8, 16]},
+    variants=_VOLUME_VARIANTS,
+    profiles={
+        "gpu": Profile(
+            3,
+            {
+                "data": {"train": "train", "test": "test", "sides": True},
+                "augment": {"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
+                "steps": 6000,
+                "batch_size": 2,
+                "lr": 1e-3,
+                "warmup_steps": 200,
+                "precision": "bf16",
+                "device": "cuda",
+                "workers": 12,
+            },
+        ),
+    },
+    metric="dice",
+)

@@ -1,0 +1,152 @@
+"""The table of named models: create_model, list_models."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.segmenter import BackboneSegmenter
+from glamlib.backbones.table import BACKBONES
+from glamlib.backbones.weights import load_weights
+from glamlib.errors import InputError, one_of
+from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
+from glamlib.models.segmenter import Segmenter
+from glamlib.models.stage import Stage
+from glamlib.models.volumes import VolumeSegmenter
+from glamlib.models.weights import load_swin_weights
+from glamlib.released.parts import parts_of
+from glamlib.released.volumes import volume_parts_of
+
+# Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
+_SIZES = {
+    "nano": ModelConfig(
+        embed_dim=32,
+        depths=(2, 2, 2, 2),
+        num_heads=(2, 4, 8, 16),
+        window_size=4,
+        decoder_channels=64,
+        weight_init="xavier",
+    ),
+    "tiny": ModelConfig(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
+    "small": ModelConfig(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), drop_path=0.3),
+    "base": ModelConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.3),
+}
+# nnFormer as the released code has it built in (its yaml sizes are ignored); Nano is ours. At 32 voxels a side the
+# windows of Nano's first stage number 4 along each axis.
+_VOLUMES = {
+    "nnformer": VolumeConfig(
+        embed_dim=192, depths=(2, 2, 2, 2), num_heads=(6, 12, 24, 48), patch_size=(2, 4, 4), drop_path=0.2
+    ),
+    "nnformer_nano": VolumeConfig(embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), weight_init="xavier"),
+}
+_FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless overridden; 10 is the paper's usual number
+_GLAM_ONLY = ("num_global_tokens", "mixer")
+_FIXED = ("decoder",)  # said by the name
+
+
+class Kind(NamedTuple):
+    """What is made of a kind of configuration: ``build(config, num_classes, in_channels)``, and
+    ``load_pretrained(model, name, source)`` for ``pretrained=``, None where there are no such weights.
+    """
+
+    build: Callable[[Config, int, int], nn.Module]
+    load_pretrained: Callable[[nn.Module, str, bool | str | Path], None] | None = None
+
+
+def _set_checkpointing(model: nn.Module, enable: bool) -> None:
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.grad_checkpointing = enable
+
+
+def _segmenter(config: ModelConfig, num_classes: int, in_channels: int) -> Segmenter:
+    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+    _set_checkpointing(model, config.grad_checkpointing)
+    return model
+
+
+def _volume_segmenter(config: VolumeConfig, num_classes: int, in_channels: int) -> VolumeSegmenter:
+    model = VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+    _set_checkpointing(model, config.grad_checkpointing)
+    return model
+
+
+def _load_backbone(model: BackboneSegmenter, name: str, source: bool | str | Path) -> None:
+    load_weights(model.encoder, name.removesuffix("_upernet"), source)
+
+
+_KINDS: dict[type[Config], Kind] = {
+    ModelConfig: Kind(_segmenter, load_swin_weights),
+    VolumeConfig: Kind(_volume_segmenter),
+    BackboneConfig: Kind(BackboneSegmenter, _load_backbone),
+}
+
+MODELS: dict[str, Config] = {
+    f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
+    for family, tokens in _FAMILIES.items()
+    for size, config in _SIZES.items()
+    for decoder in DECODERS
+}
+MODELS |= _VOLUMES | {f"glam_{name}": replace(config, num_global_tokens=10) for name, config in _VOLUMES.items()}
+# Swin, one of the backbones, is there already, with more overrides
+MODELS |= {f"{name}_upernet": config for name, config in BACKBONES.items() if config.backbone != "swin"}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the models that match a shell-style pattern, sorted."""
+    return sorted(name for name in MODELS if fnmatchcase(name, pattern))
+
+
+def allowed_overrides(name: str) -> list[str]:
+    """Return the overrides that the model ``name`` takes. Swin has no tokens, so it takes none of theirs."""
+    config = MODELS[name]
+    if isinstance(config, BackboneConfig):
+        return config.overrides()
+    fixed = _FIXED if name.startswith("glam_") else _FIXED + _GLAM_ONLY
+    return [field.name for field in fields(config) if field.name not in fixed]
+
+
+def model_config(name: str, **overrides: object) -> Config:
+    """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
+    if not isinstance(name, str) or name not in MODELS:
+        raise one_of("model", name, list_models())
+    return MODELS[name].with_overrides(name, allowed_overrides(name), overrides)
+
+
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool | str | Path = False, **overrides: object
+) -> nn.Module:
+    """Build a model by name.
+
+    Args:
+        name: one of `list_models`.
+        num_classes: channels of the logits.
+        in_channels: channels of the images or volumes.
+        pretrained: True for timm's ImageNet weights of the same size, or a local file of such weights (safetensors, or
+            a torch file, read with weights_only).
+        **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`, for the neighbours of `BackboneConfig`.
+
+    Returns:
+        A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size;
+        for volumes, both with D before H.
+
+    Raises:
+        InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.
+    """
+    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if type(value) is not int or value < 1:
+            raise InputError(f"{key}={value!r}: must be an integer of at least 1")
+    if not isinstance(pretrained, bool | str | Path):
+        raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
+    config = model_config(name, **overrides)
+    kind = _KINDS[type(config)]
+    model = kind.build(config, num_classes, in_channels)
+    if pretrained is not False:
+        if kind.load_pretrained is None:
+            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+        kind.load_pretrained(model, name, pretrained)
+    return model
