@@ -120,10 +120,10 @@ $(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volum
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"
 	@$(PYTHON) -m glamlib.runs.notebook $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
-	@$(PYTHON) -m glamlib.report.page $(BUILD)/07_report.ipynb $@
+	@$(PYTHON) -m glamlib.report.page report $(BUILD)/07_report.ipynb $@
 
 build/readme.done: $(RESULTS)/report.html
-	@$(PYTHON) -m glamlib.report.page README.md results
+	@$(PYTHON) -m glamlib.report.page readme README.md results
 	@touch $@
 endif
 
@@ -174,7 +174,7 @@ gpu-merge: setup ## put what gpu-run packed (IN) among results/gpu, and make its
 	@$(MAKE) --no-print-directory -j $(JOBS) PROFILE=gpu BUILD=build/gpu-merged PLANNED=1 results
 
 readme: setup ## put the headline table of results/ into README.md
-	@$(PYTHON) -m glamlib.report.page README.md results
+	@$(PYTHON) -m glamlib.report.page readme README.md results
 
 test: setup ## the tests, fast ones first
 	@$(PYTHON) -m pytest -q -n $(JOBS)

@@ -17,7 +17,6 @@ from glamlib.cost.count import macs_by_module_fvcore
 from glamlib.data.datasets import InMemory, all_items
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
-from glamlib.report.tables import run_table
 from glamlib.runs.places import imagenet_file
 from glamlib.runs.plan import chosen_studies
 
@@ -111,17 +110,6 @@ def test_achieved_speed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert training_speed(model, None, run, 0.5) is None  # on a processor, which other runs share
     assert throughput.training_size(InMemory(scenes(1)), replace(run, augment={})) == (32, 32)
     assert throughput.training_size(None, replace(run, augment={"crop_size": [64, 96]})) == (64, 96)
-
-
-def test_a_table_tells_the_speed_of_runs_on_a_gpu(tmp_path: Path) -> None:
-    for seed in (0, 1):
-        path = record_of(tmp_path, "swin", seed, 0.5)
-        record = json.loads(path.read_text())
-        record["speed"] = {"images_per_second": 100.0 + seed, "tflops": 200.0, "device_tflops": 800.0, "share": 0.25}
-        path.write_text(json.dumps(record))
-    runs = run_table(tmp_path, "context")
-    assert list(runs["images_per_second"]) == [100.0, 101.0]
-    assert list(runs["share"]) == [0.25, 0.25]
 
 
 def test_imagenet_weights_are_found_below_the_data(

@@ -1,6 +1,8 @@
 """Notebooks as git holds them: stripped, short cells, a parameters cell that is checked at once."""
 
 import json
+import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ def test_form(path: Path) -> None:
     for cell in code:
         assert cell["outputs"] == []
         assert cell["execution_count"] is None
-        most = 30 if "parameters" in cell["metadata"].get("tags", []) else 25  # a parameter a line
+        most = 30 if "parameters" in cell["metadata"].get("tags", []) else 20  # a parameter a line
         assert len("".join(cell["source"]).splitlines()) <= most
     tagged = [number for number, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])]
     assert tagged == [0], "the first code cell, and no other, is the parameters cell"
@@ -32,13 +34,19 @@ def test_form(path: Path) -> None:
     assert len(cells(path, "markdown")) >= 0.4 * len(code), "prose between the cells"
 
 
+def test_cells_are_short() -> None:
+    lengths = [len("".join(cell["source"]).splitlines()) for path in NOTEBOOKS for cell in cells(path, "code")]
+    assert statistics.median(lengths) <= 8
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path: Path) -> None:
-    import re
-
     for cell in cells(path, "markdown"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", "".join(cell["source"])):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        text = "".join(cell["source"])
+        links = [path.parent / target for target in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
+        links += [REPOSITORY / target for target in re.findall(r"`((?:glamlib|tests|results)/[\w/.]+)`", text)]
+        for target in links:
+            assert target.exists(), f"{path.name}: {target}"
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "results" / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)

@@ -1,13 +1,15 @@
-"""Figures that say what they show: units on the axes, whole marks, losses that can be compared."""
+"""Figures say what they show: units on the axes, intervals over seeds, losses that can be compared."""
+
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
-from glamlib.report import figures
-from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_HIPPOCAMPUS
+from glamlib.report import figures, speed_figures
+from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
 from glamlib.studies.study import Study
 
 matplotlib.use("Agg")
@@ -19,9 +21,12 @@ def closed() -> None:
     plt.close("all")
 
 
-def curves(study: Study, losses: tuple[float, ...] = (1.6, 1.1, 0.9)) -> Figure:
-    frame = pd.DataFrame({"step": [10, 20, 30], "loss": losses})
-    return figures.training_curves(study, {variant: [frame] for variant in study.variants})
+def curves(results: Path, study: Study, losses: tuple[float, ...] = (1.6, 1.1, 0.9)) -> plt.Axes:
+    for variant in study.variants:
+        file = results / "runs" / study.name / variant / "seed-0" / "history.csv"
+        file.parent.mkdir(parents=True)
+        pd.DataFrame({"step": [10, 20, 30], "loss": losses}).to_csv(file, index=False)
+    return figures.training_curves(study, results).axes[0]
 
 
 @pytest.mark.parametrize(
@@ -33,32 +38,111 @@ def curves(study: Study, losses: tuple[float, ...] = (1.6, 1.1, 0.9)) -> Figure:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_a_training_loss_says_what_it_is_of(study: Study, needles: tuple[str, ...]) -> None:
+def test_a_training_loss_says_what_it_is_of(study: Study, needles: tuple[str, ...], tmp_path: Path) -> None:
     """UPerNet's loss holds its auxiliary head's, so it is not a UNet's: a figure of both has to say so."""
-    label = curves(study).axes[0].get_ylabel()
-    for needle in needles:
-        assert needle in label
+    label = curves(tmp_path, study).get_ylabel()
+    assert all(needle in label for needle in needles)
     assert ("auxiliary" in label) == (study is CAMVID)
 
 
 @pytest.mark.parametrize("losses", [(1.6, 1.1, 0.9), (3.0, 0.2, 0.02)], ids=str)
-def test_a_loss_has_plain_numbers_on_its_axis(losses: tuple[float, ...]) -> None:
-    figure = curves(MIXERS, losses)
-    figure.canvas.draw()
-    axis = figure.axes[0].yaxis
-    told = [text.get_text() for text in axis.get_ticklabels()]
-    assert [float(text) for text in told] == pytest.approx(list(axis.get_ticklocs()), rel=1e-3)
-    assert not any(text.get_text() for text in axis.get_ticklabels(minor=True))
+def test_a_loss_has_plain_numbers_on_its_axis(losses: tuple[float, ...], tmp_path: Path) -> None:
+    axes = curves(tmp_path, MIXERS, losses)
+    axes.figure.canvas.draw()
+    labels = [float(text.get_text()) for text in axes.yaxis.get_ticklabels()]
+    assert labels == pytest.approx(list(axes.yaxis.get_ticklocs()), rel=1e-3)
+    assert not any(text.get_text() for text in axes.yaxis.get_ticklabels(minor=True))
 
 
-def scores(mean: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    rows = [{"variant": "swin", "label": "Swin", "n": 2, "miou": mean, "miou_low": 0.5, "miou_high": 1.0}]
-    return pd.DataFrame({"variant": ["swin"] * 2, "miou": [mean, mean]}), pd.DataFrame(rows)
+def test_scores_have_their_means_and_intervals(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    rows = [("swin", "Swin", seed, miou) for seed, miou in enumerate((0.1, 0.2, 0.3))] + [("full", "Full", 0, 1.0)]
+    runs = pd.DataFrame(rows, columns=["variant", "label", "seed", "miou"]).assign(gmacs=0.5, height=4, width=4)
+    runs["label"] = [CONTEXT.variants[variant].label for variant in runs["variant"]]
+    runs.to_csv(tmp_path / "tables" / "context.csv")
+    axes = figures.score_by_variant(CONTEXT, tmp_path).axes[0]
+    bar = next(line for line in axes.lines if np.ptp(line.get_xdata()) > 0)
+    assert list(bar.get_xdata()) == pytest.approx([0, 0.2 + 4.3027 * 0.1 / 3**0.5], abs=1e-4)  # cut at 0
+    marks = [np.nanmax(line.get_xdata()) for line in axes.lines if line.get_marker() in ("o", "X")]
+    assert marks == pytest.approx([0.2, 1.0])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Swin", "Full attention"]
+    assert "image of 4x4" in figures.score_against_cost(CONTEXT, tmp_path).axes[0].get_xlabel()
 
 
-def test_a_mark_at_the_end_of_the_axis_is_whole() -> None:
-    axes = figures.score_by_variant(CONTEXT, *scores(1.0)).axes[0]
-    assert axes.get_xlim()[1] == 1.0
-    marks = [line for line in axes.lines if line.get_marker() == "o"]
-    assert marks
-    assert not any(line.get_clip_on() for line in marks)
+def contours(axes: plt.Axes) -> dict[tuple[float, ...], tuple[float, ...]]:
+    return {
+        tuple(drawn.get_edgecolor()[0]): tuple(drawn.get_paths()[0].get_extents().extents) for drawn in axes.collections
+    }
+
+
+def test_slices_show_truth_beside_prediction(tmp_path: Path) -> None:
+    """Contours go around the labels, and each structure keeps its colour from panel to panel."""
+    labels = np.zeros((1, 12, 10), np.uint8)
+    labels[0, 2:6, 1:5], labels[0, 7:10, 6:9] = 1, 2
+    folder = tmp_path / "runs" / VOLUMES_CUES.name / "nnformer" / "seed-0"
+    folder.mkdir(parents=True)
+    guess = np.where(labels == 1, 0, labels)  # structure 1 was missed
+    np.savez(folder / "pictures.npz", images=labels * 60, labels=labels, predictions=guess)
+    record = '{"parameters": {}, "metrics": {}, "cost": {}, "classes": ["background", "a", "b"]}'
+    (folder / "record.json").write_text(record)
+    figure = figures.slices(VOLUMES_CUES, tmp_path)
+    slice_axes, truth_axes, guess_axes = figure.axes
+    assert contours(slice_axes) == {}
+    truth = contours(truth_axes)
+    assert sorted(truth.values()) == [(0.5, 1.5, 4.5, 5.5), (5.5, 6.5, 8.5, 9.5)]  # x0, y0, x1, y1
+    assert contours(guess_axes).items() < truth.items()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def speed_table() -> pd.DataFrame:
+    """Times by hand: G-MSA 1 at every size, the linear exchanges 2, 1 and a half of it."""
+    row = {"part": "encoder", "batch": 1, "network": "tiny", "tokens": 10, "way": "fused", "behaviour": "paper"}
+    rows = [
+        row | {"pass": direction, "size": size, "mixer": mixer, "seconds": size / 100, "macs_ratio": 1.2}
+        | {f"{name}{end}": 1.0 if mixer == "gmsa" else quotient for end in ("", "_low", "_high") for name in ratios}
+        for direction in ("forward", "training")
+        for size, quotient in ((256, 2.0), (512, 1.0), (1024, 0.5))
+        for mixer in ("gmsa", "pooled", "linear")
+        for ratios in [("ratio", "exchange_ratio")]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_where_a_linear_exchange_pays() -> None:
+    table, start, slower = speed_table(), "faster from (px)", "but slower in some round at (px)"
+    found = speed_figures.payoff(table)
+    assert found["exchange"].tolist() == ["pooled keys", "linear attention"] * 2
+    assert set(found[start]) == {512}
+    assert set(found["time over G-MSA's"]) == {"0.50 at 1024 px"}
+    assert set(found[slower]) == {""}
+    doubtful = table.assign(exchange_ratio_high=table["exchange_ratio_high"].where(table["size"] < 1024, 1.1))
+    assert set(speed_figures.payoff(doubtful)[slower]) == {"1024"}
+    assert set(speed_figures.payoff(table[table["size"] < 512])[start]) == {"never"}
+    assert set(speed_figures.payoff(table[table["size"] > 512])[start]) == {1024}
+    for axes in speed_figures.payoff_by_size(table).axes:
+        assert [text.get_text() for text in axes.texts] == [
+            "pooled keys: from 512 pixels",
+            "linear attention: from 512 pixels",
+        ]
+
+
+def test_figures_of_time_have_a_panel_a_pass() -> None:
+    for figure in (
+        speed_figures.column_by_size(speed_table(), "seconds", "time (s)"),
+        speed_figures.ratio_by_size(speed_table()),
+    ):
+        assert [axes.get_title() for axes in figure.axes] == ["forward", "training"]
+        assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["256", "512", "1024"]
+
+
+def test_accuracy_given_up_is_paired_by_seed(tmp_path: Path) -> None:
+    assert speed_figures.accuracy_given_up(speed_figures.exchange_runs(tmp_path)).empty
+    (tmp_path / "tables").mkdir()
+    scores = {"gmsa": (0.8, 0.9), "pooled": (0.7, 0.8), "linear": (0.8, 0.9), "memory": (0.1, 0.1)}
+    rows = [(name, seed, miou, 48) for name, values in scores.items() for seed, miou in enumerate(values)]
+    runs = pd.DataFrame(rows, columns=["variant", "seed", "miou", "height"])
+    runs.to_csv(tmp_path / "tables" / "mixers_48.csv")
+    found = speed_figures.accuracy_given_up(speed_figures.exchange_runs(tmp_path)).set_index("exchange")
+    assert found["mean"].to_dict() == pytest.approx({"pooled keys": -0.1, "linear attention": 0.0})
+    axes = speed_figures.accuracy_by_scene(speed_figures.exchange_runs(tmp_path)).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["G-MSA", "pooled keys", "linear attention"]

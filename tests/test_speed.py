@@ -15,16 +15,12 @@ from glamlib.bench import speed
 from glamlib.bench.speed import Contender, Group, contenders, matmul_gflops, one_pass
 from glamlib.bench.speed_table import (
     crossing,
-    exchange_accuracy,
     growth,
     headline,
     join_groups,
-    what_it_costs_in_accuracy,
-    when_it_pays,
 )
 from glamlib.cost.count import macs_by_module
 from glamlib.errors import InputError
-from glamlib.report import speed_figures
 
 SMALL = Group("encoder", "training", 64)
 
@@ -256,55 +252,3 @@ def test_base_is_compared_where_a_cpu_can():
     for size, device, expected in ((512, "cpu", 2), (1024, "cpu", 0), (2048, "cuda", 2)):
         listed = contenders(Group("encoder", "training", size), device)
         assert sum(contender.network == "base" for contender in listed) == expected
-
-
-def payoff_table():
-    """Seconds by hand: G-MSA 1 at every size, the linear exchanges 2, 1 and a half of it."""
-    rows = [
-        {"part": "encoder", "pass": direction, "size": size, "batch": 1, "network": "tiny", "tokens": 10}
-        | {"way": "fused", "behaviour": "paper", "mixer": mixer}
-        | {f"exchange_ratio{end}": 1.0 if mixer == "gmsa" else quotient for end in ("", "_low", "_high")}
-        for direction in ("forward", "training")
-        for size, quotient in ((256, 2.0), (512, 1.0), (1024, 0.5))
-        for mixer in ("gmsa", "pooled", "linear")
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_when_it_pays_by_hand():
-    table = payoff_table()
-    told = when_it_pays(table)
-    assert len(told) == 4
-    assert told[0] == (
-        "pooled keys, forward: faster than G-MSA from about 512 pixels a side on (0.50 of its time at 1024 pixels)"
-    )
-    doubtful = table.assign(exchange_ratio_high=table["exchange_ratio_high"].where(table["size"] < 1024, 1.1))
-    assert when_it_pays(doubtful)[0] == f"{told[0]}, but not in every round at 1024 pixels"
-    assert all("at no size measured" in line for line in when_it_pays(table[table["size"] < 512]))
-    assert all("at every size measured" in line for line in when_it_pays(table[table["size"] > 512]))
-
-
-def test_the_figure_marks_the_crossing():
-    figure = speed_figures.payoff_by_size(payoff_table())
-    for axes in figure.axes:
-        rings = [line for line in axes.lines if line.get_markersize() == 14]
-        assert [ring.get_xdata()[0] for ring in rings] == pytest.approx([512, 512])
-        assert len(axes.texts) == 2
-
-
-def test_accuracy_of_exchanges_and_the_absent_ones(tmp_path):
-    rows, absent = exchange_accuracy(tmp_path)
-    assert len(rows) == 0
-    assert absent == ["mixers_48", "mixers", "mixers_96"]
-    assert what_it_costs_in_accuracy(rows) == []
-    (tmp_path / "tables").mkdir()
-    numbers = {"miou": 0.8, "miou_low": 0.7, "miou_high": 0.9, "n": 3, "gain": -0.1, "gain_low": -0.2, "gain_high": 0.0}
-    summary = [{"variant": name, "height": 48} | numbers for name in ("gmsa", "pooled", "memory")]
-    pd.DataFrame(summary).to_csv(tmp_path / "tables" / "mixers_48_summary.csv")
-    rows, absent = exchange_accuracy(tmp_path)
-    assert rows["variant"].tolist() == ["gmsa", "pooled"]
-    assert absent == ["mixers", "mixers_96"]
-    assert what_it_costs_in_accuracy(rows) == [
-        "pooled keys: mIoU against G-MSA's -0.100 (-0.200 to +0.000) at 48 pixels"
-    ]
-    assert len(speed_figures.accuracy_by_scene(rows).axes[0].lines) > 0

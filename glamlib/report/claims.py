@@ -1,249 +1,91 @@
-"""The paper's claims, what was measured about each, and a verdict that follows from the interval by rule.
+"""The paper's claims (claims.csv), and verdicts that follow from intervals by rule."""
 
-MERGED: Pairs of a study's variants as a reader meets them: the difference, its interval, and the verdict on "better".
-"""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from glamlib.report.statistics import Interval, paired_difference
+from glamlib.report.tables import METRIC_NAMES, why_not_run
+from glamlib.studies import STUDIES
 from glamlib.studies.study import Study
 
-METRIC_NAMES = {"miou": "mIoU", "dice": "Dice"}
-SUPPORTED, NOT_SUPPORTED, UNDECIDED, NOT_TESTED = "supported", "not supported", "not decided", "not tested here"
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested here"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim, what was measured, the verdict, and the interval it follows from (None where there is none)."""
-
-    claim: str
-    measured: str
-    verdict: str
-    interval: Interval | None = None
+# A claim says: in a study, ``variant`` scores higher than ``other``, or no more than ``margin`` lower. One without a
+# study is not tested here, and ``measured`` says why.
+CLAIMS = pd.read_csv(Path(__file__).with_name("claims.csv"), keep_default_na=False)
 
 
-def verdict_of_gain(gain: Interval, least: float = 0.0) -> str:
-    """Return the verdict on "better by more than ``least``": the whole interval above, the whole below, or neither."""
-    if gain.n < 2:
-        return UNDECIDED
-    if gain.low > least:
+def verdict(gain: Interval, margin: float = 0.0) -> str:
+    """Return the verdict on "better, or worse by less than ``margin``" from the interval of a difference."""
+    if gain.low > -margin:
         return SUPPORTED
-    return NOT_SUPPORTED if gain.high < least else UNDECIDED
+    return CONTRADICTED if gain.high < -margin else INCONCLUSIVE  # one seed has no interval: inconclusive
 
 
-def difference(runs: pd.DataFrame | None, variant: str, other: str, column: str = "miou") -> Interval | None:
-    """Return ``variant - other`` paired by seed, or None where either has no run."""
-    if runs is None:
-        return None
-    values = {
-        name: dict(zip(rows["seed"], rows[column], strict=True)) for name, rows in runs.groupby("variant", sort=False)
-    }
-    if variant not in values or other not in values:
-        return None
-    gain = paired_difference(values[variant], values[other])
-    return gain if gain.n else None
-
-
-def _words(gain: Interval, what: str, column: str = "miou") -> str:
-    metric = METRIC_NAMES[column]
-    if gain.n < 2:
-        return f"{what}: {gain.mean:+.3f} {metric} in one seed, which has no interval"
-    return (
-        f"{what}: {gain.mean:+.3f} {metric} (95 % interval {gain.low:+.3f} to {gain.high:+.3f}, {gain.n} seeds, paired)"
-    )
-
-
-def _gain_claim(
-    claim: str,
-    runs: pd.DataFrame | None,
-    variant: str,
-    other: str,
-    what: str,
-    absent: str,
-    column: str = "miou",
-) -> Claim:
-    gain = difference(runs, variant, other, column)
-    if gain is None:
-        return Claim(claim, absent, NOT_TESTED)
-    return Claim(claim, _words(gain, what, column), verdict_of_gain(gain), gain)
-
-
-def claims(
-    context: pd.DataFrame | None,
-    camvid: pd.DataFrame | None,
-    cues: pd.DataFrame | None = None,
-    hippocampus: pd.DataFrame | None = None,
-    mixers: pd.DataFrame | None = None,
-    brains: pd.DataFrame | None = None,
-    tiny: pd.DataFrame | None = None,
-    architectures: pd.DataFrame | None = None,
-) -> list[Claim]:
-    """Return every claim with its verdict, from the run tables of the studies (None where a study has no runs).
+def judged(tables: Mapping[str, pd.DataFrame | None], profile: str) -> pd.DataFrame:
+    """Return the columns claim, measured and verdict, one row a claim.
 
     Args:
-        context, mixers: on cue scenes.
-        camvid, tiny, architectures: on street scenes, the second at the paper's Tiny size.
-        cues, hippocampus, brains: on volumes, generated and real.
+        tables: the run table of each study by name; None or missing where it has not run.
+        profile: which one the tables are of, to say why a study is missing.
     """
-    no_scenes, no_streets = "the study on cue scenes has not run", "the CamVid data were not there"
-    found = [
-        _gain_claim(
-            "Global tokens that meet in G-MSA give a window the context of the whole image.",
-            context,
-            "glam_2",
-            "swin",
-            "cue scenes, GLAM with 2 tokens against Swin at equal depth",
-            no_scenes,
-        ),
-        _gain_claim(
-            "It is the exchange between windows that does it, not the tokens.",
-            context,
-            "glam_2",
-            "tokens_2",
-            "cue scenes, 2 tokens with G-MSA against the same tokens without",
-            no_scenes,
-        ),
-        _as_good_as(
-            "With global tokens, windows do as well as full attention",
-            context,
-            "glam_2",
-            "full",
-            "cue scenes, GLAM with 2 tokens against full attention",
-            no_scenes,
-        ),
-        _gain_claim(
-            "More global tokens are better.",
-            context,
-            "glam_10",
-            "glam_1",
-            "cue scenes, 10 tokens against 1",
-            no_scenes,
-        ),
-        _gain_claim(
-            "GLAM improves Swin-UPerNet on street scenes (paper: Cityscapes; here: CamVid, Nano, random weights).",
-            camvid,
-            "glam_10",
-            "swin",
-            "CamVid test, GLAM with 10 tokens against Swin",
-            no_streets,
-        ),
-        _gain_claim(
-            "GLAM improves Swin-T + UPerNet on street scenes (paper: Cityscapes; here: CamVid, random weights).",
-            tiny,
-            "glam_10",
-            "swin",
-            "CamVid test at full resolution, GLAM-Swin-T with 10 tokens against Swin-T",
-            "the study at the Tiny size needs its data and a GPU",
-        ),
-        _small_cost(camvid, context),
-    ]
-    found.append(
-        _gain_claim(
-            "Non-local upsampling improves the UNet's decoder.",
-            architectures,
-            "glam_unet_nlu",
-            "glam_unet",
-            "CamVid test, GLAM-UNet with NLU against patch expanding",
-            no_streets,
-        )
-    )
-    found.append(
-        _as_good_as(
-            "Beyond the paper: pooled tokens, whose cost is linear in the number of windows, do as well as G-MSA",
-            mixers,
-            "pooled",
-            "gmsa",
-            "cue scenes, attention to pooled tokens against G-MSA",
-            "the study of mixers has not run",
-        )
-    )
-    found.append(
-        _gain_claim(
-            "GLAM helps on volumes larger than a window.",
-            cues,
-            "glam_10",
-            "nnformer",
-            "cue volumes, GLAM-nnFormer with 10 tokens against nnFormer at equal depth",
-            "the study on cue volumes has not run",
-        )
-    )
-    found.append(
-        _gain_claim(
-            "GLAM improves nnFormer on real volumes (paper: BCV; here: hippocampus, Nano, random weights).",
-            hippocampus,
-            "glam_10",
-            "nnformer",
-            "hippocampus, GLAM-nnFormer with 10 tokens against nnFormer",
-            "the hippocampus data were not there",
-            "dice",
-        )
-    )
-    found.append(
-        _gain_claim(
-            "GLAM helps to tell left from right in volumes far larger than a window.",
-            brains,
-            "glam_10",
-            "nnformer",
-            "brains with sides, GLAM-nnFormer with 10 tokens against nnFormer",
-            "the study on brains needs its data and a GPU",
-            "dice",
-        )
-    )
-    for claim, why in (
-        ("GLAM improves Swin on ADE20K and Cityscapes.", "needs the data sets, ImageNet weights and several GPUs"),
-        ("GLAM improves nnFormer on BCV.", "needs the data set, which asks for a registration, and a GPU"),
-    ):
-        found.append(Claim(claim, why, NOT_TESTED))
-    return found
+    rows = [(row.claim, *_judged(row, tables.get(row.study), profile)) for row in CLAIMS.itertuples()]
+    rows.append(("Global tokens cost little beside the model they are put into.", *_small_cost(tables)))
+    return pd.DataFrame(rows, columns=["claim", "measured", "verdict"])
 
 
-def _as_good_as(
-    claim: str, runs: pd.DataFrame | None, variant: str, other: str, what: str, absent: str, margin: float = 0.05
-) -> Claim:
-    """Return a claim of being no worse than by ``margin`` mIoU."""
-    claim = f"{claim} (within {margin} mIoU)."
-    gap = difference(runs, variant, other)
-    if gap is None:
-        return Claim(claim, absent, NOT_TESTED)
-    return Claim(claim, _words(gap, what), verdict_of_gain(gap, -margin), gap)
-
-
-def _small_cost(camvid: pd.DataFrame | None, context: pd.DataFrame | None) -> Claim:
-    claim = "Global tokens cost little beside the model they are put into."
-    runs, variant, name = (camvid, "glam_10", "CamVid") if camvid is not None else (context, "glam_2", "cue scenes")
+def _judged(claim: tuple, runs: pd.DataFrame | None, profile: str) -> tuple[str, str]:
+    if not claim.study:
+        return claim.measured, NOT_TESTED
+    study = STUDIES[claim.study]
     if runs is None:
-        return Claim(claim, "no study has run", NOT_TESTED)
-    cost = runs.drop_duplicates("variant").set_index("variant")
-    if variant not in cost.index or "swin" not in cost.index:
-        return Claim(claim, "no study has run", NOT_TESTED)
-    ours, swin = cost.loc[variant], cost.loc["swin"]
-    tokens = variant.removeprefix("glam_")
+        return why_not_run(study, profile), NOT_TESTED
+    gain = paired_difference(runs, claim.variant, claim.other, study.metric)
+    if not gain.n:
+        return f"{claim.measured}: no seed that both have run", NOT_TESTED
+    return f"{claim.measured}: {_words(gain, study.metric)}", verdict(gain, claim.margin)
+
+
+def _words(gain: Interval, metric: str) -> str:
+    difference = f"{gain.mean:+.3f} {METRIC_NAMES[metric]}"
+    if gain.n < 2:
+        return f"{difference} (one seed, so no interval)"
+    return f"{difference} (95 % interval {gain.low:+.3f} to {gain.high:+.3f}, {gain.n} seeds, paired)"
+
+
+def _small_cost(tables: Mapping[str, pd.DataFrame | None]) -> tuple[str, str]:
+    study, variant = ("camvid", "glam_10") if tables.get("camvid") is not None else ("context", "glam_2")
+    runs = tables.get(study)
+    if runs is None or not {variant, "swin"} <= set(runs["variant"]):
+        return "no study has run", NOT_TESTED
+    rows = runs.drop_duplicates("variant").set_index("variant")
+    glam, swin = rows.loc[variant], rows.loc["swin"]
     measured = (
-        f"{name}, {int(ours['height'])}x{int(ours['width'])} px: {ours['gmacs'] / swin['gmacs']:.2f} times Swin's "
-        f"multiply-adds and {ours['parameters'] / swin['parameters']:.2f} times its parameters with {tokens} tokens a "
-        f"window; G-MSA itself is {100 * ours['g_msa_gmacs'] / ours['gmacs']:.1f} % of the multiply-adds. "
-        "No verdict: what is little is for the reader to say, and it grows with the image (see the cost notebook)."
+        f"study {study}, {glam['height']}x{glam['width']} px: {glam['gmacs'] / swin['gmacs']:.2f} times Swin's "
+        f"multiply-adds and {glam['parameters'] / swin['parameters']:.2f} times its parameters with "
+        f"{variant.removeprefix('glam_')} tokens a window; G-MSA itself is "
+        f"{100 * glam['g_msa_gmacs'] / glam['gmacs']:.1f} % of the multiply-adds. No verdict: how much is little is "
+        "the reader's choice, and the share grows with the image (see the cost notebook)."
     )
-    return Claim(claim, measured, UNDECIDED)
+    return measured, INCONCLUSIVE
+
+
+def claims_html(judged: pd.DataFrame) -> str:
+    """Return judged claims as an HTML table."""
+    with pd.option_context("display.max_colwidth", None):
+        return judged.to_html(index=False, border=0, classes="claims", justify="left")
 
 
 def comparisons(study: Study, runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> str:
-    """Return a Markdown list with a line for each pair (variant, other) of a study.
-
-    A line gives the difference of the study's metric, paired by seed, with its 95 % interval, and the verdict on
-    "variant is better than other" that follows from it; or says that the two have no seed in common.
+    """Return a Markdown list: for each (variant, other) the difference of the study's metric, paired by seed, its 95 %
+    interval, and the verdict on "variant is better than other".
     """
     lines = []
     for variant, other in pairs:
-        what = f"- {study.variants[variant].label} against {study.variants[other].label}: "
-        gain = difference(runs, variant, other, study.metric)
-        if gain is None:
-            lines.append(f"{what}no seed that both have run")
-            continue
-        interval = f"{gain.low:+.3f} to {gain.high:+.3f}" if gain.n > 1 else "one seed"
-        verdict = verdict_of_gain(gain)
-        lines.append(f"{what}{gain.mean:+.3f} {METRIC_NAMES[study.metric]} ({interval}): {verdict} as better")
+        gain = paired_difference(runs, variant, other, study.metric)
+        found = f"{_words(gain, study.metric)}: {verdict(gain)} as better" if gain.n else "no seed that both have run"
+        lines.append(f"- {study.variants[variant].label} against {study.variants[other].label}: {found}")
     return "\n".join(lines)

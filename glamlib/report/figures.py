@@ -1,11 +1,11 @@
-"""What the notebooks' pictures share: one look, an image on axes in pixels, and where a scene's cue tile lies.
+"""The study's figures in one look: colour-blind safe, and readable in grey (markers and line styles beside colour).
 
-MERGED: The study's figures, in one look: colour-blind safe, readable in grey (markers and line styles beside colour).
-
-MERGED: Figures of volumes, in the look of `plots`.
+A figure of a study takes the study and the results folder, whose tables and records it reads.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,52 +16,32 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullLocator
 
 from glamlib.data.scenes import CUE_COLOURS, CueScenes, draw_scene
 from glamlib.evaluation.cues import BIN
 from glamlib.files import write_whole
-from glamlib.report.claims import METRIC_NAMES
+from glamlib.report.statistics import score_interval
+from glamlib.report.tables import METRIC_NAMES, read_table
+from glamlib.runs import records
 from glamlib.studies.study import Study
 from glamlib.training.datasets import VOLUME_DATA
 from glamlib.training.tasks import AUXILIARY_WEIGHT
 
-
-def use_look() -> None:
-    """Set the look of all figures that follow: plain, colour-blind safe, 100 dots an inch."""
-    sns.set_theme(context="paper", style="ticks", palette="colorblind")
-    sns.mpl.rcParams.update({"figure.dpi": 100, "savefig.dpi": 100, "image.cmap": "cividis", "axes.titlesize": 9})
-
-
-def show_image(axes: Axes, image: np.ndarray, title: str) -> None:
-    """Draw an image ``(3, H, W)`` or a map ``(H, W)`` without ticks; the title says what it is."""
-    axes.imshow(image.transpose(1, 2, 0) if image.ndim == 3 else image, interpolation="nearest")
-    axes.set(xticks=[], yticks=[], title=title)
-
-
-def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
-    """Return where the cue's tile lies in scene ``index``: ``(H, W)`` bool.
-
-    A scene's noise is drawn after everything else, so the scene without noise lies the same, in pure colours.
-    """
-    clean = draw_scene(replace(scenes.config, noise=0), scenes.seed, index)
-    return (clean.image == np.array(CUE_COLOURS[clean.cue - 1])[:, None, None]).all(axis=0)
-
-
-_STYLES = ("-", "--", "-.", ":")
-_MARKERS = "osD^vP*X"
+_MARKERS = "osD^vPX>"
+_DASHES = ("", (4, 2), (6, 2, 1, 2), (1, 1))
 
 
 def use_style() -> None:
-    """Set the look of all figures."""
-    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
-    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True, "font.size": 10}
+    """Set the look of all figures that follow."""
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=1.1)
+    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True}
+    plt.rcParams |= {"image.cmap": "cividis", "image.interpolation": "nearest", "legend.frameon": False}
 
 
 def save(figure: Figure, results: Path, name: str) -> Path:
-    """Write ``results/figures/NAME.png`` whole, and return its path."""
-    from io import BytesIO
-
+    """Write ``results/figures/NAME.png`` atomically, and return its path."""
     image = BytesIO()
     figure.savefig(image, format="png", metadata={"Software": None})
     path = results / "figures" / f"{name}.png"
@@ -69,90 +49,95 @@ def save(figure: Figure, results: Path, name: str) -> Path:
     return path
 
 
-def _look(study: Study) -> dict[str, dict[str, object]]:
-    """Return colour, marker and line style of each variant: the same in every figure of a study."""
-    colours = sns.color_palette("colorblind", len(study.variants))
-    return {
-        variant: {"color": colours[i], "marker": _MARKERS[i % len(_MARKERS)], "linestyle": _STYLES[i % len(_STYLES)]}
-        for i, variant in enumerate(study.variants)
-    }
+def show_image(axes: Axes, image: np.ndarray, title: str, **options: object) -> None:
+    """Draw an image ``(3, H, W)`` or a map ``(H, W)`` without ticks; ``options`` are those of ``imshow``."""
+    axes.imshow(image.transpose(1, 2, 0) if image.ndim == 3 else image, **options)
+    axes.set(xticks=[], yticks=[], title=title)
 
 
-def score_by_variant(study: Study, runs: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
+    """Return where the cue's tile lies in scene ``index``: ``(H, W)`` bool.
+
+    A scene's noise is drawn last, so the scene without noise has the same layout in pure colours.
+    """
+    clean = draw_scene(replace(scenes.config, noise=0), scenes.seed, index)
+    return (clean.image == np.array(CUE_COLOURS[clean.cue - 1])[:, None, None]).all(axis=0)
+
+
+def _look(study: Study, rows: pd.DataFrame, line: bool = True) -> dict[str, object]:
+    """Return seaborn's arguments for one colour, marker and line style a variant, the same in every figure."""
+    labels = [variant.label for variant in study.variants.values()]
+    shown = [label for label in labels if label in set(rows["label"])]
+    markers = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(labels)}
+    palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
+    look = {"data": rows, "hue": "label", "hue_order": shown, "palette": palette, "markeredgecolor": "black"}
+    if not line:
+        style = {"linestyle": "none", "markersize": 7, "markeredgewidth": 0.8}
+        return look | style | {"markers": [markers[label] for label in shown]}
+    dashes = {label: _DASHES[i % len(_DASHES)] for i, label in enumerate(labels)}
+    return look | {"style": "label", "style_order": shown, "markers": markers, "dashes": dashes}
+
+
+def _legend_beside(axes: Axes) -> None:
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None)
+
+
+def t_interval(scores: pd.Series) -> tuple[float, float]:
+    """Return the ends of `score_interval`, as seaborn's ``errorbar`` wants them."""
+    found = score_interval(scores)
+    return found.low, found.high
+
+
+def score_by_variant(study: Study, results: Path) -> Figure:
     """Mean of the study's metric of each variant with its 95 % interval over seeds, and every run as a small mark."""
-    figure, axes = plt.subplots(figsize=(7, 0.45 * len(summary) + 1.4))
-    look, metric = _look(study), study.metric
-    for place, row in enumerate(summary.to_dict("records")):
-        style = look[row["variant"]]
-        values = runs.loc[runs["variant"] == row["variant"], metric]
-        axes.plot(values, np.full(len(values), place - 0.22), "|", color="0.35", markersize=7)
-        if row["n"] > 1:
-            ends = [row[f"{metric}_low"], row[f"{metric}_high"]]
-            axes.plot(ends, [place, place], color=style["color"], linewidth=3, alpha=0.6)
-        mark = {"marker": style["marker"], "markersize": 8, "markeredgecolor": "black"}
-        axes.plot(row[metric], place, color=style["color"], **mark, clip_on=False, zorder=3)  # whole at a score of 1
-    axes.set_yticks(range(len(summary)), summary["label"])
-    axes.set_ylim(len(summary) - 0.5, -0.6)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 1.0))
-    axes.set_xlabel(f"{METRIC_NAMES[metric]} on test data")
-    axes.set_title(f"mean of {summary['n'].max()} seeds, 95 % interval (bar), single runs (|)", fontsize=9, loc="right")
+    runs = read_table(results, study.name)
+    figure, axes = plt.subplots(figsize=(7, 0.4 * runs["label"].nunique() + 1.2))
+    look = _look(study, runs, line=False) | {"y": "label", "x": study.metric, "ax": axes, "legend": False}
+    sns.pointplot(**look, errorbar=t_interval, err_kws={"linewidth": 3, "alpha": 0.6}, clip_on=False)
+    sns.stripplot(runs, x=study.metric, y="label", marker="|", color="0.35", size=7, linewidth=1, jitter=False, ax=axes)
+    axes.set(xlabel=f"{METRIC_NAMES[study.metric]} on test data", ylabel="")
+    axes.grid(axis="x", alpha=0.4)
+    axes.set_title(f"mean over {runs['seed'].nunique()} seeds, 95 % interval, single runs (|)", fontsize=9, loc="right")
     return figure
 
 
-def score_against_cost(study: Study, summary: pd.DataFrame) -> Figure:
-    """Mean of the study's metric with its interval against the cost of one image, one mark a variant."""
+def score_against_cost(study: Study, results: Path) -> Figure:
+    """Mean of the study's metric with its 95 % interval over seeds against the cost of one image."""
+    runs = read_table(results, study.name)
     figure, axes = plt.subplots(figsize=(7, 4))
-    look, metric = _look(study), study.metric
-    for row in summary.to_dict("records"):
-        style, mean = look[row["variant"]], row[metric]
-        error = [[mean - row[f"{metric}_low"]], [row[f"{metric}_high"] - mean]] if row["n"] > 1 else None
-        axes.errorbar(
-            row["gmacs"] * 1e3,
-            mean,
-            error,
-            fmt=style["marker"],
-            color=style["color"],
-            markersize=7,
-            markeredgecolor="black",
-            alpha=0.85,  # marks of equal cost lie on each other
-            capsize=3,
-            label=row["label"],
-        )
-    sides = [str(summary[name].iloc[0]) for name in ("depth", "height", "width") if name in summary]
-    what = "patch" if len(sides) == 3 else "image"
-    axes.set_xlabel(f"cost of one {what} of {'x'.join(sides)} (million multiply-adds)")
-    axes.set_ylabel(f"{METRIC_NAMES[metric]} (95 % interval over seeds)")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    runs["cost"] = runs["gmacs"] * 1e3
+    bars = {"err_style": "bars", "err_kws": {"capsize": 3}}
+    sns.lineplot(**_look(study, runs), x="cost", y=study.metric, errorbar=t_interval, **bars, ax=axes)
+    size = "x".join(str(runs[name].iloc[0]) for name in ("depth", "height", "width") if name in runs)
+    what = "patch" if "depth" in runs else "image"
+    axes.set_xlabel(f"cost of one {what} of {size} (million multiply-adds)")
+    axes.set_ylabel(f"{METRIC_NAMES[study.metric]} (95 % interval over seeds)")
+    _legend_beside(axes)
     return figure
 
 
-def accuracy_by_distance(study: Study, records: list[dict[str, object]], reach: float | None = None) -> Figure:
-    """Share of shape pixels of the right class against the distance from the cue, mean over seeds; chance as a line.
+def accuracy_by_distance(study: Study, results: Path, reach: float | None = None) -> Figure:
+    """Share of shape pixels of the right class against the distance from the cue, mean over seeds.
 
     Args:
-        reach: pixels (voxels) beyond which the baseline cannot see the cue along an axis (drawn as a line).
+        reach: pixels (voxels) beyond which the baseline cannot see the cue along an axis, drawn as a line.
     """
-    rows = [
-        {"variant": record["parameters"]["variant"], "distance": (row["from_px"] + row["to_px"]) / 2} | row
-        for record in records
-        for row in record["metrics"]["by_distance"]
-    ]
-    table = pd.DataFrame(rows)
+    held = [one for one in records.read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
+    label_of = {name: variant.label for name, variant in study.variants.items()}
+    bins = [pd.DataFrame(one["metrics"]["by_distance"]).assign(variant=one["parameters"]["variant"]) for one in held]
+    rows = pd.concat(bins, ignore_index=True)
+    rows["label"] = rows["variant"].map(label_of)
+    rows["distance"] = (rows["from_px"] + rows["to_px"]) / 2
+    unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
     figure, axes = plt.subplots(figsize=(7, 4))
-    for variant, style in _look(study).items():
-        part = table[table["variant"] == variant]
-        if part.empty:
-            continue
-        share = part.groupby("distance").apply(lambda bin: np.average(bin["accuracy"], weights=bin["pixels"]))
-        axes.plot(share.index, share.values, label=study.variants[variant].label, **style, markeredgecolor="black")
-    baseline, unit = study.variants[study.baseline].label, "voxel" if study.dataset in VOLUME_DATA else "pixel"
-    axes.axhline(records[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
+    axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
     if reach:
-        axes.axvline(reach, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label=f"reach of {baseline}'s two blocks")
-    axes.set_xlabel(f"distance from cue to shape ({unit}s, bins of {BIN})")
+        label = f"reach of {label_of[study.baseline]}'s two blocks"
+        axes.axvline(reach, color="0.4", linewidth=1, linestyle=":", label=label)
+    sns.lineplot(**_look(study, rows), x="distance", y="accuracy", weights="pixels", errorbar=None, ax=axes)
+    axes.set(xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", ylim=(0, 1.02))
     axes.set_ylabel(f"shape {unit}s of the right class")
-    axes.set_ylim(0, 1.02)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend_beside(axes)
     return figure
 
 
@@ -167,177 +152,128 @@ def _loss_of(study: Study) -> str:
     return parts
 
 
-def training_curves(study: Study, histories: dict[str, list[pd.DataFrame]]) -> Figure:
-    """Training loss of each variant (``histories``: a frame a seed), smoothed over five rows, mean over seeds."""
+def training_curves(study: Study, results: Path) -> Figure:
+    """Training loss of each variant, mean over seeds, smoothed over five logged steps."""
+    curves = []
+    for name, variant in study.variants.items():
+        if histories := records.read_histories(results, study.name, name):
+            loss = pd.concat(histories).groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
+            curves.append(loss.reset_index().assign(label=variant.label))
     figure, axes = plt.subplots(figsize=(7, 4))
-    for variant, style in _look(study).items():
-        if variant not in histories:
-            continue
-        curves = pd.concat(histories[variant]).groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
-        axes.plot(
-            curves.index,
-            curves.values,
-            color=style["color"],
-            linestyle=style["linestyle"],
-            marker=style["marker"],
-            markevery=max(len(curves) // 8, 1),
-            markersize=5,
-            label=study.variants[variant].label,
-        )
-    axes.set_xlabel("optimiser step")
+    sns.lineplot(**_look(study, pd.concat(curves)), x="step", y="loss", errorbar=None, markevery=0.1, ax=axes)
+    axes.set(xlabel="optimiser step", yscale="log")
     axes.set_ylabel(f"training loss ({_loss_of(study)})", fontsize=9)
-    axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_title("mean over seeds, smoothed over five logged steps", fontsize=9, loc="right")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend_beside(axes)
     return figure
 
 
-def _paint(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Return an RGB picture of a label map ``(H, W)``; void is white."""
-    picture = np.full((*label.shape, 3), 255, dtype=np.uint8)
-    known = label < len(palette)
-    picture[known] = palette[label[known]]
-    return picture
+def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
+    """IoU (or "dice") of each class, mean over seeds with their range; classes in the order of the baseline's."""
+    runs = read_table(results, study.name)
+    classes = records.read_records(results, study.name)[0]["classes"]
+    columns = [f"{score}_{name}" for name in classes if f"{score}_{name}" in runs]
+    order = runs[runs["variant"] == study.baseline][columns].mean().sort_values(ascending=False).index
+    rows = runs.melt(["label"], columns, "class", "score").dropna()
+    count = rows["label"].nunique()
+    figure, axes = plt.subplots(figsize=(7, max(0.38, 0.07 * count) * len(columns) + 1.2))
+    look = _look(study, rows, line=False) | {"y": "class", "x": "score", "order": order, "ax": axes}
+    sns.pointplot(**look, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
+    axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
+    axes.set(xlabel={"iou": "IoU", "dice": "Dice"}[score] + " on test data", ylabel="")
+    axes.grid(axis="x", alpha=0.4)
+    axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
+    _legend_beside(axes)
+    return figure
 
 
-def bare(axes: Axes) -> None:
-    """Take ticks and grid away, as befits a picture."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(False)
+def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays beside the records of the first seed, by label, of the variants that have them."""
+    chosen = study.variants if variants is None else variants
+    found = {study.variants[name].label: records.read_pictures(results, study.name, name) for name in chosen}
+    return {label: arrays for label, arrays in found.items() if arrays}
+
+
+def _grid(panels: dict[str, np.ndarray], **options: object) -> tuple[Figure, np.ndarray]:
+    """Draw columns of pictures: ``panels`` maps a title to ``(n, H, W)`` or ``(n, 3, H, W)``."""
+    count, height, width = len(next(iter(panels.values()))), *next(iter(panels.values())).shape[-2:]
+    size = (1.8 * len(panels), 1.8 * count * height / width + 0.7)
+    figure, grid = plt.subplots(count, len(panels), figsize=size, squeeze=False)
+    for column, (title, images) in zip(grid.T, panels.items(), strict=True):
+        for i, (axes, image) in enumerate(zip(column, images, strict=True)):
+            show_image(axes, image, title.replace(", ", ",\n") if i == 0 else "", **options)
+    return figure, grid
 
 
 def predictions(
-    study: Study, pictures: dict[str, dict[str, np.ndarray]], classes: list[str], palette: list[tuple[int, int, int]]
+    study: Study, results: Path, palette: Iterable[tuple[int, int, int]], variants: Iterable[str] | None = None
 ) -> Figure:
-    """Test images, their truth, and what each variant predicts (seed 0); the classes' colours below."""
+    """Test images, their truth, and what each variant predicts (first seed); the classes' colours below."""
+    pictures = _pictures(study, results, variants)
+    colours = np.full((256, 3), 255, dtype=np.uint8)  # void is white
+    colours[: len(palette)] = palette
     first = next(iter(pictures.values()))
-    columns = ["image", "truth", *(study.variants[variant].label for variant in pictures)]
-    count = len(first["images"])
-    height, width = first["labels"].shape[1:]
-    figure, grid = plt.subplots(
-        count, len(columns), figsize=(1.75 * len(columns), 1.75 * count * height / width + 0.7), squeeze=False
-    )
-    colours = np.asarray(palette, dtype=np.uint8)
-    for i, row in enumerate(grid):
-        panels = [first["images"][i].transpose(1, 2, 0), _paint(first["labels"][i], colours)]
-        panels += [_paint(held["predictions"][i], colours) for held in pictures.values()]
-        for axes, panel, title in zip(row, panels, columns, strict=True):
-            axes.imshow(panel, interpolation="nearest")
-            axes.set_title(title if i == 0 else "", fontsize=9)
-            bare(axes)
-    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=c / 255, edgecolor="black", linewidth=0.5) for c in colours]
-    names = list(classes)
-    if (first["labels"] >= len(colours)).any():
-        handles.append(plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="black", linewidth=0.5))
+    labels = {"truth": first["labels"]} | {label: arrays["predictions"] for label, arrays in pictures.items()}
+    painted = {title: colours[numbers].transpose(0, 3, 1, 2) for title, numbers in labels.items()}
+    figure, _ = _grid({"image": first["images"]} | painted)
+    names = list(records.read_records(results, study.name)[0]["classes"])
+    if first["labels"].max() >= len(names):
         names.append("void")
+    handles = [Patch(facecolor=colours[i] / 255, edgecolor="black", linewidth=0.5) for i in range(len(names))]
     figure.legend(handles, names, ncols=6, loc="outside lower center", fontsize=8)
     return figure
 
 
-def receptive_fields(study: Study, pictures: dict[str, dict[str, np.ndarray]]) -> Figure:
+def receptive_fields(study: Study, results: Path, variants: Iterable[str] | None = None) -> Figure:
     """Effective receptive field of the centre pixel, each variant's largest value 1, on a logarithmic scale."""
+    pictures = _pictures(study, results, variants)
     columns = min(len(pictures), 4)
     rows = -(-len(pictures) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(2.1 * columns + 0.9, 2.3 * rows), squeeze=False)
-    for axes in grid.flat:
+    for axes in grid.flat[len(pictures) :]:
         axes.axis("off")
-    for axes, (variant, held) in zip(grid.flat, pictures.items(), strict=False):
-        axes.axis("on")
-        field = np.maximum(held["erf"].astype(np.float32), 1e-4)
-        image = axes.imshow(field, norm=LogNorm(1e-4, 1), cmap="viridis", interpolation="nearest")
-        axes.set_title(study.variants[variant].label, fontsize=9)
-        bare(axes)
-    bar = figure.colorbar(image, ax=grid, shrink=0.8)
-    bar.set_label("influence on the centre pixel\n(share of the largest)", fontsize=9)
+    for axes, (label, arrays) in zip(grid.flat, pictures.items(), strict=False):
+        field = np.maximum(arrays["erf"].astype(np.float32), 1e-4)
+        show_image(axes, field, label, norm=LogNorm(1e-4, 1), cmap="viridis")
+    bar = figure.colorbar(grid[0, 0].images[0], ax=grid, shrink=0.8)
+    bar.set_label("influence on the centre pixel\n(share of the largest)")
     return figure
 
 
-def iou_by_class(study: Study, runs: pd.DataFrame, classes: list[str]) -> Figure:
-    """IoU of each class, mean over seeds with the range of the seeds, one mark a variant; classes by the baseline."""
-    return _score_by_class(study, runs, classes, "iou", "IoU on test images")
+def slices(study: Study, results: Path) -> Figure:
+    """Slices of test volumes, the truth's outlines, and beside it those of each variant's prediction (first seed).
 
-
-def dice_by_class(study: Study, runs: pd.DataFrame, structures: list[str]) -> Figure:
-    """Dice of each structure of volumes, as `iou_by_class`; a structure that is never there has no mark."""
-    return _score_by_class(study, runs, structures, "dice", "Dice on test volumes")
-
-
-def _score_by_class(study: Study, runs: pd.DataFrame, classes: list[str], score: str, title: str) -> Figure:
-    means = runs.groupby("variant")[[f"{score}_{name}" for name in classes]].mean()
-    order = means.loc[study.baseline].sort_values(ascending=False).index
-    look = _look(study)
-    variants = [variant for variant in study.variants if variant in means.index]
-    room = max(0.38, 0.07 * len(variants))  # inches a class
-    figure, axes = plt.subplots(figsize=(7, room * len(classes) + 1.2))
-    for shift, variant in zip(np.linspace(-0.3, 0.3, len(variants)), variants, strict=True):
-        style, values = look[variant], runs.loc[runs["variant"] == variant, order]
-        places = np.arange(len(order)) + shift
-        axes.hlines(places, values.min(), values.max(), color=style["color"], linewidth=2, alpha=0.6)
-        axes.plot(
-            values.mean(),
-            places,
-            style["marker"],
-            color=style["color"],
-            markeredgecolor="black",
-            markersize=6,
-            label=study.variants[variant].label,
-        )
-    axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
-    axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlabel(title)
-    axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
-def slices(study: Study, pictures: dict[str, dict[str, np.ndarray]], classes: list[str]) -> Figure:
-    """Slices of test volumes, the truth's contours, and beside it those of each variant's prediction (seed 0).
-
-    Args:
-        pictures: of each variant, as `VolumeGallery.arrays` makes them. Rows run from posterior to anterior and columns
-            from left to right, so anterior is drawn on top and the patient's left on the left.
-        classes: names, the background first; structures that no slice holds are left out of the legend.
+    Rows run from posterior to anterior and columns from left to right, so anterior is on top.
     """
-    first = next(iter(pictures.values()))
-    panels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
-    panels |= {study.variants[variant].label: held["predictions"] for variant, held in pictures.items()}
+    pictures = _pictures(study, results)
+    classes = records.read_records(results, study.name)[0]["classes"]
     palette = structure_colours(len(classes) - 1)
-    count, height, width = first["labels"].shape
-    figure, grid = plt.subplots(
-        count, len(panels), figsize=(1.9 * len(panels), 1.9 * count * height / width + 0.7), squeeze=False
-    )
-    for i, row in enumerate(grid):
-        for axes, (title, labels) in zip(row, panels.items(), strict=True):
-            axes.imshow(first["images"][i], cmap="gray", origin="lower", interpolation="nearest")
-            draw_contours(axes, labels[i], palette)
-            axes.set_title(title if i == 0 else "", fontsize=9)
-            bare(axes)
-    shown = sorted({int(value) for labels in panels.values() for value in np.unique(labels)} - {0})
+    first = next(iter(pictures.values()))
+    labels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
+    labels |= {label: arrays["predictions"] for label, arrays in pictures.items()}
+    figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower")
+    for column, planes in zip(grid.T, labels.values(), strict=True):
+        for axes, plane in zip(column, planes, strict=True):
+            draw_contours(axes, plane, palette)
+    shown = sorted({int(number) for planes in labels.values() for number in np.unique(planes)} - {0})
     handles = [Line2D([], [], color=palette[number - 1], linewidth=2) for number in shown]
     names = [classes[number] for number in shown]
-    figure.legend(handles, names, ncols=min(len(panels), 5), loc="outside lower center", fontsize=8)
+    figure.legend(handles, names, ncols=min(len(labels), 5), loc="outside lower center", fontsize=8)
     return figure
 
 
 def structure_colours(count: int) -> list[tuple[float, float, float]]:
-    """Return a colour of each structure: colour-blind safe as long as there are ten at most."""
+    """Return a colour for each structure: colour-blind safe for up to ten."""
     return sns.color_palette("colorblind", count) if count <= 10 else sns.husl_palette(count, s=1, l=0.7)
 
 
 def draw_contours(axes: Axes, labels: np.ndarray, palette: list[tuple[float, float, float]]) -> None:
     """Draw the outline of every structure of a label map ``(H, W)``, structure k in ``palette[k - 1]``."""
-    axes.autoscale(False)  # the picture below them keeps its size
+    axes.autoscale(False)  # the picture keeps its size
+    rows, columns = (np.arange(-1, side + 1) for side in labels.shape)
     for number in np.unique(labels[labels > 0]):
-        around = np.pad(labels == number, 1)  # else a structure that touches the border has no line there
-        axes.contour(
-            np.arange(-1, labels.shape[1] + 1),
-            np.arange(-1, labels.shape[0] + 1),
-            around,
-            [0.5],
-            colors=[palette[number - 1]],
-            linewidths=1.3,
-        )
+        inside = np.pad(labels == number, 1)  # a structure at the border would have no line there
+        axes.contour(columns, rows, inside, [0.5], colors=[palette[number - 1]], linewidths=1.3)

@@ -1,15 +1,15 @@
-"""Means and intervals over seeds."""
+"""Means over seeds, differences paired by seed, and their 95 % intervals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % interval (Student's t over n seeds); low and high are NaN for a single value."""
+class Interval(NamedTuple):
+    """A mean over ``n`` seeds and its 95 % interval (Student's t); low and high are NaN for fewer than two seeds."""
 
     n: int
     mean: float
@@ -17,18 +17,25 @@ class Interval:
     high: float
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Iterable[float]) -> Interval:
     """Return the mean of ``values`` with its t interval: right for few seeds, where a bootstrap is too narrow."""
     data = np.asarray(values, dtype=np.float64)
-    if data.size < 2:
-        return Interval(int(data.size), float(data.mean()) if data.size else float("nan"), float("nan"), float("nan"))
-    error = stats.sem(data)
-    half = float(stats.t.ppf((1 + confidence) / 2, data.size - 1) * error)
-    mean = float(data.mean())
-    return Interval(int(data.size), mean, mean - half, mean + half)
+    mean = float(data.mean()) if data.size else np.nan
+    half = float(stats.t.ppf(0.975, data.size - 1) * stats.sem(data)) if data.size > 1 else np.nan
+    return Interval(data.size, mean, mean - half, mean + half)
 
 
-def paired_difference(values: dict[int, float], baseline: dict[int, float]) -> Interval:
-    """Return the mean of ``values - baseline`` over the seeds that both have: seed by seed the data are the same."""
-    seeds = sorted(values.keys() & baseline.keys())
-    return mean_interval([values[seed] - baseline[seed] for seed in seeds])
+def score_interval(values: Iterable[float]) -> Interval:
+    """Return `mean_interval` of scores cut to 0..1, where Student's interval does not know that they lie."""
+    found = mean_interval(values)
+    return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
+
+
+def paired_difference(runs: pd.DataFrame, variant: str, other: str, metric: str) -> Interval:
+    """Return the mean of ``variant - other`` over the seeds that both have run; ``n`` is 0 where there are none.
+
+    Args:
+        runs: one row a run, with the columns variant, seed and ``metric``.
+    """
+    scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=[variant, other])
+    return mean_interval((scores[variant] - scores[other]).dropna())
