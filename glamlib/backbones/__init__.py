@@ -4,8 +4,7 @@
 compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
 """
 
-from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.create import create_backbone, list_backbones
-from glamlib.backbones.segmenter import BackboneSegmenter
+from glamlib.backbones.config import BACKBONES, BackboneConfig
+from glamlib.backbones.create import BackboneSegmenter, create_backbone, list_backbones
 
-__all__ = ["BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones"]
+__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones"]

@@ -1,50 +1,36 @@
-"""create_backbone, list_backbones: backbones by name."""
+"""create_backbone and list_backbones: backbones by name. BackboneSegmenter: one under UPerNet."""
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.crossvit import crossvit
-from glamlib.backbones.cvt import cvt
-from glamlib.backbones.from_timm import pvt_v2, twins, vit
-from glamlib.backbones.pvt import pvt
-from glamlib.backbones.t2t_vit import t2t_vit
-from glamlib.backbones.table import BACKBONES
-from glamlib.backbones.tnt import tnt
-from glamlib.backbones.vil import vil
+from glamlib.backbones.config import BACKBONES, BackboneConfig
+from glamlib.backbones.cvt import CvTStage
+from glamlib.backbones.pvt import PVTStage
+from glamlib.backbones.pyramid import STRIDES, Backbone, Stages
+from glamlib.backbones.t2t_vit import T2TViT
+from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
+from glamlib.backbones.vil import ViLStage
 from glamlib.backbones.weights import load_weights
 from glamlib.errors import InputError, one_of
 from glamlib.models.encoder import Encoder, init_linear
+from glamlib.models.segmenter import EncoderDecoder
+from glamlib.models.upernet import FCNHead, UPerNetDecoder
 
-
-def swin(config: BackboneConfig, in_channels: int) -> Encoder:
-    """Return this library's Swin: timm's does not mask rightly where windows do not divide the map."""
-    return Encoder(
-        in_channels,
-        config.embed_dims[0],
-        config.depths,
-        config.num_heads,
-        config.window_size,
-        mlp_ratio=config.mlp_ratios[0],
-        drop_path=config.drop_path,
-    )
-
-
-_BUILDERS: dict[str, Callable[[BackboneConfig, int], nn.Module]] = {
-    "swin": swin,
-    "pvt": pvt,
-    "pvt_v2": pvt_v2,
-    "twins_pcpvt": twins,
-    "twins_svt": twins,
-    "vil": vil,
-    "cvt": cvt,
-    "vit": vit,
-    "t2t_vit": t2t_vit,
-    "tnt": tnt,
-    "crossvit": crossvit,
+_BODIES: dict[str, Callable[[BackboneConfig, int], nn.Module]] = {
+    "pvt": partial(Stages, PVTStage),
+    "pvt_v2": TimmPyramid,
+    "twins_pcpvt": TimmPyramid,
+    "twins_svt": TimmPyramid,
+    "vil": partial(Stages, ViLStage),
+    "cvt": partial(Stages, CvTStage),
+    "vit": ViTBody,
+    "t2t_vit": T2TViT,
+    "tnt": TNTBody,
+    "crossvit": CrossViTBody,
 }
 
 
@@ -55,7 +41,18 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 def build(config: BackboneConfig, in_channels: int) -> nn.Module:
     """Return the backbone of a configuration: see `create_backbone`."""
-    backbone = _BUILDERS[config.backbone](config, in_channels)
+    if config.backbone == "swin":  # ours: timm's masks wrongly where windows do not divide the map
+        backbone = Encoder(
+            in_channels,
+            config.embed_dims[0],
+            config.depths,
+            config.num_heads,
+            config.window_size,
+            mlp_ratio=config.mlp_ratios[0],
+            drop_path=config.drop_path,
+        )
+    else:
+        backbone = Backbone(_BODIES[config.backbone](config, in_channels))
     init_linear(backbone, config.weight_init)
     return backbone
 
@@ -72,8 +69,8 @@ def create_backbone(
         **overrides: fields of `BackboneConfig`.
 
     Returns:
-        A module with ``dims``, the channels of each level, that gives for images ``(B, in_channels, H, W)`` of any size
-        the maps ``(B, dims[i], ceil(H / s), ceil(W / s))`` of strides s 4, 8, 16 and 32, as a list.
+        A module with ``dims``, the channels of each level. For images ``(B, in_channels, H, W)`` of any size it gives a
+        list of maps ``(B, dims[i], ceil(H / s), ceil(W / s))``, of strides s 4, 8, 16 and 32.
 
     Raises:
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.
@@ -87,3 +84,19 @@ def create_backbone(
     if pretrained is not False:
         load_weights(backbone, name, pretrained)
     return backbone
+
+
+class BackboneSegmenter(EncoderDecoder):
+    """Semantic segmentation of 2D images by a backbone under UPerNet: logits at the size of any image."""
+
+    patch_size = STRIDES[0]
+    window_pixels = 1  # every image is padded to what the backbone takes
+
+    def __init__(self, config: BackboneConfig, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.encoder = build(config, in_channels)
+        self.decoder = UPerNetDecoder(self.encoder.dims, config.decoder_channels, num_classes)
+        self.auxiliary = FCNHead(self.encoder.dims[-2], config.decoder_channels // 2, num_classes)

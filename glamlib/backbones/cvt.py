@@ -1,4 +1,4 @@
-"""CvT: convolutions instead of linear maps of patches, and before the projections to queries, keys and values.
+"""CvT: convolutions in place of linear maps of patches, and before the projections to queries, keys and values.
 
 Source: Wu et al., "CvT: Introducing Convolutions to Vision Transformers" (ICCV 2021); microsoft/CvT,
 lib/models/cls_cvt.py.
@@ -7,16 +7,14 @@ lib/models/cls_cvt.py.
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.pyramid import Backbone, Stages
-from glamlib.models.encoder import stage_drop_paths
 
 
 class ConvProjection(nn.Module):
-    """A depth-wise 3x3 convolution with batch norm, then a linear layer; a class token takes the linear layer only."""
+    """A depth-wise 3 x 3 convolution with batch norm, then a linear layer; a class token takes only the latter."""
 
     def __init__(self, dim: int, stride: int) -> None:
         super().__init__()
@@ -26,14 +24,14 @@ class ConvProjection(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return ``(B, T + h' * w', C)`` for T class tokens and a map: ``(B, T + h * w, C)``, ``size`` (h, w)."""
-        tokens = x.shape[1] - size[0] * size[1]
-        patches = rearrange(x[:, tokens:], "b (h w) c -> b c h w", h=size[0])
+        tokens, patches = x.tensor_split([-size[0] * size[1]], dim=1)
+        patches = rearrange(patches, "b (h w) c -> b c h w", h=size[0])
         patches = self.bn(self.conv(patches)).flatten(2).transpose(1, 2)
-        return self.linear(torch.cat([x[:, :tokens], patches], dim=1))
+        return self.linear(torch.cat([tokens, patches], dim=1))
 
 
 class ConvAttention(nn.Module):
-    """Attention to keys and values of half the resolution. Logits are scaled by all channels, as in the source."""
+    """Attention to keys and values of half the resolution. As in the source, all channels scale the logits."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -55,7 +53,7 @@ class ConvAttention(nn.Module):
 
 
 class CvTBlock(nn.Module):
-    """Attention and MLP, each on normalised input and added to it."""
+    """Attention and MLP, each residual and pre-norm."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: int, drop_path: float) -> None:
         super().__init__()
@@ -71,65 +69,27 @@ class CvTBlock(nn.Module):
 
 
 class CvTStage(nn.Module):
-    """An overlapping convolution, then blocks; the last stage has a class token.
+    """An overlapping convolution, then blocks: ``(B, C_in, H, W)`` to ``(B, C, H / stride, W / stride)``.
 
-    Args:
-        kernel, stride, padding: of the convolution.
+    As in the source, only the last of the three stages has a class token and drops paths.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        dim: int,
-        kernel: int,
-        stride: int,
-        padding: int,
-        num_heads: int,
-        mlp_ratio: int,
-        drop_paths: list[float],
-        has_class_token: bool,
-    ) -> None:
+    def __init__(self, config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel, stride=stride, padding=padding)
+        dim, is_last = config.embed_dims[i], i == 2
+        kernel, stride, padding = (7, 4, 2) if i == 0 else (3, 2, 1)
+        self.proj = nn.Conv2d(in_channels, dim, kernel, stride, padding)
         self.norm = nn.LayerNorm(dim)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if has_class_token else None
-        if has_class_token:
-            trunc_normal_(self.cls_token, std=0.02)
-        self.blocks = nn.ModuleList(CvTBlock(dim, num_heads, mlp_ratio, drop_path) for drop_path in drop_paths)
+        self.cls_token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02)) if is_last else None
+        rates = calculate_drop_path_rates(config.drop_path if is_last else 0.0, config.depths[i])
+        self.blocks = nn.ModuleList(CvTBlock(dim, config.num_heads[i], config.mlp_ratios[i], rate) for rate in rates)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``(B, C, H / stride, W / stride)`` for ``(B, C_in, H, W)``."""
         x = self.proj(x)
         size = tuple(x.shape[2:])
         x = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
         if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
             x = block(x, size)
         return rearrange(x[:, -size[0] * size[1] :], "b (h w) c -> b c h w", h=size[0])
-
-
-class CvT(Stages):
-    """CvT ends at stride 16: the level of stride 32 is the maximum of the last."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = super().forward(x)
-        return [*maps, F.max_pool2d(maps[-1], 2)]
-
-
-def cvt(config: BackboneConfig, in_channels: int) -> Backbone:
-    """Return CvT; its maps are not normalised. As in the source, only the last stage drops paths."""
-    dims = config.embed_dims
-    stages = (
-        CvTStage(
-            in_channels if i == 0 else dims[i - 1],
-            dims[i],
-            *((7, 4, 2) if i == 0 else (3, 2, 1)),
-            config.num_heads[i],
-            config.mlp_ratios[i],
-            stage_drop_paths(config.drop_path if i == 2 else 0.0, config.depths[i : i + 1])[0],
-            has_class_token=i == 2,
-        )
-        for i in range(3)
-    )
-    return Backbone(CvT(stages), (*dims, dims[-1]))

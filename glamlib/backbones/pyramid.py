@@ -1,36 +1,47 @@
-"""From a network that wants maps of certain sizes, or gives one scale, to a feature pyramid of an image of any size."""
+"""From the maps of any backbone to a feature pyramid of an image of any size."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from math import ceil
 
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, calculate_drop_path_rates
 from torch import Tensor, nn
+
+from glamlib.backbones.config import BackboneConfig
 
 STRIDES = (4, 8, 16, 32)
 
 
 class Stages(nn.Module):
-    """Stages one after another, of strides 4, 8, ...; gives the map after each, channels-first."""
+    """Stages of strides 4, 8, 16 and, unless the last level is a maximum, 32.
 
-    def __init__(self, stages: Iterable[nn.Module]) -> None:
+    Args:
+        make_stage: called with (config, stage number, channels that come in, drop path rate of each block).
+    """
+
+    def __init__(self, make_stage: Callable[..., nn.Module], config: BackboneConfig, in_channels: int) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        dims, rates = config.embed_dims, calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True)
+        self.dims = (*dims, dims[-1])[: len(STRIDES)]
+        self.stages = nn.ModuleList(
+            make_stage(config, i, channels, rates[i]) for i, channels in enumerate((in_channels, *dims[:-1]))
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the map after each stage, channels-first; none is normalised."""
         maps = []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return maps
+        return maps if len(maps) == len(STRIDES) else [*maps, F.max_pool2d(x, 2)]
 
 
 class SimplePyramid(nn.Module):
-    """Four levels from the last map of a network of one scale: ``(B, C, H / 16, W / 16)``.
+    """Four levels from the one map of a network of stride 16.
 
     Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022), section 3: transposed
-    convolutions to stride 4 and 8, the map itself at 16, its maximum at 32; its convolutions to a common width are
-    left to the decoder, which has such.
+    convolutions to strides 4 and 8, the map itself at 16, its maximum at 32. The convolutions to a common width are the
+    decoder's.
     """
 
     def __init__(self, dim: int) -> None:
@@ -50,29 +61,26 @@ class SimplePyramid(nn.Module):
 class Backbone(nn.Module):
     """A feature pyramid of strides 4, 8, 16 and 32 for images of any size.
 
-    The image is zero-padded at its ends to multiples of 32 pixels, and what lies beyond it is cut off the features.
+    The image is zero-padded at its ends to multiples of 32 pixels; features beyond the image are cut off.
 
     Args:
-        body: takes ``(B, C_in, H, W)``, H and W multiples of 32. Gives a list of maps of the four strides, or, where
-            ``dims`` is one number, one map of stride 16, on which a `SimplePyramid` is built.
-        dims: channels of what the body gives.
+        body: takes ``(B, C_in, H, W)``, H and W multiples of 32. Gives maps of the four strides, with their channels in
+            ``body.dims``, or one map of stride 16 with ``body.dims`` channels, which gets a `SimplePyramid`.
 
     Attributes:
         dims: channels of each level.
     """
 
-    def __init__(self, body: nn.Module, dims: tuple[int, ...] | int) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.pyramid = SimplePyramid(dims) if isinstance(dims, int) else None
-        self.dims = dims if self.pyramid is None else self.pyramid.dims
+        self.pyramid = SimplePyramid(body.dims) if isinstance(body.dims, int) else nn.Identity()
+        self.dims = body.dims if isinstance(body.dims, tuple) else self.pyramid.dims
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return ``(B, dims[i], ceil(H / stride), ceil(W / stride))`` of each stride for ``(B, C_in, H, W)``."""
         height, width = x.shape[2:]
-        levels = self.body(F.pad(x, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])))
-        if self.pyramid is not None:
-            levels = self.pyramid(levels)
+        levels = self.pyramid(self.body(F.pad(x, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))))
         return [
             level[:, :, : ceil(height / stride), : ceil(width / stride)]
             for level, stride in zip(levels, STRIDES, strict=True)

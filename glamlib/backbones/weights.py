@@ -8,21 +8,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from glamlib.backbones.config import TIMM_WEIGHTS
 from glamlib.errors import InputError
 from glamlib.models.weights import read_weights
 
-_TIMM_NAMES = {
-    **{f"swin_{size}": f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")},
-    **{f"pvt_v2_b{i}": f"pvt_v2_b{i}.in1k" for i in range(6)},
-    **{
-        f"twins_{form}_{size}": f"twins_{form}_{size}.in1k"
-        for form in ("pcpvt", "svt")
-        for size in ("small", "base", "large")
-    },
-    **{f"vit_{size}": f"vit_{size}_patch16_224.augreg_in1k" for size in ("small", "base")},
-    **{f"tnt_{size}": f"tnt_{size}_patch16_224.in1k" for size in "sb"},
-    **{f"crossvit_{size}": f"crossvit_{size}_240.in1k" for size in ("small", "base", "15", "18")},
-}
 # What a file may hold beyond the backbone: classifiers, buffers that are computed, and CrossViT's last exchange
 _LEFT_OUT = re.compile(
     r"^(head|norm|fc_norm)\.|(relative_position_index|attn_mask)$|^blocks\.2\.(projs|fusion|revert_projs)\."
@@ -32,15 +21,15 @@ _OURS = re.compile(r"^norms\.")  # Swin's norms of the pyramid, which its classi
 
 def _fetch(name: str, in_channels: int) -> dict[str, Tensor]:
     """Return timm's weights; its first convolution is fitted to ``in_channels``."""
-    if name not in _TIMM_NAMES:
-        raise InputError(f"pretrained=True: timm has no weights for {name}; it has some for {', '.join(_TIMM_NAMES)}")
+    if name not in TIMM_WEIGHTS:
+        raise InputError(f"pretrained=True: timm has no weights for {name}; it has some for {', '.join(TIMM_WEIGHTS)}")
     import timm
 
     try:
-        return timm.create_model(_TIMM_NAMES[name], pretrained=True, in_chans=in_channels).state_dict()
+        return timm.create_model(TIMM_WEIGHTS[name], pretrained=True, in_chans=in_channels).state_dict()
     except Exception as error:  # hub, network and cache each raise their own
         raise InputError(
-            f"pretrained=True: cannot fetch timm/{_TIMM_NAMES[name]} ({type(error).__name__}); download its "
+            f"pretrained=True: cannot fetch timm/{TIMM_WEIGHTS[name]} ({type(error).__name__}); download its "
             "model.safetensors from huggingface.co and pass pretrained=PATH"
         ) from None
 
