@@ -36,8 +36,8 @@ _DASHES = ("", (4, 2), (6, 2, 1, 2), (1, 1))
 def use_style() -> None:
     """Set the look of all figures that follow."""
     sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=1.1)
-    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True}
-    plt.rcParams |= {"image.cmap": "cividis", "image.interpolation": "nearest", "legend.frameon": False}
+    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True, "axes.titlesize": 9}
+    plt.rcParams |= {"image.cmap": "cividis", "image.interpolation": "nearest"}
 
 
 def save(figure: Figure, results: Path, name: str) -> Path:
@@ -79,7 +79,7 @@ def _look(study: Study, rows: pd.DataFrame, line: bool = True) -> dict[str, obje
 
 
 def _legend_beside(axes: Axes) -> None:
-    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None)
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
 
 
 def t_interval(scores: pd.Series) -> tuple[float, float]:
