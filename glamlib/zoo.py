@@ -16,8 +16,7 @@ from glamlib.models.segmenter import Segmenter
 from glamlib.models.stage import Stage
 from glamlib.models.volumes import VolumeSegmenter
 from glamlib.models.weights import load_swin_weights
-from glamlib.released.parts import parts_of
-from glamlib.released.volumes import volume_parts_of
+from glamlib.released import parts_of, volume_parts_of
 
 # Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
 _SIZES = {

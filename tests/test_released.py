@@ -32,16 +32,11 @@ def released_weights(name: str) -> dict[str, Tensor]:
     return weights
 
 
-def encoder_for(arguments: dict, behaviour: str = "released") -> Encoder:
-    shape = arguments["size"]
-    return Encoder(
-        embed_dim=shape["embed_dim"],
-        depths=tuple(shape["depths"]),
-        num_heads=tuple(shape["num_heads"]),
-        window_size=arguments["window_size"],
-        num_global_tokens=arguments.get("gt_num", 0),
-        make_stage=parts_of(behaviour).make_stage,
-    ).eval()
+def table_attention(arguments: dict, pe: Tensor) -> TableAttention:
+    """G-MSA of a reference file, with these rows as its table."""
+    table = PositionTable(1, arguments["dim"])
+    table.pe = nn.Parameter(pe)
+    return TableAttention(arguments["dim"], arguments["num_heads"], table).eval()
 
 
 @pytest.mark.parametrize("name", [
@@ -51,7 +46,15 @@ def encoder_for(arguments: dict, behaviour: str = "released") -> Encoder:
 ])  # fmt: skip
 def test_encoder(name: str) -> None:
     tensors, arguments = reference(name)
-    encoder = encoder_for(arguments, OPTI if arguments.get("opti") else "released")
+    shape = arguments["size"]
+    encoder = Encoder(
+        embed_dim=shape["embed_dim"],
+        depths=tuple(shape["depths"]),
+        num_heads=tuple(shape["num_heads"]),
+        window_size=arguments["window_size"],
+        num_global_tokens=arguments.get("gt_num", 0),
+        make_stage=parts_of(OPTI if arguments.get("opti") else "released").make_stage,
+    ).eval()
     weights = released_weights(name)
     loaded = load_released(encoder, weights)
     assert set(loaded.used) | set(loaded.unused) == set(weights)
@@ -65,16 +68,13 @@ def test_encoder(name: str) -> None:
 ])  # fmt: skip
 def test_unet(name: str) -> None:
     tensors, arguments = reference(name)
-    shape = arguments["size"]
     glam = {"num_global_tokens": arguments["gt_num"]} if "gt_num" in arguments else {}
     model = create_model(
         f"{'glam_' if glam else ''}swin_nano_unet{'_nlu' if 'nlu' in name else ''}",
         num_classes=arguments["num_classes"],
-        embed_dim=shape["embed_dim"],
-        depths=shape["depths"],
-        num_heads=shape["num_heads"],
         window_size=arguments["window_size"],
         behaviour="released",
+        **{key: arguments["size"][key] for key in ("embed_dim", "depths", "num_heads")},
         **glam,
     ).eval()
     weights = released_weights(name)
@@ -97,17 +97,13 @@ def test_unet(name: str) -> None:
 def test_block(name: str) -> None:
     tensors, arguments = reference(name)
     attributes = reference_details(name)["attributes"]
-    inputs = [value for key, value in sorted(tensors.items()) if key.startswith("input/")]
-    x = inputs[0].unflatten(1, (attributes["H"], attributes["W"]))
-    tokens, pe = inputs[-2], inputs[-1]
-    window = (arguments["window_size"],) * 2
+    x, *_, tokens, pe = (value for key, value in sorted(tensors.items()) if key.startswith("input/"))
+    x = x.unflatten(1, (attributes["H"], attributes["W"]))
     block = ReleasedBlock(
-        differences=ALL, dim=arguments["dim"], num_heads=arguments["num_heads"], window_size=window,
-        shifted=bool(arguments["shift_size"]), mixer="gmsa", is_last=False,
+        differences=ALL, dim=arguments["dim"], num_heads=arguments["num_heads"],
+        window_size=(arguments["window_size"],) * 2, shifted=bool(arguments["shift_size"]), mixer="gmsa", is_last=False,
     ).eval()  # fmt: skip
-    table = PositionTable(1, arguments["dim"])
-    table.pe = nn.Parameter(pe)
-    block.mixer = TableAttention(arguments["dim"], arguments["num_heads"], table)
+    block.mixer = table_attention(arguments, pe)
     load_released(block, released_weights(name))
     windows = block.layout_of(x).num_windows
     if tokens.ndim == 2:  # as a stage starts: the same for every window
@@ -125,8 +121,7 @@ def test_stage() -> None:
         mlp_ratio=4.0, level=arguments["id_layer"],
     ).eval()  # fmt: skip
     weights = released_weights("glam_stage_w7_g1_15x13")
-    weights = {key: value for key, value in weights.items() if not key.startswith("downsample.")}  # our next stage's
-    load_released(stage, weights)
+    load_released(stage, {k: v for k, v in weights.items() if not k.startswith("downsample.")})  # our next stage's
     y = stage(tensors["input/0"].unflatten(1, (15, 13)))
     torch.testing.assert_close(y.flatten(1, 2), tensors["output/0"], **CLOSE)
 
@@ -135,13 +130,11 @@ def test_stage() -> None:
 def test_gmsa_and_its_table_one_row_short(name: str) -> None:
     """The second: 486 tokens, 484 rows; the slice starts at -1 and holds one row, which is added to all tokens."""
     tensors, arguments = reference(name)
-    tokens, pe = tensors["input/0"], tensors["input/1"]
-    table = PositionTable(1, arguments["dim"])
-    table.pe = nn.Parameter(pe)
-    mixer = TableAttention(arguments["dim"], arguments["num_heads"], table).eval()
+    tokens = tensors["input/0"]
+    mixer = table_attention(arguments, tensors["input/1"])
     load_released(mixer, released_weights(name))
     windows = tokens if tokens.ndim == 4 else tokens[:, :, None]  # (B, nW, 1, C): every token its own window
-    assert len(table.slice(windows.shape[1])) == (30 if "N30" in name else 1)
+    assert len(mixer._table[0].slice(windows.shape[1])) == (30 if "N30" in name else 1)
     y, _ = mixer(windows, (windows.shape[1], 1))
     torch.testing.assert_close(y.flatten(1, 2), tensors["output/0"], **CLOSE)
 
@@ -163,12 +156,11 @@ def test_upsampling(name: str) -> None:
 @pytest.mark.parametrize("name", ["nlu_attention_w4", "nlu_attention_w7"])
 def test_upsampling_attention(name: str) -> None:
     tensors, arguments = reference(name)
-    side = arguments["window_size"]
-    attention = ScrambledAttention(arguments["dim"], arguments["num_heads"], (side, side)).eval()
+    window = (arguments["window_size"],) * 2
+    attention = ScrambledAttention(arguments["dim"], arguments["num_heads"], window).eval()
     load_released(attention, released_weights(name))
     fine, coarse = sorted((tensors["input/0"], tensors["input/1"]), key=lambda t: t.shape[-1])
-    layout = WindowLayout((side, side), (side, side), (0, 0))
-    y, _ = attention(fine[:, None], coarse[:, None], layout)
+    y, _ = attention(fine[:, None], coarse[:, None], WindowLayout(window, window, (0, 0)))
     torch.testing.assert_close(y[:, 0], tensors["output/0"], **CLOSE)
 
 
@@ -179,26 +171,36 @@ def test_fcn_head() -> None:
     torch.testing.assert_close(head(tensors["input/0.2"]), tensors["output/0"], **CLOSE)
 
 
-def test_every_difference_alone_runs_and_changes_something() -> None:
-    """Each switch alone gives another network than the paper's: other weights, or other outputs from the same ones."""
-    torch.manual_seed(0)
-    image = torch.randn(1, 3, 75, 61)
-    arguments = {"num_classes": 3, "window_size": 7, "depths": (2, 2, 3), "num_heads": (2, 4, 8)}
-    arguments |= {"num_global_tokens": 2}
+def network(behaviour: str) -> nn.Module:
     torch.manual_seed(1)
-    paper = create_model("glam_swin_nano_unet_nlu", **arguments).eval()
-    for name in DIFFERENCES:
-        torch.manual_seed(1)
-        other = create_model("glam_swin_nano_unet_nlu", behaviour=name, **arguments).eval()
-        if other.state_dict().keys() == paper.state_dict().keys() and name not in ("random_tokens", "scrambled_bias"):
+    return create_model(
+        "glam_swin_nano_unet_nlu", num_classes=3, window_size=7, depths=(2, 2, 3), num_heads=(2, 4, 8),
+        num_global_tokens=2, behaviour=behaviour,
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+@torch.no_grad()
+def test_every_difference_alone_runs_and_changes_something(name: str) -> None:
+    """Each switch alone gives another network than the paper's: other weights, or other outputs from the same ones."""
+    x = torch.randn(1, 3, 75, 61, generator=torch.Generator().manual_seed(0))
+    paper, other = network("paper"), network(name)
+    if other.state_dict().keys() == paper.state_dict().keys():
+        if name not in ("random_tokens", "scrambled_bias"):
             other.load_state_dict(paper.state_dict())
-        changed_weights = other.state_dict().keys() != paper.state_dict().keys()
-        assert changed_weights or not torch.allclose(other(image), paper(image), atol=1e-5), name
+        assert not torch.allclose(other(x), paper(x), atol=1e-5)
 
 
-def test_unknown_behaviour_lists_the_differences() -> None:
-    with pytest.raises(InputError, match="unknown behaviour 'raw'; allowed: paper, released, raw_tokens, no_token"):
-        create_model("glam_swin_nano_upernet", num_classes=2, behaviour="raw_tokens+raw")
+@pytest.mark.parametrize(
+    ("name", "behaviour", "message"),
+    [
+        ("glam_swin_nano_upernet", "raw", "'raw'; allowed: paper, released, raw_tokens, .*resize_output"),
+        ("glam_nnformer_nano", "fixed_windows", "'fixed_windows'; allowed: paper, released, raw_tokens, .*clamped"),
+    ],
+)
+def test_unknown_behaviour_lists_the_differences(name: str, behaviour: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"unknown behaviour {message}"):
+        create_model(name, num_classes=2, behaviour=f"raw_tokens+{behaviour}")
 
 
 def test_dropped_weights_are_refused() -> None:
@@ -212,9 +214,8 @@ def test_dropped_weights_are_refused() -> None:
 
 def test_two_keys_of_one_weight_are_refused() -> None:
     """One of the two would be dropped without a word."""
-    head = FCNHead(4, 4, 2)
-    weights = {f"decode_head.{key}": value for key, value in head.state_dict().items()}
-    block = nn.ModuleDict({"decoder": head})
+    block = nn.ModuleDict({"decoder": FCNHead(4, 4, 2)})
+    weights = {f"decode_head.{key}": value for key, value in block["decoder"].state_dict().items()}
     load_released(block, weights)
     with pytest.raises(InputError, match=r"1 left over.* first: decoder.conv_seg.bias \(twice\)"):
         load_released(block, weights | {"decoder.conv_seg.bias": torch.ones(2)})
@@ -226,19 +227,33 @@ def test_what_is_no_state_dict_is_refused(content: object) -> None:
         load_released(nn.Linear(1, 1), content)
 
 
-def test_an_image_too_large_for_the_table_is_a_clear_error() -> None:
-    """METHOD, section 5, point 7: one token a window cannot run 512x2048; the paper's code for it can."""
-    shape = {"num_classes": 2, "num_global_tokens": 1, "depths": (2, 2, 2, 2), "window_size": 7}
-    image = torch.zeros(1, 3, 512, 2048, device="meta")
-    released = create_model("glam_swin_nano_unet", behaviour="released", **shape).eval().to("meta")
-    with pytest.raises(InputError, match="30 tokens, and the released table of this stage has 25 rows"):
-        released(image)
-    create_model("glam_swin_nano_unet", **shape).eval().to("meta")(image)
+@pytest.mark.parametrize(
+    ("name", "size", "options", "message"),
+    [  # METHOD, section 5, point 7: one token a window cannot run 512x2048
+        ("glam_swin_nano_unet", (3, 512, 2048), {"window_size": 7}, "30 tokens, .* this stage has 25 rows"),
+        # windows of 4: the table ends at 8 x 8 x 8 windows
+        ("glam_nnformer_nano", (1, 72, 72, 72), {"in_channels": 1}, "729 tokens, .* this stage has 512 rows"),
+    ],
+)
+def test_an_image_too_large_for_the_table_is_a_clear_error(
+    name: str, size: tuple[int, ...], options: dict, message: str
+) -> None:
+    """The paper's behaviour runs at the same size."""
+    x = torch.zeros(1, *size, device="meta")
+    with torch.device("meta"):
+        paper, released = (
+            create_model(name, num_classes=2, num_global_tokens=1, behaviour=behaviour, **options).eval()
+            for behaviour in ("paper", "released")
+        )
+    with pytest.raises(InputError, match=message):
+        released(x)
+    paper(x)
 
 
 def test_no_more_parameters_than_the_released_network() -> None:
     """GLAM-Swin-T + UPerNet, 10 tokens: 104,985,446 parameters, of which 36,385,344 are the table's."""
-    released = create_model("glam_swin_tiny_upernet", num_classes=150, behaviour="released")
+    with torch.device("meta"):
+        released = create_model("glam_swin_tiny_upernet", num_classes=150, behaviour="released")
     counts = {name: parameter.numel() for name, parameter in released.named_parameters()}
     assert sum(counts.values()) == 104_985_446
     assert sum(number for name, number in counts.items() if name.endswith(".pe")) == 36_385_344
@@ -246,7 +261,7 @@ def test_no_more_parameters_than_the_released_network() -> None:
 
 @pytest.mark.parametrize("behaviour", ["released", *DIFFERENCES])
 def test_both_counters_know_every_operator_of_every_difference(behaviour: str) -> None:
-    """A run counts its cost by fvcore, which must not meet what it does not know: it did (view_as)."""
+    """fvcore must meet no operator that it does not know: it did (view_as)."""
     arguments = {"num_classes": 3, "depths": (2, 2), "num_heads": (2, 4), "num_global_tokens": 2}
     model = create_model("glam_swin_nano_unet_nlu", behaviour=behaviour, **arguments)
     by_fvcore, by_torch = (count_macs(model, 61, 75, counter) for counter in ("fvcore", "torch"))

@@ -1,6 +1,7 @@
-"""Stages, blocks and G-MSA as the released code has them, difference by difference.
+"""Stages, blocks and attentions as the released code has them, difference by difference, for images and for volumes.
 
-Source: themyrl/glam at 44abe55, mmseg/models/backbones/swin_transformer_gtv8.py.
+Sources: themyrl/glam at 44abe55, mmseg/models/backbones/swin_transformer_gtv8.py; for volumes, themyrl/medseg at
+35de82e, models/glam.py and models/nnformer.py.
 """
 
 from functools import partial
@@ -10,9 +11,9 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
-from glamlib.layers.attention import GlobalAttention
+from glamlib.layers.attention import GlobalAttention, WindowAttention
 from glamlib.layers.block import GlamBlock
-from glamlib.layers.windows import WindowLayout
+from glamlib.layers.windows import WindowLayout, kept, relative_position_index
 from glamlib.models.stage import Stage
 
 
@@ -20,8 +21,8 @@ class PositionTable(nn.Module):
     """A learned table of token positions.
 
     G-MSA over N tokens reads rows a to a + N, a = rows // 2 - N // 2: the middle of a flat list, whatever the grid of
-    windows. Rows out of reach never learn. On a large image the table is too short: then this stops with an
-    error, or, where one row is left by chance, adds that one to all tokens; the released code does so, too.
+    windows. Rows out of reach never learn. On a large image the table is too short. Then this raises an error, or, if
+    exactly one row is left, adds that one to all tokens, as the released code does.
     """
 
     def __init__(self, rows: int, dim: int) -> None:
@@ -53,21 +54,45 @@ class TableAttention(GlobalAttention):
         return (flat + self._table[0].slice(flat.shape[1])).view(tokens.shape)
 
 
+@kept
+def colliding_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the released rows of the bias table for cubic windows, ``(P, P)``.
+
+    The first dimension's stride is 3 w - 1, where ``(2 w - 1)**2`` would tell all offsets apart: of the 343 rows for
+    w = 4, 115 are used. nnFormer's code has it, too.
+    """
+    side = table_window[0]
+    row = relative_position_index(window, table_window, device)
+    depth, rest = row // (2 * side - 1) ** 2, row % (2 * side - 1) ** 2
+    return depth * (3 * side - 1) + rest
+
+
+class CollidingAttention(WindowAttention):
+    """Window attention whose position bias does not tell all offsets apart."""
+
+    def index(self, layout: WindowLayout) -> Tensor:
+        return colliding_index(layout.window, self.window_size, self.relative_position_bias_table.device)
+
+
 class ReleasedBlock(GlamBlock):
     """A GLAM block with some of the released code's differences; otherwise the arguments of `GlamBlock`."""
 
     def __init__(self, *, differences: frozenset[str], is_last: bool, mixer: str, **options: object) -> None:
-        keeps_tokens = "last_gmsa" in differences and mixer != "none"
-        super().__init__(is_last=is_last and not keeps_tokens, mixer=mixer, **options)
+        has_last_mixer = "last_gmsa" in differences and mixer != "none"
+        super().__init__(is_last=is_last and not has_last_mixer, mixer=mixer, **options)
         self.differences = differences
         if "bare_gmsa" in differences:
             self.norm_mixer = None
+        if "colliding_bias" in differences:
+            self.attn = CollidingAttention(options["dim"], options["num_heads"], self.window_size)
 
     def layout_of(self, x: Tensor) -> WindowLayout:
-        if "fixed_windows" not in self.differences:
-            return super().layout_of(x)
-        shift = tuple(w // 2 if self.shifted else 0 for w in self.window_size)
-        return WindowLayout(tuple(x.shape[1:-1]), self.window_size, shift)
+        size = tuple(x.shape[1:-1])
+        if "fixed_windows" in self.differences:
+            return WindowLayout(size, self.window_size, tuple(w // 2 if self.shifted else 0 for w in self.window_size))
+        if "cubic_windows" in self.differences and min(size) <= min(self.window_size):
+            return WindowLayout.fit(size, (min(size),) * len(size), shifted=False)
+        return super().layout_of(x)
 
     def enter(self, tokens: Tensor) -> Tensor:
         return tokens if "raw_tokens" in self.differences else super().enter(tokens)
@@ -75,52 +100,38 @@ class ReleasedBlock(GlamBlock):
     def pass_on(
         self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool
     ) -> tuple[Tensor, Tensor | None]:
-        tokens = update if "no_token_residual" in self.differences else tokens + self.drop_path(update)
-        tokens, weights = self.exchange(tokens, grid, return_attention)
-        if "no_token_mlp" not in self.differences:
+        differences, weights = self.differences, None
+        tokens = update if "no_token_residual" in differences else tokens + self.drop_path(update)
+        if "early_token_mlp" in differences:
             tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-        return tokens, weights
-
-    def exchange(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the tokens after the mixer, and its weights if asked for."""
-        if self.mixer is None:
-            return tokens, None
-        bare = "bare_gmsa" in self.differences
-        exchanged, weights = self.mixer(tokens if bare else self.norm_mixer(tokens), grid, return_attention)
-        return exchanged if bare else tokens + self.drop_path(exchanged), weights
+        if self.mixer is not None and "bare_gmsa" in differences:
+            tokens, weights = self.mixer(tokens, grid, return_attention)
+        elif self.mixer is not None:
+            exchanged, weights = self.mixer(self.norm_mixer(tokens), grid, return_attention)
+            tokens = tokens + self.drop_path(exchanged)
+        if not differences & {"early_token_mlp", "no_token_mlp"}:
+            tokens = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return tokens.clamp(-1, 1) if "clamped_tokens" in differences else tokens, weights
 
 
 class ReleasedStage(Stage):
     """A stage with some of the released code's differences; otherwise the arguments of `Stage`."""
 
-    make_block: type[ReleasedBlock] = ReleasedBlock
-
-    def __init__(
-        self,
-        *,
-        differences: frozenset[str],
-        dim: int,
-        num_heads: int,
-        num_global_tokens: int,
-        level: int,
-        **options: object,
-    ) -> None:
-        super().__init__(
-            dim=dim,
-            num_heads=num_heads,
-            num_global_tokens=num_global_tokens,
-            level=level,
-            make_block=partial(self.make_block, differences=differences),
-            **options,
-        )
-        if num_global_tokens and "random_tokens" in differences:
+    def __init__(self, *, differences: frozenset[str], **options: object) -> None:
+        super().__init__(make_block=partial(ReleasedBlock, differences=differences), **options)
+        if self.global_tokens is None:
+            return
+        if "random_tokens" in differences:
             nn.init.normal_(self.global_tokens)
-        if num_global_tokens and "position_table" in differences:
-            self.position_table = PositionTable(self.table_rows(num_global_tokens, level), dim)
+        if "position_table" in differences:
+            num_tokens, dim = self.global_tokens.shape
+            self.position_table = PositionTable(self.table_rows(num_tokens), dim)
             for block in self.blocks:
-                if isinstance(block.mixer, GlobalAttention):
-                    block.mixer = TableAttention(dim, num_heads, self.position_table)
+                if block.mixer is not None:
+                    block.mixer = TableAttention(dim, block.mixer.num_heads, self.position_table)
 
-    def table_rows(self, num_global_tokens: int, level: int) -> int:
-        """Return the rows of the table of positions."""
-        return (45 * num_global_tokens // 2**level) ** 2
+    def table_rows(self, num_tokens: int) -> int:
+        """Return the rows of the table of positions, for volumes those of 128 voxels a side and patches of 4."""
+        if len(self.window_size) == 3:
+            return (32 // self.window_size[0] * num_tokens // 2**self.level) ** 3
+        return (45 * num_tokens // 2**self.level) ** 2

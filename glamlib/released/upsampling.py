@@ -45,11 +45,11 @@ class ReleasedUpsampling(NonLocalUpsampling):
         if "scrambled_bias" in differences:
             self.attention = ScrambledAttention
         super().__init__(*arguments)
-        self.fixed = "fixed_windows" in differences
+        self.fixed_windows = "fixed_windows" in differences
         if "raw_skip" in differences:
             self.norm_skip = nn.Identity()
 
     def layout_of(self, x: Tensor) -> WindowLayout:
-        if not self.fixed:
+        if not self.fixed_windows:
             return super().layout_of(x)
         return WindowLayout(tuple(x.shape[1:3]), self.window_size, (0, 0))

@@ -2,53 +2,49 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 
-_Rule = tuple[str, str | Callable[[re.Match], str]]
+_Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
-# Held by the released code and never used, where we have no such weights: a UNet's decode head is an identity; a
-# network for volumes has a downsampling after its last stage, and drops all heads of deep supervision but one
+# What the released code holds and never reads, and we do not have: constants that we compute; a UNet's decode head,
+# which is an identity; for volumes, a downsampling after the last stage and all heads of deep supervision but one
 _UNUSED = re.compile(
-    r"proj_shortcut\.|layers_patch_expand\.|upsample_shortcut\.|^decode_head\.conv_seg\.|"
-    r"^model_down\.layers\.\d\.downsample\.|^final\.[2-9]\."
+    r"relative_position_index$|attn_mask$|proj_shortcut\.|layers_patch_expand\.|upsample_shortcut\.|"
+    r"^decode_head\.conv_seg\.|^model_down\.layers\.\d\.downsample\.|^final\.[2-9]\."
 )
-# Constants that we compute
-_COMPUTED = re.compile(r"relative_position_index$|attn_mask$")
-
-_TOKENS: tuple[_Rule, ...] = (
+_TOKENS: _Rules = (
     (r"(^|\.)gt_attn\.", r"\1mixer."),
     (r"(^|\.)global_token$", r"\1global_tokens"),
     (r"(^|\.)pe$", r"\1position_table.pe"),
 )
-_ENCODER: tuple[_Rule, ...] = (
+_ENCODER: _Rules = (
     # the released merging is at the end of a stage, ours (and timm's) at the start of the next
     (r"^(encoder\.)?layers\.(\d+)\.downsample\.", lambda m: f"{m[1] or ''}layers.{int(m[2]) + 1}.downsample."),
     (r"^(encoder\.)?norm(\d)\.", r"\1norms.\2."),
 )
-_UPERNET: tuple[_Rule, ...] = (
+_UPERNET: _Rules = (
     (r"^backbone\.", "encoder."),
     (r"^decode_head\.", "decoder."),
     (r"^auxiliary_head\.", "auxiliary."),
 )
-_UNET: tuple[_Rule, ...] = (
+_UNET: _Rules = (
     (r"^(backbone\.)?swin_unet\.", ""),
     (r"^(patch_embed|layers)\.", r"encoder.\1."),
     (r"^norm\.", "encoder.norms.0."),
     (r"^(norm_up|up|output|concat_back_dim|layers_up|layers_cross_attention_up)\.", r"decoder.\1."),
 )
-_UNET_PLAIN: tuple[_Rule, ...] = (  # its lists have a first entry that only expands
+_UNET_PLAIN: _Rules = (  # its lists have a first entry that only expands
     (r"^decoder\.layers_up\.0\.", "decoder.ups.0."),
     (r"^decoder\.layers_up\.(\d)\.upsample\.", r"decoder.ups.\1."),
-    (r"^decoder\.layers_up\.(\d)\.", lambda m: f"decoder.layers_up.{int(m[1]) - 1}."),
-    (r"^decoder\.concat_back_dim\.(\d)\.", lambda m: f"decoder.concat_back_dim.{int(m[1]) - 1}."),
+    (r"^decoder\.(layers_up|concat_back_dim)\.(\d)\.", lambda m: f"decoder.{m[1]}.{int(m[2]) - 1}."),
 )
-_UNET_NLU: tuple[_Rule, ...] = ((r"^decoder\.layers_cross_attention_up\.(\d)\.blocks\.0\.", r"decoder.ups.\1."),)
-_VOLUME: tuple[_Rule, ...] = (
+_UNET_NLU: _Rules = ((r"^decoder\.layers_cross_attention_up\.(\d)\.blocks\.0\.", r"decoder.ups.\1."),)
+_VOLUME: _Rules = (
     (r"^encoder\.layers\.(\d)\.Upsample\.", r"decoder.ups.\1."),  # sic: the released decoder is called encoder
     (r"^encoder\.layers\.", "decoder.layers_up."),
     (r"^model_down\.", "encoder."),
@@ -57,31 +53,21 @@ _VOLUME: tuple[_Rule, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What became of a released state dict's keys: ``used``, or ``unused``, because nothing ever reads them."""
+class Loaded(NamedTuple):
+    """What became of the released keys: ``used``, or ``unused`` because the released code never reads them."""
 
     used: tuple[str, ...]
     unused: tuple[str, ...]
 
 
-def _rules(keys: list[str]) -> tuple[_Rule, ...]:
-    """Return the renaming rules for a state dict of these keys: of a network for volumes, a UNet, a UPerNet, or a part
-    of a network.
-    """
-    if any(key.startswith("model_down.") for key in keys):
+def _rules(keys: str) -> _Rules:
+    """Return the renaming rules for these keys: of a network for volumes, a UNet, a UPerNet or a part of a network."""
+    if "model_down." in keys:
         return _VOLUME + _ENCODER + _TOKENS
-    if not any("swin_unet." in key for key in keys):
-        # a block or stage alone has norms of other meaning than an encoder's
-        return _UPERNET + (_ENCODER if any("patch_embed." in key for key in keys) else ()) + _TOKENS
-    nlu = any("layers_cross_attention_up." in key for key in keys)
-    return _UNET + (_UNET_NLU if nlu else _UNET_PLAIN) + _ENCODER + _TOKENS
-
-
-def _our_name(key: str, rules: tuple[_Rule, ...]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
+    if "swin_unet." in keys:
+        return _UNET + (_UNET_NLU if "layers_cross_attention_up." in keys else _UNET_PLAIN) + _ENCODER + _TOKENS
+    # a block or stage alone has norms of other meaning than an encoder's
+    return _UPERNET + (_ENCODER if "patch_embed." in keys else ()) + _TOKENS
 
 
 def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
@@ -94,33 +80,36 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         state_dict: of the released network or of the corresponding part.
 
     Returns:
-        Which keys were used and which not; the unused are those that the released code itself never reads.
+        Which keys were used and which not.
 
     Raises:
         InputError: not a state dict; a key is left over or gives a weight again, one of the model's is missing, or a
-            shape differs; names the first.
+            shape differs; names the first. The model is then as it was.
     """
     if not isinstance(state_dict, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()
     ):
         raise InputError("not a state dict, which has a tensor for each name (a checkpoint may hold one within)")
-    rules = _rules(list(state_dict))
-    own = model.state_dict()
-    blocks = dict(model.named_modules())
+    own, modules = model.state_dict(), dict(model.named_modules())
+    rules = _rules("\n".join(state_dict))
     renamed: dict[str, Tensor] = {}
     used, unused, left, shapes = [], [], [], []
     for key, value in state_dict.items():
-        name = _our_name(key, rules)
+        name = key
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        block = modules.get(name.partition(".mixer.")[0])
         if name in renamed:
             left.append(f"{key} (twice)")  # another key has given this weight
         elif name in own:
-            table = name.endswith("position_table.pe") and own[name].shape[1:] == value.shape[1:]
-            if own[name].shape != value.shape and not table:
+            # a table of positions may have other rows: theirs follow from the windows before they were cut
+            first = 1 if name.endswith("position_table.pe") else 0
+            if own[name].shape[first:] != value.shape[first:]:
                 shapes.append(f"{key} ({list(value.shape)}, the model has {list(own[name].shape)})")
             renamed[name] = value
             used.append(key)
-        elif _UNUSED.search(key) or _COMPUTED.search(key) or _is_last_mixer(name, blocks):
-            unused.append(key)
+        elif _UNUSED.search(key) or (".mixer." in name and isinstance(block, GlamBlock) and block.is_last):
+            unused.append(key)  # the second: the G-MSA of a stage's last block, where ours, rightly, has none
         else:
             left.append(f"{key} (left over)")
     missing = [f"{name} (missing)" for name in own if name not in renamed]
@@ -131,13 +120,7 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
             f"shape; first: {', '.join(bad[:3])}"
         )
     for name, value in renamed.items():
-        if own[name].shape != value.shape:  # a table of positions: its rows follow from the windows before the cut
+        if own[name].shape != value.shape:
             model.get_submodule(name.removesuffix(".pe")).pe = nn.Parameter(own[name].new_empty(value.shape))
     model.load_state_dict(renamed)
     return Loaded(tuple(used), tuple(unused))
-
-
-def _is_last_mixer(name: str, modules: dict[str, nn.Module]) -> bool:
-    """True for a G-MSA of a stage's last block where our block, rightly, has none."""
-    block = modules.get(name.partition(".mixer.")[0])
-    return ".mixer." in name and isinstance(block, GlamBlock) and block.is_last
