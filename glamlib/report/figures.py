@@ -78,8 +78,11 @@ def _look(study: Study, rows: pd.DataFrame, line: bool = True) -> dict[str, obje
     return look | {"style": "label", "style_order": shown, "markers": markers, "dashes": dashes}
 
 
-def _legend_beside(axes: Axes) -> None:
+def _finished(axes: Axes, xlabel: str, ylabel: str) -> Figure:
+    """Return the figure of ``axes`` with labels, and the legend beside them."""
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
+    return axes.figure
 
 
 def t_interval(scores: pd.Series) -> tuple[float, float]:
@@ -97,23 +100,20 @@ def score_by_variant(study: Study, results: Path) -> Figure:
     sns.stripplot(runs, x=study.metric, y="label", marker="|", color="0.35", size=7, linewidth=1, jitter=False, ax=axes)
     axes.set(xlabel=f"{METRIC_NAMES[study.metric]} on test data", ylabel="")
     axes.grid(axis="x", alpha=0.4)
-    axes.set_title(f"mean over {runs['seed'].nunique()} seeds, 95 % interval, single runs (|)", fontsize=9, loc="right")
+    axes.set_title(f"mean over {runs['seed'].nunique()} seeds, 95 % interval, single runs (|)", loc="right")
     return figure
 
 
 def score_against_cost(study: Study, results: Path) -> Figure:
     """Mean of the study's metric with its 95 % interval over seeds against the cost of one image."""
     runs = read_table(results, study.name)
-    figure, axes = plt.subplots(figsize=(7, 4))
+    axes = plt.subplots(figsize=(7, 4))[1]
     runs["cost"] = runs["gmacs"] * 1e3
     bars = {"err_style": "bars", "err_kws": {"capsize": 3}}
     sns.lineplot(**_look(study, runs), x="cost", y=study.metric, errorbar=t_interval, **bars, ax=axes)
     size = "x".join(str(runs[name].iloc[0]) for name in ("depth", "height", "width") if name in runs)
-    what = "patch" if "depth" in runs else "image"
-    axes.set_xlabel(f"cost of one {what} of {size} (million multiply-adds)")
-    axes.set_ylabel(f"{METRIC_NAMES[study.metric]} (95 % interval over seeds)")
-    _legend_beside(axes)
-    return figure
+    cost = f"cost of one {'patch' if 'depth' in runs else 'image'} of {size} (million multiply-adds)"
+    return _finished(axes, cost, f"{METRIC_NAMES[study.metric]} (95 % interval over seeds)")
 
 
 def accuracy_by_distance(study: Study, results: Path, reach: float | None = None) -> Figure:
@@ -129,16 +129,14 @@ def accuracy_by_distance(study: Study, results: Path, reach: float | None = None
     rows["label"] = rows["variant"].map(label_of)
     rows["distance"] = (rows["from_px"] + rows["to_px"]) / 2
     unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
-    figure, axes = plt.subplots(figsize=(7, 4))
+    axes = plt.subplots(figsize=(7, 4))[1]
     axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
     if reach:
         label = f"reach of {label_of[study.baseline]}'s two blocks"
         axes.axvline(reach, color="0.4", linewidth=1, linestyle=":", label=label)
     sns.lineplot(**_look(study, rows), x="distance", y="accuracy", weights="pixels", errorbar=None, ax=axes)
-    axes.set(xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", ylim=(0, 1.02))
-    axes.set_ylabel(f"shape {unit}s of the right class")
-    _legend_beside(axes)
-    return figure
+    axes.set_ylim(0, 1.02)
+    return _finished(axes, f"distance from cue to shape ({unit}s, bins of {BIN})", f"shape {unit}s of the right class")
 
 
 def _loss_of(study: Study) -> str:
@@ -159,16 +157,14 @@ def training_curves(study: Study, results: Path) -> Figure:
         if histories := records.read_histories(results, study.name, name):
             loss = pd.concat(histories).groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
             curves.append(loss.reset_index().assign(label=variant.label))
-    figure, axes = plt.subplots(figsize=(7, 4))
+    axes = plt.subplots(figsize=(7, 4))[1]
     sns.lineplot(**_look(study, pd.concat(curves)), x="step", y="loss", errorbar=None, markevery=0.1, ax=axes)
-    axes.set(xlabel="optimiser step", yscale="log")
-    axes.set_ylabel(f"training loss ({_loss_of(study)})", fontsize=9)
+    axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title("mean over seeds, smoothed over five logged steps", fontsize=9, loc="right")
-    _legend_beside(axes)
-    return figure
+    axes.set_title("mean over seeds, smoothed over five logged steps", loc="right")
+    return _finished(axes, "optimiser step", f"training loss\n({_loss_of(study)})")
 
 
 def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
@@ -179,15 +175,13 @@ def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     order = runs[runs["variant"] == study.baseline][columns].mean().sort_values(ascending=False).index
     rows = runs.melt(["label"], columns, "class", "score").dropna()
     count = rows["label"].nunique()
-    figure, axes = plt.subplots(figsize=(7, max(0.38, 0.07 * count) * len(columns) + 1.2))
+    axes = plt.subplots(figsize=(7, max(0.38, 0.07 * count) * len(columns) + 1.2))[1]
     look = _look(study, rows, line=False) | {"y": "class", "x": "score", "order": order, "ax": axes}
     sns.pointplot(**look, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
     axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
-    axes.set(xlabel={"iou": "IoU", "dice": "Dice"}[score] + " on test data", ylabel="")
     axes.grid(axis="x", alpha=0.4)
-    axes.set_title("mean over seeds, and the lowest to the highest (bar)", fontsize=9, loc="right")
-    _legend_beside(axes)
-    return figure
+    axes.set_title("mean over seeds, and the lowest to the highest (bar)", loc="right")
+    return _finished(axes, f"{'IoU' if score == 'iou' else 'Dice'} on test data", "")
 
 
 def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
