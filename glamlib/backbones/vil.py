@@ -42,14 +42,8 @@ class SlidingChunkAttention(nn.Module):
             self.bias_from_token = nn.Parameter(trunc_normal_(torch.zeros(num_heads, 1, 1), std=0.02))
             self.bias_of_token = nn.Parameter(trunc_normal_(torch.zeros(num_heads, 1, 1), std=0.02))
 
-    def chunks(self, x: Tensor) -> Tensor:
-        """Return the chunks of a map ``(B, h, w, C)``, zero-padded at its ends: ``(B, heads, chunks, chunk**2, d)``."""
-        c = self.chunk
-        x = F.pad(x, (0, 0, 0, -x.shape[2] % c, 0, -x.shape[1] % c))
-        return rearrange(x, "b (m y) (n x) (heads d) -> b heads (m n) (y x) d", y=c, x=c, heads=self.num_heads)
-
     def neighbourhoods(self, x: Tensor) -> Tensor:
-        """Return the 3 x 3 chunks around each chunk, ``(B, chunks, (3 chunk)**2, C)``."""
+        """Return the 3 x 3 chunks around each chunk of a map ``(B, h, w, C)``: ``(B, chunks, (3 chunk)**2, C)``."""
         c = self.chunk
         x = F.pad(x, [0, 0, c, c + -x.shape[2] % c, c, c + -x.shape[1] % c]).unfold(1, 3 * c, c).unfold(2, 3 * c, c)
         return rearrange(x, "b m n c y x -> b (m n) (y x) c")
@@ -66,20 +60,21 @@ class SlidingChunkAttention(nn.Module):
 
     def forward(self, x: Tensor, token: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the update of the map ``(B, h, w, C)`` and of the token ``(B, 1, C)``, None if nothing reads it."""
-        rows, columns = x.shape[1:3]
+        (rows, columns), c, heads = x.shape[1:3], self.chunk, self.num_heads
         kv, kv_token = self.kv(x), self.kv(token)
         around = self.neighbourhoods(kv)
         around = torch.cat([kv_token[:, None].expand(-1, around.shape[1], -1, -1), around], dim=2)
-        k, v = rearrange(around, "b chunks n (two heads d) -> two b heads chunks n d", two=2, heads=self.num_heads)
-        y = F.scaled_dot_product_attention(self.chunks(self.query(x)), k, v, attn_mask=self.bias(x))
-        down = -(-rows // self.chunk)
-        y = rearrange(y, "b heads (m n) (y x) d -> b (m y) (n x) (heads d)", m=down, y=self.chunk)
+        k, v = rearrange(around, "b chunks n (two heads d) -> two b heads chunks n d", two=2, heads=heads)
+        q = F.pad(self.query(x), (0, 0, 0, -columns % c, 0, -rows % c))
+        q = rearrange(q, "b (m y) (n x) (heads d) -> b heads (m n) (y x) d", y=c, x=c, heads=heads)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(x))  # (B, heads, chunks, chunk**2, d)
+        y = rearrange(y, "b heads (m n) (y x) d -> b (m y) (n x) (heads d)", m=-(-rows // c), y=c)
         y = self.proj(y[:, :rows, :columns])
         if not self.updates_token:
             return y, None
         everything = torch.cat([kv_token, kv.flatten(1, 2)], dim=1)  # (B, 1 + h * w, 2 C)
-        k, v = rearrange(everything, "b n (two heads d) -> two b heads n d", two=2, heads=self.num_heads)
-        q = rearrange(self.query(token), "b n (heads d) -> b heads n d", heads=self.num_heads)
+        k, v = rearrange(everything, "b n (two heads d) -> two b heads n d", two=2, heads=heads)
+        q = rearrange(self.query(token), "b n (heads d) -> b heads n d", heads=heads)
         bias = [self.bias_of_token, self.bias_from_token.expand(-1, -1, rows * columns)]
         read = F.scaled_dot_product_attention(q, k, v, attn_mask=torch.cat(bias, dim=-1))
         return y, self.proj(rearrange(read, "b heads n d -> b n (heads d)"))
@@ -88,14 +83,13 @@ class SlidingChunkAttention(nn.Module):
 class ViLBlock(nn.Module):
     """Attention and MLP on patches and, where it is read afterwards, the global token."""
 
-    def __init__(
-        self, dim: int, num_heads: int, chunk: int, mlp_ratio: int, drop_path: float, updates_token: bool
-    ) -> None:
+    def __init__(self, config: BackboneConfig, i: int, drop_path: float, updates_token: bool) -> None:
         super().__init__()
+        dim = config.embed_dims[i]
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = SlidingChunkAttention(dim, num_heads, chunk, updates_token)
+        self.attn = SlidingChunkAttention(dim, config.num_heads[i], config.window_size, updates_token)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, dim * mlp_ratio)
+        self.mlp = Mlp(dim, dim * config.mlp_ratios[i])
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,10 +112,7 @@ class ViLStage(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, patch, stride=patch)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.global_tokens = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02))
-        self.blocks = nn.ModuleList(
-            ViLBlock(dim, config.num_heads[i], config.window_size, config.mlp_ratios[i], drop_path, block < last)
-            for block, drop_path in enumerate(drop_paths)
-        )
+        self.blocks = nn.ModuleList(ViLBlock(config, i, rate, j < last) for j, rate in enumerate(drop_paths))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.proj(x).movedim(1, -1))  # (B, h, w, C)
