@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from glamlib.backbones import BACKBONES, BackboneConfig, BackboneSegmenter
-from glamlib.backbones.weights import load_weights
+from glamlib.backbones import BACKBONES, BackboneConfig, BackboneSegmenter, load_weights
 from glamlib.errors import InputError, one_of
 from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
 from glamlib.models.segmenter import Segmenter

@@ -5,6 +5,6 @@ compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
 """
 
 from glamlib.backbones.config import BACKBONES, BackboneConfig
-from glamlib.backbones.create import BackboneSegmenter, create_backbone, list_backbones
+from glamlib.backbones.create import BackboneSegmenter, create_backbone, list_backbones, load_weights
 
-__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones"]
+__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones", "load_weights"]

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from torch import nn
 
-from glamlib.backbones.config import BACKBONES, BackboneConfig
+from glamlib.backbones.config import BACKBONES, TIMM_WEIGHTS, BackboneConfig
 from glamlib.backbones.cvt import CvTStage
 from glamlib.backbones.pvt import PVTStage
 from glamlib.backbones.pyramid import STRIDES, Backbone, Stages
 from glamlib.backbones.t2t_vit import T2TViT
 from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
 from glamlib.backbones.vil import ViLStage
-from glamlib.backbones.weights import load_weights
 from glamlib.errors import InputError, one_of
 from glamlib.models.encoder import Encoder, init_linear
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.upernet import FCNHead, UPerNetDecoder
+from glamlib.models.weights import load_timm_weights
 
 _BODIES: dict[str, Callable[[BackboneConfig, int], nn.Module]] = {
     "pvt": partial(Stages, PVTStage),
@@ -57,6 +57,16 @@ def build(config: BackboneConfig, in_channels: int) -> nn.Module:
     return backbone
 
 
+def load_weights(backbone: nn.Module, name: str, source: bool | str | Path) -> None:
+    """Put ImageNet weights into a backbone: see `glamlib.models.weights.load_timm_weights`.
+
+    A file for a backbone that timm does not have has the names of its ``body``. ViT's and TNT's weights were trained on
+    colours of mean and deviation 0.5, all others on ImageNet's, which this library uses.
+    """
+    body = getattr(backbone, "body", backbone)
+    load_timm_weights(getattr(body, "net", body), name, source, TIMM_WEIGHTS)
+
+
 def create_backbone(
     name: str, in_channels: int = 3, *, pretrained: bool | str | Path = False, **overrides: object
 ) -> nn.Module:
@@ -65,7 +75,7 @@ def create_backbone(
     Args:
         name: one of `list_backbones`.
         in_channels: channels of the images.
-        pretrained: True for timm's ImageNet weights, or a file of weights: see `glamlib.backbones.weights`.
+        pretrained: True for timm's ImageNet weights, or a file of weights: see `load_weights`.
         **overrides: fields of `BackboneConfig`.
 
     Returns:

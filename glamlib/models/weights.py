@@ -3,23 +3,23 @@
 import re
 from pathlib import Path
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from glamlib.errors import InputError
 from glamlib.models.segmenter import Segmenter
 from glamlib.models.unet import UNetDecoder
 
 _TIMM_NAMES = {size: f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")}
-# What starts as initialised: parts that Swin's classifier has not.
-_OURS = ("norms.", ".mixer.", ".norm_mixer.", ".global_tokens")
-
-
-def _is_unused(key: str) -> bool:
-    """True for what a classifier has and an encoder has not, and for buffers that are computed here."""
-    return key.startswith(("head.", "norm.")) or key.endswith(("relative_position_index", "attn_mask"))
+# What a classifier has and a backbone has not: its head, buffers that are computed, CrossViT's last exchange
+_UNUSED = re.compile(
+    r"^(head|norm|fc_norm)\.|(relative_position_index|attn_mask)$|^blocks\.2\.(projs|fusion|revert_projs)\."
+)
+# What our encoder has and Swin's classifier has not: it starts as initialised
+_OURS = re.compile(r"^norms\.|^layers\.\d\.(global_tokens|position_table\.|.*\b(mixer|norm_mixer)\.)")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -52,46 +52,56 @@ def _next_stage(found: re.Match) -> str:
     return f"layers.{int(found[1]) + 1}.downsample"
 
 
-def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) -> None:
-    """Put Swin's weights into ``model.encoder``; what Swin has not (tokens, mixers, output norms) stays as it is.
+def load_timm_weights(
+    net: nn.Module, name: str, source: bool | str | Path, timm_names: dict[str, str], key: str | None = None
+) -> None:
+    """Put ImageNet weights into a network with timm's parameter names; what a classifier lacks stays as initialised.
+
+    Args:
+        net: the network, without the decoder.
+        name: the model's name, for messages.
+        source: True for timm's weights, fitted to the network's input channels, or a file of weights.
+        timm_names: timm's names of the weights that it has, by ``key`` (by default ``name``).
 
     Raises:
-        InputError: no such weights for this model, no network (says which file to put where), or keys that do not fit.
+        InputError: no such weights, no network (says which file to put where), or keys that do not fit.
     """
     if source is True:
-        size = name.split("_")[-2]
-        if size not in _TIMM_NAMES:
-            raise InputError(
-                f"pretrained=True: no ImageNet weights for {name}; there are some for {', '.join(_TIMM_NAMES)}"
-            )
-        import timm
-
+        if (key or name) not in timm_names:
+            raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(timm_names)}")
+        timm_name = timm_names[key or name]
+        channels = next(module for module in net.modules() if isinstance(module, nn.Conv2d)).in_channels
         try:
-            state = timm.create_model(_TIMM_NAMES[size], pretrained=True).state_dict()
+            state = timm.create_model(timm_name, pretrained=True, in_chans=channels).state_dict()
         except Exception as error:  # hub, network and cache each raise their own
             raise InputError(
-                f"pretrained=True: cannot fetch timm/{_TIMM_NAMES[size]} ({type(error).__name__}); download its "
+                f"pretrained=True: cannot fetch timm/{timm_name} ({type(error).__name__}); download its "
                 "model.safetensors from huggingface.co and pass pretrained=PATH"
             ) from None
     else:
         state = read_weights(Path(source))
-    used = {key: value for key, value in state.items() if not _is_unused(key)}
-    own = model.encoder.state_dict()
+    own = net.state_dict()
+    used = {key: value for key, value in state.items() if key in own or not _UNUSED.search(key)}
     bad = [key for key, value in used.items() if key not in own or own[key].shape != value.shape]
-    missing = [key for key in own if key not in used and not any(part in key for part in _OURS)]
+    missing = [key for key in own if key not in used and not _OURS.search(key)]
     if bad or missing:
         raise InputError(
             f"{source}: does not fit {name}; first keys that do not fit: {(bad + missing)[:3]} "
             f"({len(bad)} unknown or of another shape, {len(missing)} missing)"
         )
-    model.encoder.load_state_dict(used, strict=False)
+    net.load_state_dict(used, strict=False)
+
+
+def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) -> None:
+    """Put Swin's weights into ``model.encoder`` and, as the released code does, into the stages of a UNet's decoder."""
+    load_timm_weights(model.encoder, name, source, _TIMM_NAMES, key=name.split("_")[-2])
     if isinstance(model.decoder, UNetDecoder):
         _mirror(model)
 
 
 def _mirror(model: Segmenter) -> None:
-    """Start each of a UNet decoder's stages from the encoder's stage of the same level, as the released code does."""
+    """Start each of a UNet decoder's stages from the encoder's stage of the same level."""
     for stage in model.decoder.layers_up:
         source = model.encoder.layers[stage.level].blocks.state_dict()
-        swin = {key: value for key, value in source.items() if not any(part in f".{key}" for part in _OURS)}
+        swin = {key: value for key, value in source.items() if "mixer." not in key}
         stage.blocks.load_state_dict(swin, strict=False)
