@@ -111,12 +111,12 @@ def test_predict_keeps_going_past_a_broken_file(
     weights = trained / "w.safetensors"
     assert main(["predict", str(weights), str(images), "--out", str(out)]) == 1
     said, err = capsys.readouterr()
-    assert said == f"3 of 6 image(s) in {out}\n"
+    assert said == f"4 of 6 image(s) in {out}\n"
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
-    assert [line.split(": ")[1].rsplit("/")[-1] for line in failures] == ["b.png", "d.png", "e.png"]
+    assert [line.split(": ")[1].rsplit("/")[-1] for line in failures] == ["b.png", "d.png"]
     assert "has the same name as d.jpg" in failures[1]
     for kind in ("labels", "overlays"):
-        assert sorted(file.name for file in (out / kind).iterdir()) == ["a.png", "c.png", "d.png"]
+        assert sorted(file.name for file in (out / kind).iterdir()) == ["a.png", "c.png", "d.png", "e.png"]
     saved = load_model(weights)
     x = normalise(torch.from_numpy(arrays["a"]).permute(2, 0, 1)[None])
     with torch.no_grad():

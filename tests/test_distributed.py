@@ -1,4 +1,4 @@
-"""Several processes and turns: the weights and counts of one process, nothing twice, exact resume, one writer.
+"""Several processes and micro-batches: the weights and counts of one process, nothing twice, exact resume, one writer.
 
 On the CPU (gloo) batch normalisation knows its own process's part alone, so the networks here have none.
 """
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
 from safetensors.torch import load_file
-from test_training import RUN, fresh_accelerator  # noqa: F401  (a fixture)
+from test_training import RUN
 
 from glamlib import create_model, studies
 from glamlib.data.scenes import CueScenes, SceneConfig
@@ -24,9 +24,9 @@ from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import open_run_folder, write_record
-from glamlib.training.batches import check_split, synchronise_norms
+from glamlib.training.batches import step_batches
 from glamlib.training.checkpoint import read_progress
-from glamlib.training.loop import StepBatches, parameter_groups, train
+from glamlib.training.loop import train
 
 EXACT = replace(
     RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
@@ -65,7 +65,7 @@ def scenes(count: int = 12) -> PartlyKnown:
 def trained(run, checkpoint: Path, on_step=None) -> torch.nn.Module:
     torch.manual_seed(run.seed)
     model = create_model(run.model, num_classes=3, **run.overrides)
-    train(model, scenes(), run, checkpoint, on_step)
+    train(model, scenes(), run, checkpoint, on_step=on_step)
     return model
 
 
@@ -73,7 +73,7 @@ def counted(model: torch.nn.Module) -> tuple[np.ndarray, list[int]]:
     """Return the confusion matrix over five images, and the images that this process has predicted."""
     seen: list[int] = []
     confusion = evaluate(model, scenes(5), batch_size=2, on_image=lambda index, *_: seen.append(index))
-    return confusion.counts, seen
+    return confusion.compute().numpy(), seen
 
 
 def launch(folder: Path, stop: int = 0) -> int:
@@ -97,7 +97,7 @@ def largest_difference(one: Path, other: Path) -> float:
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """Weights, loss, metrics; then a kill between two checkpoints, with turns, stochastic depth and augmentation."""
+    """Weights, loss, metrics; then a kill between checkpoints, with micro-batches, stochastic depth, augmentation."""
     launch(tmp_path / "two")
     model = trained(EXACT, tmp_path / "one.safetensors")
     two = tmp_path / "two" / "exact.safetensors"
@@ -121,20 +121,19 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
 
 
-def test_turns_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:
+def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:
     trained(EXACT, tmp_path / "whole.safetensors")
-    trained(replace(EXACT, accumulate=4), tmp_path / "turns.safetensors")
-    assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "turns.safetensors") < 2e-5
+    trained(replace(EXACT, accumulate=4), tmp_path / "parts.safetensors")
+    assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors") < 2e-5
     trained(replace(EXACT, seed=4), tmp_path / "other.safetensors")  # what a difference looks like
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "other.safetensors") > 1e-2
 
 
-@pytest.mark.usefixtures("fresh_accelerator")
-def test_turns_in_bf16_differ_by_its_rounding(tmp_path: Path) -> None:
+def test_micro_batches_in_bf16_differ_by_its_rounding(tmp_path: Path) -> None:
     run = replace(EXACT, precision="bf16")
     trained(run, tmp_path / "whole.safetensors")
-    trained(replace(run, accumulate=4), tmp_path / "turns.safetensors")
-    losses = [read_progress(tmp_path / f"{name}.safetensors")["history"][-1]["loss"] for name in ("whole", "turns")]
+    trained(replace(run, accumulate=4), tmp_path / "parts.safetensors")
+    losses = [read_progress(tmp_path / f"{name}.safetensors")["history"][-1]["loss"] for name in ("whole", "parts")]
     assert losses[1] == pytest.approx(losses[0], rel=2**-6)  # bf16 has 8 bits
 
 
@@ -149,7 +148,7 @@ def test_loss_is_the_mean_over_the_valid_pixels_of_the_whole_batch(tmp_path: Pat
     assert read_progress(tmp_path / "run.safetensors")["history"][0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_killed_run_with_turns_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_killed_run_with_micro_batches_resumes_to_the_same_bits(tmp_path: Path) -> None:
     class Cut(Exception):
         pass
 
@@ -164,22 +163,23 @@ def test_killed_run_with_turns_resumes_to_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
-@pytest.mark.parametrize(("processes", "turns"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])
-def test_every_position_is_in_one_part_of_its_step(processes: int, turns: int) -> None:
-    ranks = [list(StepBatches(2, 5, 12, turns=turns, rank=rank, processes=processes)) for rank in range(processes)]
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])
+def test_every_position_is_in_one_part_of_its_step(processes: int, accumulate: int) -> None:
+    run = replace(RUN, steps=5, batch_size=12, accumulate=accumulate)
+    ranks = [step_batches(run, 2, rank, processes) for rank in range(processes)]
     for step in range(3):
-        parts = [part for batches in ranks for part in batches[step * turns : (step + 1) * turns]]
-        assert {len(part) for part in parts} == {12 // (processes * turns)}
+        parts = [part for batches in ranks for part in batches[step * accumulate : (step + 1) * accumulate]]
+        assert {len(part) for part in parts} == {12 // (processes * accumulate)}
         assert sorted(position for part in parts for position in part) == list(range((step + 2) * 12, (step + 3) * 12))
 
 
 def test_batches_that_cannot_be_split_are_refused() -> None:
     with pytest.raises(InputError, match=r"batch_size=2: must be a multiple of 6 \(3 processes, accumulate=2\)"):
-        check_split(replace(RUN, accumulate=2), 3)
+        step_batches(replace(RUN, accumulate=2), 0, processes=3)
     volumes = studies.find_study("volumes_cues").run("glam_1", 0, "quick")
-    check_split(volumes, 1)
+    assert len(step_batches(volumes, 0)) == volumes.steps
     with pytest.raises(InputError, match="cue_volumes trains in one process"):
-        check_split(replace(volumes, accumulate=2), 1)
+        step_batches(replace(volumes, accumulate=2), 0)
 
 
 def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,43 +188,3 @@ def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.Monkey
     path = write_record(folder, RUN, metrics={}, classes=(), cost=None, history=[], train_seconds=0.0, arrays={})
     assert path == folder / "record.json"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_batch_normalisation_of_all_gpus_is_one() -> None:
-    """Its layers are exchanged on GPUs alone, its weights and their names kept, and so what it does when evaluated."""
-    model = create_model("swin_nano_upernet", num_classes=3).eval()
-    image = torch.rand(1, 3, 64, 64)
-    before, state = model(image), {key: value.clone() for key, value in model.state_dict().items()}
-    parameters = list(model.parameters())
-    for device, processes in ((torch.device("cpu"), 8), (torch.device("cuda"), 1)):
-        synchronise_norms(model, device, processes)
-        assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules())
-    synchronise_norms(model, torch.device("cuda"), 8)
-    kinds = [type(module) for module in model.modules()]
-    assert torch.nn.SyncBatchNorm in kinds
-    assert torch.nn.BatchNorm2d not in kinds
-    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
-    assert model.state_dict().keys() == state.keys()
-    assert torch.equal(model(image), before)
-
-
-def test_released_decay_follows_the_names() -> None:
-    model = create_model("glam_swin_nano_upernet", num_classes=3)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, spared = (
-        [names[id(one)] for one in group["params"]] for group in parameter_groups(model, 0.01, "released")
-    )
-    assert len(decayed) + len(spared) == len(names)
-    assert {name.rsplit(".", 1)[1] for name in spared} == {"weight", "bias", "relative_position_bias_table"}
-    for name in (
-        "encoder.layers.0.global_tokens",
-        "encoder.layers.0.blocks.0.attn.qkv.bias",
-        "decoder.bottleneck.bn.weight",
-    ):
-        assert name in decayed
-    for name in (
-        "encoder.norms.0.weight",
-        "encoder.patch_embed.norm.bias",
-        "encoder.layers.0.blocks.0.norm_mixer.weight",
-    ):
-        assert name in spared

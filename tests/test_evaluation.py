@@ -1,9 +1,12 @@
-"""Evaluation, cue accuracy, examples and insight, against counting and differentiating by hand."""
+"""Evaluation, metrics, cue accuracy, pictures and insight, against torchmetrics and derivations by hand."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from glamlib import create_model
 from glamlib.data.scenes import CueScenes, SceneConfig
@@ -13,6 +16,7 @@ from glamlib.evaluation.cues import BIN, CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field
+from glamlib.evaluation.metrics import ConfusionMatrix
 
 
 class Pictures:
@@ -60,14 +64,51 @@ def test_counts_are_those_of_each_image_alone_whatever_the_batch() -> None:
     seen: list[int] = []
     for batch_size in (1, 2, 8):
         found = evaluate(model, pictures, batch_size, on_image=lambda index, *_: seen.append(index))
-        assert (found.counts == expected).all()
+        assert (found.compute().numpy() == expected).all()
     assert seen == list(range(5)) * 3
 
 
-def test_an_image_smaller_than_a_window_is_named() -> None:
-    pictures = Pictures((20, 24), (15, 40))
-    with pytest.raises(InputError, match=r"picture-1: the image of 15x40 px is smaller than one window of 16x16 px"):
-        evaluate(small(), pictures)
+def test_equals_torchmetrics_over_several_uneven_updates() -> None:
+    torch.manual_seed(0)
+    matrix = ConfusionMatrix(6)
+    jaccard = MulticlassJaccardIndex(6, average="none", ignore_index=255)
+    macro = MulticlassAccuracy(6, average="macro", ignore_index=255)
+    micro = MulticlassAccuracy(6, average="micro", ignore_index=255)
+    for size in (3, 17, 40):
+        label = torch.randint(0, 6, (2, size, size))
+        prediction = torch.where(torch.rand(label.shape) < 0.6, label, torch.randint(0, 6, label.shape))
+        label[torch.rand(label.shape) < 0.1] = 255
+        matrix.update(prediction, label)
+        for metric in (jaccard, macro, micro):
+            metric.update(prediction, label)
+    metrics = matrix.metrics()
+    assert metrics["iou"] == pytest.approx(jaccard.compute().tolist(), abs=1e-6)
+    assert metrics["miou"] == pytest.approx(jaccard.compute().mean().item(), abs=1e-6)
+    assert metrics["mean_accuracy"] == pytest.approx(macro.compute().item(), abs=1e-6)
+    assert metrics["pixel_accuracy"] == pytest.approx(micro.compute().item(), abs=1e-6)
+
+
+def test_by_hand_with_an_absent_class_and_void() -> None:
+    matrix = ConfusionMatrix(4)
+    matrix.update(torch.tensor([0, 0, 1, 1, 2]), torch.tensor([0, 1, 1, 255, 1]))
+    metrics = matrix.metrics()
+    assert metrics["iou"][:3] == [1 / 2, 1 / 3, 0.0]  # class 2: predicted once, never true
+    assert math.isnan(metrics["iou"][3])  # class 3: nowhere
+    assert metrics["miou"] == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert metrics["pixel_accuracy"] == 2 / 4
+
+
+def test_two_updates_are_one_data_set_not_an_average() -> None:
+    """0.6 over the data set, where the average over updates would be 0.375."""
+    matrix = ConfusionMatrix(2)
+    matrix.update(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1]))
+    matrix.update(torch.tensor([1, 1, 1, 1]), torch.tensor([1, 1, 1, 0]))
+    assert matrix.metrics()["miou"] == pytest.approx(3 / 5)
+
+
+def test_label_out_of_range_names_value_and_range() -> None:
+    with pytest.raises(InputError, match=r"label value 7: allowed are 0 to 2 and 255"):
+        ConfusionMatrix(3).update(torch.tensor([0]), torch.tensor([7]))
 
 
 def test_cue_accuracy_by_hand() -> None:
@@ -93,18 +134,19 @@ def test_cue_accuracy_by_hand() -> None:
     assert sum(row["pixels"] for row in metrics["by_distance"]) == total
 
 
-def test_gallery_keeps_the_same_images_for_every_run() -> None:
-    scenes = CueScenes(SceneConfig(size=32, num_shapes=1), 9, 0)
-    gallery = Gallery(scenes, count=3)
-    for index in range(9):
-        gallery.update(index, torch.full((32, 32), index))
-    arrays = gallery.arrays(small())
+def test_gallery_shows_the_same_images_for_every_run() -> None:
+    """Evenly spaced, whichever comes first, and cut to the smallest."""
+    pictures = Pictures(*[(20, 24)] * 4, (32, 16), *[(20, 24)] * 4)
+    gallery = Gallery(pictures, count=3)
+    for index in reversed(range(9)):
+        label = pictures[index][1]
+        gallery.update(index, torch.full(label.shape, index), label)
+    arrays = gallery.arrays()
     assert arrays["predictions"][:, 0, 0].tolist() == [0, 4, 8]
     for place, index in enumerate((0, 4, 8)):
-        assert (arrays["images"][place] == scenes[index][0].numpy()).all()
-        assert (arrays["labels"][place] == scenes[index][1].numpy()).all()
-    assert arrays["erf"].shape == (32, 32)
-    assert arrays["erf"].max() == 1
+        image, label = pictures[index]
+        assert (arrays["images"][place] == image[:, :20, :16].numpy()).all()
+        assert (arrays["labels"][place] == label[:20, :16].numpy()).all()
 
 
 def test_receptive_field_is_the_gradient_and_ends_where_swin_ends() -> None:

@@ -13,7 +13,10 @@ from conftest import REPOSITORY
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glamlib import InputError, create_model
+from glamlib import InputError, create_model, studies
+from glamlib.runs.places import imagenet_file
+from glamlib.runs.plan import chosen_studies
+from glamlib.runs.run import build_model
 
 TIMM_NAME = "swin_tiny_patch4_window7_224"
 
@@ -179,3 +182,31 @@ def test_microsofts_layout_is_the_same_network(theirs: nn.Module, tmp_path: Path
 
 def test_pretrained_of_another_type_says_what_is_allowed() -> None:
     refused(None, "pretrained=None: must be True, False or the path of a weights file")
+
+
+def test_imagenet_weights_are_found_below_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights_file: Path, theirs: nn.Module
+) -> None:
+    """And the study that starts from them waits for them."""
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    (tmp_path / "camvid").mkdir()
+    assert imagenet_file("glam_swin_tiny_upernet") is None
+    assert "camvid_imagenet" not in {study.name for study in chosen_studies("all", "gpu")}
+    with pytest.raises(InputError, match="no ImageNet weights in weights below GLAM_DATA"):
+        chosen_studies("camvid_imagenet", "gpu")
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights/swin_tiny_patch4_window7_224.safetensors"
+    file.symlink_to(weights_file)
+    assert imagenet_file("glam_swin_tiny_upernet") == file
+    assert imagenet_file("glam_swin_small_upernet") is None
+    assert imagenet_file("glam_swin_nano_upernet") is None
+    assert "camvid_imagenet" in {study.name for study in chosen_studies("all", "gpu")}
+
+    class Data:
+        classes = ("a", "b")
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros(3, 8, 8), torch.zeros(8, 8)
+
+    model = build_model(studies.CAMVID_IMAGENET.run("swin", 0, "gpu"), Data())
+    assert torch.equal(model.encoder.patch_embed.proj.weight, theirs.patch_embed.proj.weight)

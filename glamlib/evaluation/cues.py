@@ -1,5 +1,5 @@
-"""What mIoU does not tell about cue scenes, in the plane or in space: the share of shape pixels (voxels) that are given
-the right class, by distance to the cue."""
+"""What mIoU does not tell about cue scenes and volumes: how many shape pixels get the right class, by distance to the
+cue."""
 
 import numpy as np
 from torch import Tensor
@@ -11,14 +11,12 @@ BIN = 8  # pixels or voxels of distance
 
 
 class CueAccuracy:
-    """Shape pixels right and in all, by distance from the cue's centre to the shape's."""
+    """Shape pixels that are right and in all, by distance from the cue's centre to the shape's."""
 
     def __init__(self, scenes: CueScenes | CueVolumes) -> None:
         self.scenes = scenes
         diagonal = np.sqrt(scenes.scene(0).shapes.ndim) * scenes.config.size
-        bins = int(np.ceil(diagonal / BIN))
-        self.right = np.zeros(bins, dtype=np.int64)
-        self.total = np.zeros(bins, dtype=np.int64)
+        self.counts = np.zeros((2, int(np.ceil(diagonal / BIN))), dtype=np.int64)  # right, all
 
     def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
         """Add one scene's prediction, ``(H, W)`` or ``(D, H, W)``; the signature is `evaluate`'s ``on_image``."""
@@ -26,22 +24,22 @@ class CueAccuracy:
         right = (prediction == label).numpy()
         for number, distance in enumerate(scene.distances, start=1):
             inside = scene.shapes == number
-            self.right[int(distance) // BIN] += np.count_nonzero(right & inside)
-            self.total[int(distance) // BIN] += np.count_nonzero(inside)
+            self.counts[:, int(distance) // BIN] += np.count_nonzero(right & inside), np.count_nonzero(inside)
 
     def metrics(self) -> dict[str, object]:
         """Return cue_accuracy and its chance level, and by_distance: rows of from_px, to_px, pixels, accuracy.
 
         Over the scenes of all processes.
         """
-        rights, totals = summed(self.right), summed(self.total)
+        counts = summed(self.counts)
         rows = [
             {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": int(total), "accuracy": float(right / total)}
-            for i, (right, total) in enumerate(zip(rights, totals, strict=True))
+            for i, (right, total) in enumerate(counts.T)
             if total
         ]
+        right, total = counts.sum(axis=1)
         return {
-            "cue_accuracy": float(rights.sum() / totals.sum()),
+            "cue_accuracy": float(right / total),
             "cue_chance": 1 / self.scenes.config.num_cues,
             "by_distance": rows,
         }

@@ -1,20 +1,22 @@
-"""Inference of images: whole or by sliding window, at several scales, mirrored; as mmsegmentation does it.
+"""Inference: images whole or by sliding window, at several scales, mirrored, as in mmsegmentation; volumes by patches.
 
 Logits of overlapping windows are averaged, then resized to the image's own size. Of several views of an image (scales,
 mirrored or not) the probabilities are averaged, not the logits: mmsegmentation's ``slide_inference`` and ``aug_test``
-(mmseg/models/segmentors/encoder_decoder.py, version 0.x). Images are resized here as for training, with antialiasing.
+(mmseg/models/segmentors/encoder_decoder.py, version 0.x). Images are resized as in training, with antialiasing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
 from glamlib.data.transforms import keep_ratio_size, normalise
 from glamlib.errors import InputError
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.upernet import resize
+from glamlib.models.volumes import VolumeSegmenter
 from glamlib.studies.parameters import InferenceOptions
 
 
@@ -26,54 +28,47 @@ def view_sizes(height: int, width: int, options: InferenceOptions) -> list[tuple
     return [keep_ratio_size(height, width, int(long * scale), int(short * scale)) for scale in options.scales]
 
 
-def check_size(name: str, height: int, width: int, smallest: int, options: InferenceOptions) -> None:
-    """Raise InputError that names the image where anything of it that is predicted is smaller than ``smallest`` px."""
-    for size in view_sizes(height, width, options):
-        given = f"the image of {height}x{width} px"
-        if size != (height, width):
-            given += f", resized to {size[0]}x{size[1]} px,"
-        if options.crop and min(options.crop) < min(size):
-            size, given = options.crop, f"a crop of {options.crop[0]}x{options.crop[1]} px"
-        if min(size) < smallest:
-            raise InputError(
-                f"{name}: {given} is smaller than one window of {smallest}x{smallest} px; "
-                "use a larger image or a smaller window_size"
-            )
-
-
 def batches_of_one_size(items: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
     """Yield lists of consecutive items (name, image, ...), at most ``batch_size``, whose images are of one size."""
-    batch: list[tuple] = []
-    for item in items:
-        if batch and (len(batch) == batch_size or batch[0][1].shape != item[1].shape):
+    for _, same_size in groupby(items, key=lambda item: item[1].shape):
+        while batch := list(islice(same_size, batch_size)):
             yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
 
 
-def slide_logits(model: EncoderDecoder, x: Tensor, crop: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Return logits ``(B, K, H, W)``, float32, of windows of ``crop`` every ``stride`` px, averaged where they overlap.
+def slide_logits(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    mode: str = "constant",
+    batch_size: int = 1,
+    outside: float = 0.0,
+) -> Tensor:
+    """Return logits ``(B, K, *size)``, float32, blended from windows in two or three dimensions, by MONAI.
 
-    The last window of a row or column ends at the border, so that all are of one size; along a side that is no longer
-    than the crop there is one window.
+    The last window along a side ends at the border.
+
+    Args:
+        model: maps ``(n, C, *window)`` to logits ``(n, K, *window)``.
+        x: ``(B, C, *size)``; a side shorter than the window is padded, evenly on both ends.
+        window, stride: one length for each dimension; no stride above the window.
+        mode: "constant" averages, "gaussian" gives the centre of a window more weight than its border.
+        batch_size: windows that are predicted together.
+        outside: the value to pad with.
     """
-    batch, _, height, width = x.shape
-    total = x.new_zeros((batch, model.num_classes, height, width))
-    count = x.new_zeros((height, width))
-    for top in _starts(height, crop[0], stride[0]):
-        for left in _starts(width, crop[1], stride[1]):
-            window = (slice(top, top + crop[0]), slice(left, left + crop[1]))
-            total[:, :, *window] += model(x[:, :, *window])
-            count[window] += 1
-    return total / count
+    from monai.inferers import sliding_window_inference  # takes seconds, and most runs slide no window
 
-
-def _starts(length: int, crop: int, stride: int) -> list[int]:
-    """Return where windows of ``crop`` start along a side of ``length``."""
-    last = max(length - crop, 0)
-    return [*range(0, last, stride), last]
+    # MONAI takes the overlap as a fraction and rounds the stride down: half an element more gives exactly this one
+    overlap = [max(0.0, 1 - (step + 0.5) / side) for side, step in zip(window, stride, strict=True)]
+    return sliding_window_inference(
+        x,
+        window,
+        batch_size,
+        lambda part: model(part).float(),  # under bfloat16 the sum of weighted windows would lose small weights
+        overlap=overlap,
+        mode=mode,
+        cval=outside,
+    )
 
 
 def predict_logits(model: EncoderDecoder, images: Tensor, options: InferenceOptions) -> Tensor:
@@ -91,10 +86,7 @@ def predict_logits(model: EncoderDecoder, images: Tensor, options: InferenceOpti
     views = [(view, flipped) for view in view_sizes(*size, options) for flipped in ((False, True)[: 1 + options.flip])]
     if len(views) == 1:
         return _view_logits(model, images, *views[0], options)
-    total = 0
-    for view, flipped in views:
-        total = total + _view_logits(model, images, view, flipped, options).float().softmax(dim=1)
-    return total / len(views)
+    return sum(_view_logits(model, images, *view, options).float().softmax(dim=1) for view in views) / len(views)
 
 
 def _view_logits(
@@ -105,26 +97,51 @@ def _view_logits(
     if view != size:
         images = functional.resize(images, list(view), InterpolationMode.BILINEAR, antialias=True)
     x = normalise(images.flip(-1) if flipped else images)
-    logits = model(x) if options.mode == "whole" else slide_logits(model, x, options.crop, options.stride)
+    if options.mode == "whole":
+        logits = model(x)
+    else:
+        window = tuple(min(side, length) for side, length in zip(options.crop, view, strict=True))
+        logits = slide_logits(model, x, window, options.stride, batch_size=len(x))
     if view != size:
         logits = resize(logits, size)
     return logits.flip(-1) if flipped else logits
 
 
-@torch.inference_mode()
-def predict_classes(model: EncoderDecoder, images: Tensor, options: InferenceOptions, precision: str) -> Tensor:
+def predict_classes(
+    model: EncoderDecoder, images: Tensor, options: InferenceOptions | None = None, precision: str = "fp32"
+) -> Tensor:
     """Return the classes ``(B, H, W)`` of images ``(B, 3, H, W)`` uint8, on the CPU; ``precision``: "fp32" or "bf16".
 
     Raises InputError where the device's memory does not suffice.
     """
+    return _classes(model, images, precision, lambda x: predict_logits(model, x, options or InferenceOptions()))
+
+
+def predict_volume_classes(
+    model: VolumeSegmenter, volumes: Tensor, patch_size: Sequence[int], batch_size: int, precision: str
+) -> Tensor:
+    """Return the classes ``(B, D, H, W)`` of volumes ``(B, C, D, H, W)``, on the CPU.
+
+    Patches of the size of training, ``batch_size`` together, overlap by half and are weighted by a Gaussian; a volume
+    smaller than one is padded with its smallest value. No part is left out, whatever the truth says there (the released
+    code skips tiles without labels). Raises InputError as `predict_classes` does.
+    """
+    stride = [max(side // 2, 1) for side in patch_size]
+    lowest = volumes.min().item()
+    return _classes(
+        model, volumes, precision, lambda x: slide_logits(model, x, patch_size, stride, "gaussian", batch_size, lowest)
+    )
+
+
+@torch.inference_mode()
+def _classes(model: nn.Module, items: Tensor, precision: str, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.parameters()).device
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits = predict_logits(model, images.to(device), options)
-        return logits.argmax(dim=1).cpu()
+            return logits_of(items.to(device)).argmax(dim=1).cpu()
     except torch.OutOfMemoryError:
-        count, _, height, width = images.shape
+        size = "x".join(str(side) for side in items.shape[2:])
         raise InputError(
-            f"{count} image(s) of {height}x{width} px do not fit into the memory of {device}; "
+            f"{len(items)} item(s) of {size} do not fit into the memory of {device}; "
             "use a smaller batch, or windows (mode slide)"
         ) from None

@@ -1,7 +1,4 @@
-"""The processes of one run, as torchrun or accelerate launch starts them: who does what, and sums over all of them.
-
-Without a launcher there is one process, which does everything.
-"""
+"""The processes of one run, as torchrun or accelerate launch starts them; without a launcher there is one."""
 
 import os
 
@@ -10,29 +7,25 @@ from torch import distributed
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that writes files: that of rank 0, known before any communication."""
+    """Return whether this is the process that writes files: that of rank 0, known before any communication."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def part_of_batch(batch_size: int, turns: int) -> int:
-    """Return how many of a step's ``batch_size`` items a process takes at once in ``turns`` turns; at least 1."""
-    processes = distributed.get_world_size() if distributed.is_initialized() else 1
-    return max(1, batch_size // (processes * turns))
+def process_count() -> int:
+    """Return how many processes the run has."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def own_share(count: int) -> range:
-    """Return which of ``count`` items are this process's; every item is one process's, and no more than one's."""
-    if not distributed.is_initialized():
-        return range(count)
-    return range(distributed.get_rank(), count, distributed.get_world_size())
+    """Return which of ``count`` items are this process's; every item belongs to exactly one process."""
+    return range(distributed.get_rank() if distributed.is_initialized() else 0, count, process_count())
 
 
 def gathered(value: object) -> list[object]:
     """Return every process's ``value``, in order of rank, to all; small ones, of plain Python and numpy."""
-    if not distributed.is_initialized():
-        return [value]
-    values: list[object] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
+    values = [value] * process_count()
+    if distributed.is_initialized():
+        distributed.all_gather_object(values, value)
     return values
 
 

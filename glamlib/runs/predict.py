@@ -23,7 +23,7 @@ from glamlib.data import cityscapes
 from glamlib.data.cityscapes import CLASSES, RAW_IDS
 from glamlib.data.images import IMAGE_SUFFIXES, Palette, read_image
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import batches_of_one_size, check_size, predict_classes
+from glamlib.evaluation.inference import batches_of_one_size, predict_classes
 from glamlib.files import write_whole
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
@@ -146,7 +146,6 @@ def predict_files(
                 if raw_ids:
                     server_name(file.stem)
                 image = read_image(file)
-                check_size(str(file), *image.shape[1:], saved.model.window_pixels, options)
             except InputError as error:
                 failed.append(str(error))
                 continue

@@ -17,7 +17,7 @@ from glamlib.files import write_whole
 from glamlib.runs.places import run_folder
 from glamlib.runs.provenance import commit, device_name, peak_memory_mib, versions
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.loop import history_csv, resolve_device
+from glamlib.training.loop import resolve_device
 
 _IDENTITY = ("study", "variant", "seed", "profile")
 
@@ -66,7 +66,7 @@ def write_record(
     path = folder / "record.json"
     if not is_main():
         return path
-    write_whole(folder / "history.csv", history_csv(history))
+    write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
     if arrays:
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)

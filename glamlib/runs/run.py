@@ -68,7 +68,6 @@ def run_one(
     Raises:
         InputError: data, model, device or a place to write that cannot be used.
         FloatingPointError: the loss is no longer finite.
-        Paused: ``on_step`` stopped it; there is no record yet.
     """
     folder = open_run_folder(results, run)
     train_data, test_data = datasets(run)
@@ -76,7 +75,7 @@ def run_one(
     task = task_of(run)
     # a machine lent for its GPU may lack fvcore; the two agree
     price = cost(model, **task.input_size(test_data, run), counter="fvcore" if find_spec("fvcore") else "torch")
-    history, seconds = train(model, train_data, run, checkpoint_file(run), on_step, computing_digest())
+    history, seconds = train(model, train_data, run, checkpoint_file(run), on_step=on_step, code=computing_digest())
     metrics, pictures = task.evaluate(model, test_data, run)
     if weights is not None and is_main():
         save_model(weights, SavedModel(model, run, train_data.classes, train_data.palette))

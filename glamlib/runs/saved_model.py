@@ -11,7 +11,7 @@ from torch import nn
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.checkpoint import check_fit
+from glamlib.training.checkpoint import load_weights
 from glamlib.zoo import create_model
 
 _KEY = "glamlib"
@@ -60,6 +60,5 @@ def load_model(path: Path) -> SavedModel:
             f"{path}: not a weights file that `glamlib train --weights` wrote ({type(error).__name__}: {error})"
         ) from None
     model = create_model(run.model, num_classes=len(classes), in_channels=in_channels, **run.overrides)
-    check_fit(path, model, weights)
-    model.load_state_dict(weights)
+    load_weights(path, model, weights)
     return SavedModel(model.eval(), run, classes, palette)

@@ -1,43 +1,56 @@
-"""Splitting a step's batch over processes and turns, so that its gradients stay those of the whole batch."""
+"""What a step of training sees: it depends on (seed, step) alone, so that a run resumes exactly.
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+The order of items and each item's augmentation are drawn from counters, not from a generator whose state would have to
+be carried along.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.tasks import task_of
+from glamlib.training.datasets import AnyDataset
+from glamlib.training.tasks import Transform, task_of
 
 
-def synchronise_norms(model: nn.Module, device: torch.device, processes: int) -> None:
-    """Let batch normalisation see the batch of all processes, on GPUs; torch has no such layer for the CPU.
+class TrainingView(Dataset):
+    """A data set by position in the whole run; every n positions, n the number of items, are an epoch of its own order.
 
-    Weights and their names stay. On the CPU each process normalises with its own part's statistics.
+    ``[p]`` is the (image, label) at position p, augmented by a generator that depends on (seed, p) alone.
     """
-    if processes > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def __init__(self, dataset: AnyDataset, seed: int, transform: Transform | None) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.transform = transform
+
+    def item(self, position: int) -> int:
+        """Return which item of the data set is at a position."""
+        epoch, place = divmod(position, len(self.dataset))
+        return int(_order(self.seed, epoch, len(self.dataset))[place])
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        image, label = self.dataset[self.item(position)]
+        if self.transform is None:
+            return image, label
+        # the third word keeps this stream apart from the orders'
+        return self.transform(image, label, np.random.default_rng([self.seed, position, 1]))
 
 
-def shares_of(accelerator: Accelerator, labels: list[Tensor], ignore_index: int) -> list[float]:
-    """Return the weight of each turn's mean loss, so that the sum over turns is, averaged over processes as gradients
-    are, the mean over the valid pixels of the whole batch; 1.0 for one turn of one process."""
-    if len(labels) == accelerator.num_processes == 1:
-        return [1.0]
-    valid = [int((label != ignore_index).sum()) for label in labels]
-    total = accelerator.reduce(torch.tensor(sum(valid), device=accelerator.device), "sum").item()
-    # nothing valid anywhere: the loss is NaN, as it is for one process
-    return [count * accelerator.num_processes / total if total else 1.0 for count in valid]
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
-def weighted(loss: Tensor, share: float, outputs: tuple) -> Tensor:
-    """Return ``share * loss``; of a part without valid pixels, whose mean is NaN and share 0, a loss of 0 instead."""
-    if share:
-        return share * loss
-    return sum(0.0 * output.float().mean() for output in outputs if output is not None)
+def step_batches(run: RunParameters, start: int, rank: int = 0, processes: int = 1) -> list[range]:
+    """Return the positions of each micro-batch from step ``start`` to the run's last, for a loader's ``batch_sampler``.
 
-
-def check_split(run: RunParameters, processes: int) -> None:
-    """Raise InputError where a step's batch cannot be split over the processes and ``run.accumulate`` turns."""
+    A step's batch is split evenly over ``processes``, and each process's part into ``run.accumulate`` micro-batches:
+    these are those of process ``rank``. Raises InputError where the batch cannot be split so.
+    """
     parts = processes * run.accumulate
     if run.batch_size % parts:
         raise InputError(
@@ -49,3 +62,9 @@ def check_split(run: RunParameters, processes: int) -> None:
             f"{processes} processes, accumulate={run.accumulate}: {run.dataset} trains in one process and at once "
             "(accumulate=1), because its Dice loss is of the whole batch"
         )
+    size = run.batch_size // parts
+    return [
+        range(part * size, (part + 1) * size)
+        for step in range(start, run.steps)
+        for part in range((step * processes + rank) * run.accumulate, (step * processes + rank + 1) * run.accumulate)
+    ]

@@ -1,14 +1,14 @@
-"""Checkpoints: one safetensors file that holds weights, optimiser state, random state and history, whole or not at all.
+"""Checkpoints: one safetensors file with weights, optimiser state and progress, written atomically.
 
-One file and one rename: a run killed while it writes keeps its previous checkpoint, and never a mix of two.
+A run that is killed while it writes keeps its previous checkpoint, and never a mix of two.
 """
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -21,10 +21,7 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    # A copy each: safetensors refuses tensors that share memory
+    # a copy each: safetensors refuses tensors that share memory
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     write_whole(path, save(tensors, metadata={"progress": json.dumps(progress)}))
 
@@ -38,46 +35,30 @@ def read_progress(path: Path) -> dict[str, object]:
         raise InputError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from None
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer | None = None) -> dict[str, object]:
-    """Put a checkpoint's state into the model and, if given, the optimiser and the random generators.
+def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
+    """Put a checkpoint's state into the model and the optimiser, and return its progress.
 
-    Returns:
-        Its progress.
-
-    Raises:
-        InputError: not a checkpoint, or one of another model (names the first keys that do not fit).
+    Raises InputError if the file is not a checkpoint, or is one of another model.
     """
     progress = read_progress(path)
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    check_fit(path, model, weights)
-    model.load_state_dict(weights)
-    if optimizer is not None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer/"):
-                _, index, name = key.split("/")
-                state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["random/cpu"])
-        if torch.cuda.is_available() and "random/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random/cuda"])
+    weights: dict[str, Tensor] = {}
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in load_file(path).items():
+        kind, _, name = key.partition("/")
+        if kind == "model":
+            weights[name] = value
+        else:
+            index, _, name = name.partition("/")
+            state[int(index)][name] = value
+    load_weights(path, model, weights)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
 
-def check_fit(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Raise InputError that names the first keys of ``weights`` that the model lacks, misses or shapes otherwise."""
-    own = model.state_dict()
-    unknown = [f"{key} (unknown)" for key in weights if key not in own]
-    missing = [f"{key} (missing)" for key in own if key not in weights]
-    shapes = [
-        f"{key} ({list(weights[key].shape)}, the model has {list(own[key].shape)})"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
-    bad = shapes + missing + unknown
-    if bad:
-        raise InputError(
-            f"{path}: a checkpoint of another model; {len(bad)} keys do not fit, first: {', '.join(bad[:3])}"
-        )
+def load_weights(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put ``weights``, read from ``path``, into the model; InputError, one line, where they are another model's."""
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: weights of another model: {reason[:300]}") from None

@@ -1,4 +1,4 @@
-"""The data of a run: what a study's parameters name, loaded and, unless they are too many, held in memory."""
+"""The data of a run: what its parameters name, loaded and, unless they are too many, held in memory."""
 
 from typing import Literal
 
@@ -8,18 +8,13 @@ from glamlib.data.volumes import VolumeDataset
 from glamlib.errors import InputError, one_of
 from glamlib.studies.parameters import RunParameters
 
+AnyDataset = SegmentationDataset | VolumeDataset
+
 # Training scenes are drawn from the run's own seed; the test scenes are the same for every run.
 TEST_SEED = 1_000_000_007
-
-
-# Data that are drawn, not read: how to make them and their options.
-GENERATED = {
-    "scenes": (CueScenes, SceneConfig, InMemory),
-    "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
-}
+# Data that are drawn, not read: how to make them, and their options.
+GENERATED = {"scenes": (CueScenes, SceneConfig), "cue_volumes": (CueVolumes, CueVolumeConfig)}
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
-
-AnyDataset = SegmentationDataset | VolumeDataset
 
 
 def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
@@ -42,29 +37,23 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
         split = {name: options.pop(name) for name in ("train", "test")}[part]
     except KeyError as missing:
         raise InputError(f"parameter data={run.data!r}: {missing} is missing") from None
+    hold = InMemoryVolumes if run.dataset in VOLUME_DATA else InMemory
     if run.dataset in GENERATED:
-        make, config_class, hold = GENERATED[run.dataset]
-        try:
-            config = config_class(**options)
-        except TypeError:
-            allowed = config_class.__dataclass_fields__
-            raise one_of(f"option of {run.dataset} among", list(options), allowed) from None
-        return (
-            hold(make(config, split, run.seed), workers=run.workers)
-            if part == "train"
-            else make(config, split, TEST_SEED)
-        )
-    limit = options.pop("limit", None)
+        make, config_class = GENERATED[run.dataset]
+        for name in options:
+            if name not in config_class.__dataclass_fields__:
+                raise one_of(f"option of {run.dataset}", name, config_class.__dataclass_fields__)
+        data = make(config_class(**options), split, run.seed if part == "train" else TEST_SEED)
+        return hold(data, workers=run.workers) if part == "train" else data
+    limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit, run.workers)
-    size = options.pop("size", None)
-    in_memory = options.pop("in_memory", True)
+        return hold(load_volumes(run.dataset, split, **options), limit, run.workers)
     if type(in_memory) is not bool or (limit is not None and not in_memory):
         raise InputError(
             f"parameter data={run.data!r}: in_memory must be true or false, and true where there is a limit"
         )
-    if options:
-        raise one_of(f"option of {run.dataset}", next(iter(options)), ["train", "test", "size", "limit", "in_memory"])
-    size = None if size is None else tuple(size)
-    dataset = load_dataset(run.dataset, split, size=size)
-    return InMemory(dataset, limit, run.workers) if in_memory else dataset
+    size = options.pop("size", None)
+    for name in options:
+        raise one_of(f"option of {run.dataset}", name, ["train", "test", "size", "limit", "in_memory"])
+    data = load_dataset(run.dataset, split, size=size and tuple(size))
+    return hold(data, limit, run.workers) if in_memory else data

@@ -1,20 +1,24 @@
 """What training minimises: cross-entropy, and for volumes the soft Dice loss beside it."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Return the mean over the pixels that are not ignored; logits ``(B, K, *size)``, integer labels ``(B, *size)``."""
-    return F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore_index)
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, count: Tensor | None = None) -> Tensor:
+    """Return the mean over the pixels that are not ignored; logits ``(B, K, *size)``, integer labels ``(B, *size)``.
+
+    The sum is divided by ``count``, by default the number of pixels in ``labels`` that are not ignored, at least 1.
+    """
+    if count is None:
+        count = (labels != ignore_index).sum().clamp(min=1)
+    return F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore_index, reduction="sum") / count
 
 
 def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int, smooth: float = 1e-5) -> Tensor:
     """Return 1 - Dice of the softmax, over the whole batch at once, mean over the classes but the background (0).
 
     Milletari et al., "V-Net" (2016), in nnU-Net's form (batch Dice, no background), as the released 3D recipe has it.
-    Ignored voxels count for nothing. Shapes as in `cross_entropy`.
+    Ignored voxels are left out. Shapes as in `cross_entropy`.
     """
     known = labels != ignore_index  # (B, *size)
     truth = F.one_hot(labels.long().where(known, 0), logits.shape[1]).movedim(-1, 1)[:, 1:]  # (B, K - 1, *size)
@@ -36,11 +40,9 @@ def deeply_supervised(outputs: list[Tensor], labels: Tensor, ignore_index: int) 
     The weights add up to 1, as in nnU-Net. Labels ``(B, *size)`` are taken at the centre of each coarse voxel (nearest
     neighbour), where the released code averages one-hot labels.
     """
-    weights = torch.tensor([0.5**k for k in range(len(outputs))])
+    weights = [0.5**level for level in range(len(outputs))]
     total = 0.0
-    for weight, logits in zip(weights / weights.sum(), outputs, strict=True):
-        at_size = labels
-        if logits.shape[2:] != labels.shape[1:]:
-            at_size = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].to(labels)
-        total = total + weight.item() * dice_and_cross_entropy(logits, at_size, ignore_index)
+    for weight, logits in zip(weights, outputs, strict=True):
+        coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].to(labels)
+        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, coarse, ignore_index)
     return total

@@ -1,110 +1,93 @@
-"""What differs between images and volumes in a run: augmentation, input, loss, evaluation. The rest is one code."""
+"""What differs between images and volumes in a run: augmentation, input, loss, evaluation. The loop is one."""
 
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from glamlib.data.datasets import SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
+from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.data.volumes import VolumeDataset
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
-from glamlib.evaluation.metrics import ConfusionMatrix
-from glamlib.evaluation.processes import part_of_batch
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.evaluation.gallery import Gallery
+from glamlib.evaluation.inference import predict_classes, predict_volume_classes
+from glamlib.evaluation.insight import effective_receptive_field
+from glamlib.evaluation.metrics import VolumeScores
+from glamlib.evaluation.processes import process_count
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.datasets import VOLUME_DATA
 from glamlib.training.losses import cross_entropy, deeply_supervised
 
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-
-
-class Task(Protocol):
-    """One kind of data.
-
-    Attributes:
-        divisible: the loss is a mean over valid pixels, so a batch's is the weighted mean of its parts'.
-    """
-
-    divisible: bool
-
-    def transform(self, dataset: SegmentationDataset | VolumeDataset, run: RunParameters) -> Transform | None:
-        """Return what augments a training item, None where nothing does."""
-
-    def prepare(self, items: Tensor) -> Tensor:
-        """Return a batch of items as the network wants it."""
-
-    def loss(self, outputs: tuple, labels: Tensor, ignore_index: int) -> Tensor:
-        """Return the loss of ``model(x, auxiliary=True)``."""
-
-    def input_size(self, dataset: SegmentationDataset | VolumeDataset, run: RunParameters) -> dict[str, int]:
-        """Return height and width, of volumes also depth, that costs are told for: a test image's, or a patch's."""
-
-    def evaluate(
-        self, model: nn.Module, dataset: SegmentationDataset | VolumeDataset, run: RunParameters
-    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-        """Return the metrics on test data, for the record, and pictures to keep beside it (of the first seed)."""
+Watcher = Callable[[int, Tensor, Tensor], None]
+Evaluation = tuple[dict[str, object], dict[str, np.ndarray]]  # metrics for the record, pictures beside it
 
 
 class ImageTask:
     """Images: cross-entropy, inference whole or by sliding window."""
 
-    divisible = True
+    divisible = True  # the loss is a mean over pixels, so a batch's is the weighted mean of its parts'
 
-    def transform(self, dataset: SegmentationDataset, run: RunParameters) -> TrainTransform | None:
+    def transform(self, dataset: SegmentationDataset, run: RunParameters) -> Transform | None:
+        """Return what augments a training item, None where nothing does."""
         return TrainTransform(**run.augment) if run.augment else None
 
     def prepare(self, items: Tensor) -> Tensor:
+        """Return a batch of items as the network wants it."""
         return normalise(items)
 
-    def loss(self, outputs: tuple[Tensor, Tensor | None], labels: Tensor, ignore_index: int) -> Tensor:
+    def loss(self, outputs: tuple[Tensor, Tensor | None], labels: Tensor, ignore_index: int, count: Tensor) -> Tensor:
+        """Return the loss of ``model(x, auxiliary=True)``, as `cross_entropy` divides it by ``count``."""
         logits, auxiliary = outputs
-        loss = cross_entropy(logits, labels, ignore_index)
+        loss = cross_entropy(logits, labels, ignore_index, count)
         if auxiliary is not None:
-            loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, ignore_index)
+            loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, ignore_index, count)
         return loss
 
     def input_size(self, dataset: SegmentationDataset, run: RunParameters) -> dict[str, int]:
+        """Return height and width, of volumes also depth, that costs are given for: a test image's, or a patch's."""
         height, width = dataset[0][1].shape
         return {"height": height, "width": width}
 
-    def evaluate(
-        self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters
-    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-        from glamlib.evaluation.evaluate import evaluate
-        from glamlib.evaluation.gallery import Gallery
-
-        gallery = Gallery(dataset)
+    def evaluate(self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters) -> Evaluation:
+        """Return the metrics on test data, and, of the first seed, pictures."""
+        gallery = Gallery(dataset, count=4)
         cues = CueAccuracy(dataset) if run.dataset == "scenes" else None
-
-        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-            gallery.update(index, prediction)
-            if cues:
-                cues.update(index, prediction, label)
-
-        options = InferenceOptions.from_dict(run.evaluate)
         # whole images are larger than crops: no more of them than a process trains on at once
-        batch = part_of_batch(run.batch_size, run.accumulate)
-        confusion = evaluate(model, dataset, batch, run.precision, on_image=watch, options=options)
-        return _counted(confusion, cues), gallery.arrays(model) if run.seed == 0 else {}
+        batch_size = max(1, run.batch_size // (process_count() * run.accumulate))
+        options = InferenceOptions.from_dict(run.evaluate)
+        predict = partial(predict_classes, model, options=options, precision=run.precision)
+        watch = _each(gallery.update, cues and cues.update)
+        confusion = evaluate(model, dataset, batch_size, watch, predict)
+        pictures = {}
+        if run.seed == 0:
+            pictures = gallery.arrays()
+            erf = effective_receptive_field(model, torch.from_numpy(pictures["images"]))
+            pictures["erf"] = (erf / erf.max()).astype(np.float16)
+        return confusion.metrics() | (cues.metrics() if cues else {}), pictures
 
 
 class VolumeTask:
-    """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95."""
+    """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95.
+
+    Its methods are those of `ImageTask`.
+    """
 
     divisible = False  # the Dice loss is of the whole batch
 
     def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
-        from glamlib.data.volume_transforms import VolumeTransform
-
         return VolumeTransform.for_dataset(dataset, **run.augment) if run.augment else None
 
     def prepare(self, items: Tensor) -> Tensor:
         return items
 
-    def loss(self, outputs: tuple[Tensor, list[Tensor]], labels: Tensor, ignore_index: int) -> Tensor:
+    def loss(self, outputs: tuple[Tensor, list[Tensor]], labels: Tensor, ignore_index: int, count: Tensor) -> Tensor:
         logits, lower = outputs
         return deeply_supervised([logits, *lower], labels, ignore_index)
 
@@ -112,34 +95,39 @@ class VolumeTask:
         depth, height, width = run.augment["patch_size"] if run.augment else dataset[0][1].shape
         return {"depth": depth, "height": height, "width": width}
 
-    def evaluate(
-        self, model: nn.Module, dataset: VolumeDataset, run: RunParameters
-    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-        from glamlib.evaluation.evaluate import evaluate_volumes
-        from glamlib.evaluation.gallery import VolumeGallery
-        from glamlib.evaluation.metrics import VolumeScores
-
-        gallery = VolumeGallery(dataset)
-        scores = VolumeScores(dataset.classes, next(model.parameters()).device)
+    def evaluate(self, model: nn.Module, dataset: VolumeDataset, run: RunParameters) -> Evaluation:
+        gallery = Gallery(dataset, count=3)
+        scores = VolumeScores(dataset.classes)
         cues = CueAccuracy(dataset) if run.dataset == "cue_volumes" else None
 
-        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-            gallery.update(index, prediction)
+        def score(index: int, prediction: Tensor, label: Tensor) -> None:
             scores.update(dataset.name(index), prediction, label, dataset.spacing(index))
-            if cues:
-                cues.update(index, prediction, label)
 
-        size = tuple(self.input_size(dataset, run).values())
-        confusion = evaluate_volumes(model, dataset, size, run.batch_size, run.precision, on_volume=watch)
-        return _counted(confusion, cues) | scores.metrics(), gallery.arrays() if run.seed == 0 else {}
+        predict = partial(
+            predict_volume_classes,
+            model,
+            patch_size=tuple(self.input_size(dataset, run).values()),
+            batch_size=run.batch_size,
+            precision=run.precision,
+        )
+        confusion = evaluate(model, dataset, 1, _each(gallery.update, score, cues and cues.update), predict)
+        metrics = confusion.metrics() | (cues.metrics() if cues else {}) | scores.metrics()
+        return metrics, gallery.arrays() if run.seed == 0 else {}
 
 
-def _counted(confusion: ConfusionMatrix, cues: CueAccuracy | None) -> dict[str, object]:
-    return confusion.metrics() | (cues.metrics() if cues else {}) | {"confusion": confusion.counts.tolist()}
+def _each(*watchers: Watcher | None) -> Watcher:
+    """Return one watcher that calls all those given."""
+
+    def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+        for watcher in watchers:
+            if watcher is not None:
+                watcher(index, prediction, label)
+
+    return watch
 
 
-def task_of(run: RunParameters) -> Task:
-    """Return the task of a run's data; InputError where it is asked for what its kind of data does not have."""
+def task_of(run: RunParameters) -> ImageTask | VolumeTask:
+    """Return the task of a run's data; InputError for inference options, which volumes do not have."""
     if run.dataset not in VOLUME_DATA:
         return ImageTask()
     if run.evaluate:
