@@ -1,4 +1,4 @@
-"""The neighbours' backbones: any size, timm's own outputs, published sizes, attention by brute force, weights files."""
+"""The neighbours' backbones: timm's own outputs, published sizes, attention by brute force, errors, weights files."""
 
 import re
 from math import sqrt
@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from timm.models.crossvit import CrossVit
-from timm.models.swin_transformer import SwinTransformer
 from timm.models.tnt import TNT
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -27,7 +26,6 @@ from glamlib.backbones.vil import SlidingChunkAttention
 from glamlib.cost import count
 from glamlib.cost.count import count_macs
 
-NANO = [f"{family}_nano_upernet" for family in FAMILIES if family != "swin"]
 TIMM = [name for name in TIMM_WEIGHTS if not name.startswith("swin")]
 PUBLISHED = pd.read_csv(Path(count.__file__).with_name("published_backbones.csv"), comment="#")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -48,49 +46,10 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def seeded(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    return create_model(name, num_classes=3).eval()
-
-
 def test_all_families_are_registered_small_and_large() -> None:
-    assert set(NANO) <= set(list_models("*_nano_upernet"))
-    assert all(len(list_models(f"{family}_*_upernet")) > 1 for family in FAMILIES)
-
-
-@pytest.mark.parametrize("size", [(70, 90), (33, 65), (1, 1)])
-@pytest.mark.parametrize("name", NANO)
-def test_any_size_forward_and_backward(name: str, size: tuple[int, int]) -> None:
-    model = seeded(name).train()
-    logits, auxiliary = model(image(2, 3, *size), auxiliary=True)
-    for scores in (logits, auxiliary):
-        assert scores.shape == (2, 3, *size)
-        assert scores.isfinite().all()
-        F.cross_entropy(scores, torch.zeros(2, *size, dtype=torch.long)).backward(retain_graph=True)
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, f"{parameter_name} is unused"
-        assert parameter.grad.isfinite().all(), parameter_name
-        if size == (70, 90):
-            assert parameter.grad.any(), f"{parameter_name} has no effect"
-
-
-@pytest.mark.parametrize("name", NANO)
-@torch.no_grad()
-def test_evaluation_is_deterministic_and_images_do_not_meet(name: str) -> None:
-    model, x = seeded(name), image(3, 3, 61, 75)
-    together = model(x)
-    assert torch.equal(together, model(x))
-    for i in range(3):
-        torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NANO)
-@torch.no_grad()
-def test_exported_program_gives_the_same(name: str) -> None:
-    model, x = seeded(name), image(1, 3, 61, 75)
-    exported = torch.export.export(model, (x.clone(),)).module()
-    torch.testing.assert_close(exported(x), model(x), rtol=1e-4, atol=1e-5)
+    for family in FAMILIES:
+        assert f"{family}_nano_upernet" in list_models(f"{family}_*_upernet")
+        assert len(list_models(f"{family}_*_upernet")) > 1
 
 
 @pytest.mark.parametrize("name", list_backbones("*_nano"))
@@ -411,16 +370,6 @@ def test_a_file_of_timms_weights_loads_and_another_is_refused(tmp_path: Path) ->
     refused("twins_svt_nano", (str(path), "does not fit twins_svt_nano"), depths=[1] * 4, pretrained=path)
 
 
-def test_a_file_of_timms_swin_loads_into_ours(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    theirs = SwinTransformer(embed_dim=32, depths=(2,) * 4, num_heads=(2, 4, 8, 16), window_size=4, img_size=256)
-    path = tmp_path / "swin.safetensors"
-    save_file(theirs.state_dict(), path)
-    own, state = create_backbone("swin_nano", pretrained=path).state_dict(), theirs.state_dict()
-    assert own.keys() - state.keys() == {f"norms.{i}.{part}" for i in range(4) for part in ("weight", "bias")}
-    assert all(torch.equal(own[key], state[key]) for key in own.keys() & state.keys())
-
-
 def test_weights_from_timm_are_fitted_to_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
@@ -428,11 +377,6 @@ def test_weights_from_timm_are_fitted_to_the_channels(monkeypatch: pytest.Monkey
         asked.update(name=name, pretrained=pretrained, in_chans=in_chans)
         return TNT(embed_dim=384, inner_dim=24, num_heads_outer=6, in_chans=in_chans)
 
-    def fail(*arguments: object, **keywords: object) -> None:
-        raise OSError("no route to host\nafter 5 tries")
-
     monkeypatch.setattr(timm, "create_model", local)
     create_backbone("tnt_s", in_channels=4, pretrained=True)
     assert asked == {"name": "tnt_s_patch16_224.in1k", "pretrained": True, "in_chans": 4}
-    monkeypatch.setattr(timm, "create_model", fail)
-    refused("crossvit_small", ("timm/crossvit_small_240.in1k", "OSError", "pretrained=PATH"), pretrained=True)

@@ -16,8 +16,9 @@ from glamlib.models.encoder import Encoder
 from glamlib.models.upernet import UPerNetDecoder
 from glamlib.zoo import MODELS, model_config
 
-NANO = list_models("*swin_nano_*")
-SIZES = [(64, 64), (61, 75), (5, 9), (1, 1)]
+SWIN = list_models("*swin_nano_*")
+NANO = SWIN + [name for name in list_models("*_nano_upernet") if name not in SWIN]  # the backbones of others, too
+SIZES = [(70, 90), (33, 65), (5, 9), (1, 1)]
 
 
 def image(*shape: int) -> Tensor:
@@ -51,7 +52,7 @@ def test_any_size_forward_and_backward(name: str, size: tuple[int, int]) -> None
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{parameter_name} is unused"
         assert parameter.grad.isfinite().all(), parameter_name
-        if size == (64, 64):  # below, a window may hold one patch and then has nothing to compare
+        if size == (70, 90):  # below, a window may hold one patch and then has nothing to compare
             assert parameter.grad.any(), f"{parameter_name} has no effect"
 
 
@@ -69,7 +70,7 @@ def test_evaluation_is_deterministic_and_images_do_not_meet(name: str) -> None:
         torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SWIN)
 @torch.no_grad()
 def test_features_are_a_pyramid_from_high_to_low(name: str) -> None:
     model = create_model(name, num_classes=3).eval()
@@ -77,7 +78,7 @@ def test_features_are_a_pyramid_from_high_to_low(name: str) -> None:
     assert shapes == [(2, 32, 16, 19), (2, 64, 8, 10), (2, 128, 4, 5), (2, 256, 2, 3)]
 
 
-@pytest.mark.parametrize("name", NANO)
+@pytest.mark.parametrize("name", SWIN)
 @torch.no_grad()
 def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(name: str) -> None:
     """The logits keep their place: they are those of the zero-padded image, cut, not squeezed."""
@@ -303,7 +304,7 @@ def test_exported_program_gives_the_same(name: str) -> None:
     x = image(1, 3, 61, 75)
     expected = model(x)
     exported = torch.export.export(model, (image(1, 3, 61, 75),)).module()
-    torch.testing.assert_close(exported(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(exported(x), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
