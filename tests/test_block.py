@@ -1,5 +1,6 @@
 """The block: full contextual attention by gradients, and what it must not mix."""
 
+from collections.abc import Callable
 from itertools import product
 from math import prod
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
@@ -46,13 +48,33 @@ def run(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
 
 
 def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor:
-    """Which patch depends on which: boolean ``(P, P)``, rows are outputs. A masked pair keeps a weight of e^-100."""
+    """Which patch depends on which: boolean ``(P, P)``, rows are outputs."""
     x = x[:1].double().requires_grad_()
     tokens = None if tokens is None else tokens[:1].double()
     y = run(stage.double(), x, tokens).flatten(1, -2)[0]  # (P, C)
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
     return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes in ``numel`` the elements of the largest tensor that any operation inside makes, forward or backward.
+
+    It sees what operations return, not what a kernel needs for itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return made
 
 
 @pytest.mark.parametrize("explicit", [False, True])

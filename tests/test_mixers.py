@@ -284,7 +284,7 @@ def blocks(name: str, window: tuple[int, ...], depth: int = 2) -> nn.ModuleList:
 
 
 def dependence(stage: nn.ModuleList, size: tuple[int, ...]) -> Tensor:
-    """Which patch depends on which, ``(P, P)``: rows are outputs. A masked pair keeps a weight of e^-100."""
+    """Which patch depends on which, ``(P, P)``: rows are outputs."""
     window = stage[0].window_size
     windows = prod(-(-s // min(s, w)) for s, w in zip(size, window, strict=True))
     tokens = None if stage[0].mixes_patches else values(1, windows, 1, 8)

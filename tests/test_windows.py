@@ -9,11 +9,9 @@ from torch import Tensor
 from glamlib.layers.windows import (
     MASKED,
     WindowLayout,
-    from_sequences,
     from_windows,
     relative_position_index,
     shift_mask,
-    to_sequences,
     to_windows,
     window_partition,
     window_reverse,
@@ -83,50 +81,6 @@ def test_to_windows_pads_shifts_and_cuts(size: tuple[int, ...], window_size: tup
             expected = x[(slice(None), *place)] if inside else torch.zeros(2, 3)
             assert torch.equal(windows[:, number, patch], expected)
     assert torch.equal(from_windows(windows, layout), x)
-
-
-@pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize(("size", "window_size"), MAPS)
-def test_sequences_are_a_windows_tokens_and_its_patches(
-    size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layout = WindowLayout.fit(size, window_size, shifted)
-    x = random_map(size)
-    tokens = torch.randn(2, layout.num_windows, 4, 3)
-    sequences = to_sequences(x, layout, tokens)
-    assert torch.equal(sequences[:, :, :4], tokens)
-    assert torch.equal(sequences[:, :, 4:], to_windows(x, layout))
-    map_again, tokens_again = from_sequences(sequences, layout, 4)
-    assert torch.equal(map_again, x)
-    assert torch.equal(tokens_again, tokens)
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # what a compiler gets instead
-    assert torch.equal(to_sequences(x, layout, tokens), sequences)
-    map_again, tokens_again = from_sequences(sequences, layout, 4)
-    assert torch.equal(map_again, x)
-    assert torch.equal(tokens_again, tokens)
-
-
-@pytest.mark.parametrize("tokens", [None, torch.zeros(0, 6, 2, 3)])
-def test_no_image_at_all_gives_no_sequence(tokens: Tensor | None) -> None:
-    layout = WindowLayout.fit((5, 7), (2, 4), True)
-    assert to_sequences(torch.zeros(0, 5, 7, 3), layout, tokens).shape == (0, 6, 8 if tokens is None else 10, 3)
-
-
-@pytest.mark.parametrize("num_tokens", [0, 2])
-@pytest.mark.parametrize(("size", "window_size", "shifted"), [((5, 7), (2, 4), True), ((4, 6), (2, 3), False)])
-def test_sequences_have_the_gradient_of_finite_differences(
-    size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool, num_tokens: int
-) -> None:
-    layout = WindowLayout.fit(size, window_size, shifted)
-    x = random_map(size, channels=2).double().requires_grad_()
-    tokens = torch.randn(2, layout.num_windows, num_tokens, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, t: to_sequences(x, layout, t if num_tokens else None), (x, tokens))
-    sequences = to_sequences(x, layout, tokens).detach().requires_grad_()
-
-    def both(sequences: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part for part in from_sequences(sequences, layout, num_tokens) if part is not None)
-
-    assert torch.autograd.gradcheck(both, sequences)
 
 
 @pytest.mark.parametrize("shifted", [False, True])

@@ -1,8 +1,7 @@
 """Window attention with optional global tokens (W-MSA), and global attention between all tokens (G-MSA).
 
 Themyr et al., "Full Contextual Attention for Multi-resolution Transformers in Semantic Segmentation" (WACV 2023),
-section 3; the window attention without tokens is that of Swin. Each attention can be computed in two ways: fused
-(`scaled_dot_product_attention`, which never returns its weights) and explicit (which does, for the notebooks).
+section 3. Without tokens, the window attention is Swin's.
 """
 
 from math import prod
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from glamlib.layers.windows import WindowLayout, kept, relative_position_index, shift_mask
+from glamlib.layers.windows import WindowLayout, cached, relative_position_index, shift_mask
 
 
 def attend(
@@ -20,39 +19,14 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``softmax(q k^T / sqrt(d) + bias) v`` and, if asked, the weights.
 
-    q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
+    q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``. Fused attention computes the
+    same without ever returning its weights.
     """
-    if not return_attention and bias is None and q.device.type == "cpu":
-        return _attend_balanced(q, k, v), None
-    # A CPU's fused kernel knows no gradient of the bias, and what torch falls back to guards against rows that are
-    # masked as a whole, which there are none of.
-    falls_back = bias is not None and bias.requires_grad and q.device.type == "cpu"
-    if not return_attention and not falls_back:
+    if not return_attention:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if bias is not None:
-        logits += bias
-    weights = logits.softmax(dim=-1)
-    return weights @ v, weights if return_attention else None
-
-
-def _attend_balanced(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend by the CPU's flash kernel, with its threads all at work.
-
-    Its backward pass shares out batch x heads between the threads, nothing finer: three heads keep two threads busy
-    three quarters of the time. So the queries are cut into as many parts as make the shares even, each a head of its
-    own with the same keys. Slices of a packed qkv are copied first: the kernel reads the keys once for every block of
-    queries, and rows that lie apart cost it more than the copy.
-    """
-    batch, heads, length, width = q.shape
-    threads = torch.get_num_threads()
-    parts = next((n for n in range(1, threads + 1) if batch * heads * n % threads == 0 and length % n == 0), 1)
-    q = q.reshape(batch, heads * parts, length // parts, width)
-    # (B, heads, M, d) -> (B, heads * parts, M, d)
-    k, v = (t[:, :, None].expand(-1, -1, parts, -1, -1).reshape(batch, heads * parts, *t.shape[2:]) for t in (k, v))
-    return F.scaled_dot_product_attention(q.contiguous(), k.contiguous(), v.contiguous()).reshape(
-        batch, heads, length, -1
-    )
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
+    weights = (logits if bias is None else logits + bias).softmax(dim=-1)
+    return weights @ v, weights
 
 
 class WindowAttention(nn.Module):
@@ -103,8 +77,8 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(x).view(batch, windows, length, 3, self.num_heads, -1)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, nW, heads, T + P, d)
         bias = self.bias(layout, num_tokens).to(q.dtype)
-        # Four dimensions, so that the fused kernels apply: an unshifted bias is one for all windows and images, a
-        # shifted one for all images; folded like this, either broadcasts and nothing is copied per image.
+        # Fused kernels want four dimensions. Folded like this, the bias broadcasts over images (and windows, if it is
+        # the same for all) and is never copied.
         if bias.shape[0] == 1:
             q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * nW, heads, T + P, d)
         else:
@@ -112,19 +86,18 @@ class WindowAttention(nn.Module):
             bias = bias.flatten(0, 1)[None]  # (1, nW * heads, T + P, T + P)
         y, weights = attend(q, k, v, bias, return_attention)
         y = y.reshape(batch, windows, self.num_heads, length, -1).transpose(2, 3)
-        y = self.proj(y.reshape(batch, windows, length, channels))
         if weights is not None:
             weights = weights.reshape(batch, windows, self.num_heads, length, length)
-        return y, weights
+        return self.proj(y.reshape(batch, windows, length, channels)), weights
 
 
-@kept
+@cached
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the code of each window's place in the grid of windows, ``(nW, dim)``.
 
-    Sines and cosines of the window's row, column (and slice), as Vaswani et al. (2017) have them for one dimension,
-    the channels shared out between the dimensions. It has no parameters and is defined for any number of windows:
-    the released code's learned table is neither (it fails or misplaces on large images).
+    Sines and cosines of the window's row, column (and slice), as Vaswani et al. (2017) have them for one dimension; the
+    channels are divided between the dimensions. It has no parameters and is defined for any number of windows. The
+    released code's learned table is neither: it fails or misplaces windows on large images.
     """
     frequencies = dim // (2 * len(grid))
     scale = 1000.0 ** (-torch.arange(frequencies, device=device, dtype=torch.float32) / max(frequencies, 1))
@@ -146,7 +119,7 @@ class GlobalAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def add_position(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Return tokens ``(B, nW, T, C)`` that know their window's place."""
+        """Return tokens ``(B, nW, T, C)`` with the code of their window's place added."""
         return tokens + sine_position_code(grid, tokens.shape[-1], tokens.device, tokens.dtype)[:, None]
 
     def exchange(
@@ -169,8 +142,7 @@ class GlobalAttention(nn.Module):
             The attended tokens, shaped as ``tokens``, and the weights ``(B, heads, nW * T, nW * T)`` or None.
         """
         batch, windows, per_window, channels = tokens.shape
-        x = self.add_position(tokens, grid)
-        qkv = self.qkv(x).view(batch, windows * per_window, 3, self.num_heads, -1)
+        qkv = self.qkv(self.add_position(tokens, grid)).view(batch, windows * per_window, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, nW * T, d)
         y, weights = self.exchange(q, k, v, grid, return_attention)
         return self.proj(y.transpose(1, 2).reshape(batch, windows, per_window, channels)), weights

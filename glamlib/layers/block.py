@@ -11,12 +11,13 @@ A mixer in place of G-MSA acts on the tokens, or, at the same point, on the patc
 Source: Themyr et al. (WACV 2023), section 3.1; the order of norms is Swin's.
 """
 
+import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from glamlib.layers.attention import WindowAttention
 from glamlib.layers.mixers import acts_on_patches, create_mixer
-from glamlib.layers.windows import WindowLayout, from_sequences, to_sequences
+from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 
 
 class GlamBlock(nn.Module):
@@ -96,10 +97,12 @@ class GlamBlock(nn.Module):
         layout = self.layout_of(x)
         num_tokens = 0 if tokens is None else tokens.shape[2]
         # The norm comes before the padding, so padded patches are exact zeros, as in Swin.
-        sequences = to_sequences(self.norm1(x), layout, None if tokens is None else self.enter(tokens))
-        update, window_weights = self.attn(sequences, layout, num_tokens, trace is not None)  # (B, nW, T + P, C)
-        patch_update, token_update = from_sequences(update, layout, num_tokens)
-        x = x + self.drop_path(patch_update)
+        z = to_windows(self.norm1(x), layout)  # (B, nW, P, C)
+        if num_tokens:
+            z = torch.cat([self.enter(tokens), z], dim=2)  # (B, nW, T + P, C)
+        update, window_weights = self.attn(z, layout, num_tokens, trace is not None)
+        token_update, patch_update = update.split([num_tokens, layout.window_area], dim=2)
+        x = x + self.drop_path(from_windows(patch_update, layout))
         global_weights = None
         if self.mixes_patches:
             patches = self.norm_mixer(x).flatten(1, -2)[:, :, None]  # (B, prod(size), 1, C)

@@ -1,21 +1,48 @@
-"""Full attention: the upper bound.
-
-MERGED: Spatially reduced keys (PVT).
-
-MERGED: One shared set of global tokens for the whole image (ViL).
-
-MERGED: Sparse attention: windows of patches that lie apart (dilated windows).
-"""
+"""Exchanges between the patches of all windows, in place of tokens and G-MSA: the neighbours of GLAM as mixers."""
 
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from glamlib.layers.attention import attend
-from glamlib.layers.token_mixers import PatchMixer
-from glamlib.layers.windows import MASKED, WindowLayout, from_windows, kept, to_windows
+from glamlib.layers.attention import GlobalAttention, attend
+from glamlib.layers.windows import WindowLayout, cached, from_windows, to_windows
+
+
+class PatchMixer(GlobalAttention):
+    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid.
+
+    Args:
+        dim: channels C.
+        num_heads: heads.
+        window_size: patches along each dimension of a window of the block.
+    """
+
+    acts_on = "patches"
+
+    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
+        super().__init__(dim, num_heads)
+        self.window_size = window_size
+
+    def queries(self, x: Tensor) -> Tensor:
+        """Return the queries ``(B, heads, N, d)`` of ``(B, N, C)``."""
+        return self._heads(x, slice(0, x.shape[-1]))[0]
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and the values, each ``(B, heads, N, d)``, of ``(B, N, C)``."""
+        k, v = self._heads(x, slice(x.shape[-1], None))
+        return k, v
+
+    def _heads(self, x: Tensor, rows: slice) -> Tensor:
+        """Return some rows of the projection of ``(B, N, C)``, heads apart: ``(rows / C, B, heads, N, d)``."""
+        y = F.linear(x, self.qkv.weight[rows], self.qkv.bias[rows])
+        return y.view(*x.shape[:2], -1, self.num_heads, x.shape[-1] // self.num_heads).permute(2, 0, 3, 1, 4)
+
+    def from_heads(self, y: Tensor) -> Tensor:
+        """Return the output ``(B, N, C)`` of heads ``(B, heads, N, d)``: joined and projected."""
+        return self.proj(y.transpose(1, 2).flatten(2))
 
 
 class FullAttention(PatchMixer):
@@ -112,11 +139,14 @@ class DilatedLayout:
         return from_windows(cells.reshape(batch, starts, -1, channels).transpose(1, 2), self.cells)
 
 
-@kept
+@cached
 def padding_mask(size: tuple[int, ...], window_size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return what is added to the logits of dilated windows, ``(D * nW, 1, P)``: 0, or `MASKED` off the map."""
+    """Return what is added to the logits of dilated windows, ``(D * nW, 1, P)``: 0, or -1e4 off the map.
+
+    The value is finite because a dilated window may lie off the map as a whole; its weight is exactly 0 elsewhere.
+    """
     on_map = DilatedLayout(size, window_size).split(torch.ones(1, *size, 1, device=device))
-    return ((1 - on_map) * MASKED).flatten(0, 2).transpose(1, 2)
+    return ((1 - on_map) * -1e4).flatten(0, 2).transpose(1, 2)
 
 
 class SparseAttention(PatchMixer):

@@ -1,12 +1,6 @@
-"""What the mixers share: those that act on tokens, and those that act on patches.
+"""Exchanges between global tokens in place of G-MSA that never build the matrix of all pairs of tokens.
 
-MERGED: Kernels: attention whose weights are products of positive features, so that keys and values are summed once.
-
-MERGED: Low rank: keys and values are projected to a few (Linformer).
-
-MERGED: Memory: a few learned slots gather from all tokens, and all tokens read them.
-
-MERGED: Pooled keys: tokens of neighbouring windows are read as one.
+Their cost is linear in the number of windows. Each class names the paper that it comes from.
 """
 
 from abc import abstractmethod
@@ -39,44 +33,10 @@ class TokenMixer(GlobalAttention):
         return weights @ v, weights
 
 
-class PatchMixer(GlobalAttention):
-    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid.
-
-    Args:
-        dim: channels C.
-        num_heads: heads.
-        window_size: patches along each dimension of a window of the block.
-    """
-
-    acts_on = "patches"
-
-    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
-        super().__init__(dim, num_heads)
-        self.window_size = window_size
-
-    def queries(self, x: Tensor) -> Tensor:
-        """Return the queries ``(B, heads, N, d)`` of ``(B, N, C)``."""
-        return self._heads(x, slice(0, x.shape[-1]))[0]
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and the values, each ``(B, heads, N, d)``, of ``(B, N, C)``."""
-        k, v = self._heads(x, slice(x.shape[-1], None))
-        return k, v
-
-    def _heads(self, x: Tensor, rows: slice) -> Tensor:
-        """Return some rows of the projection of ``(B, N, C)``, heads apart: ``(rows / C, B, heads, N, d)``."""
-        y = F.linear(x, self.qkv.weight[rows], self.qkv.bias[rows])
-        return y.view(*x.shape[:2], -1, self.num_heads, x.shape[-1] // self.num_heads).permute(2, 0, 3, 1, 4)
-
-    def from_heads(self, y: Tensor) -> Tensor:
-        """Return the output ``(B, N, C)`` of heads ``(B, heads, N, d)``: joined and projected."""
-        return self.proj(y.transpose(1, 2).flatten(2))
-
-
 class KernelAttention(TokenMixer):
     """Attention with weights f(q)·f(k) over their sum: f(q) (f(k)^T v) / (f(q) f(k)^T 1).
 
-    Katharopoulos et al., "Transformers are RNNs" (ICML 2020), eq. 5. Linear in the number of tokens.
+    Katharopoulos et al., "Transformers are RNNs" (ICML 2020), eq. 5. Keys and values are summed once.
     """
 
     @abstractmethod
@@ -129,18 +89,16 @@ class PerformerAttention(KernelAttention):
     def features(self, x: Tensor, is_query: bool) -> Tensor:
         x = x * x.shape[-1] ** -0.25
         logits = F.linear(x, self.vectors.to(x.dtype)) - x.square().sum(dim=-1, keepdim=True) / 2  # (B, heads, N, m)
-        # What is taken off cancels in the quotient: of each query its own maximum, of the keys the one of them all.
+        # The subtracted maximum cancels in the quotient: each query's own, and one for all keys.
         return (logits - logits.amax(dim=-1 if is_query else (-2, -1), keepdim=True)).exp() + 1e-6
 
 
 class LowRankAttention(TokenMixer):
     """Attention to projected keys and values: softmax(q (E k)^T / sqrt(d)) E v, with E of ``rank`` rows.
 
-    Wang et al., "Linformer: self-attention with linear complexity" (2020), eq. 7, with one E for keys, values and heads
-    (its section 4, "key-value sharing"). Linformer learns E as a matrix of one column an element, which fixes their
-    number. Here a row of E is the softmax, over windows, of a learned linear function of their place's code, and so
-    defined for any number of windows; the t-th tokens of all windows are projected alike, to ``rank`` each.
-    Linear in the number of windows.
+    Wang et al., "Linformer: self-attention with linear complexity" (2020), eq. 7, one E for keys, values and heads.
+    Linformer learns one column of E per element, which fixes their number. Here a row of E is the softmax over windows
+    of a learned linear function of their position code, so it is defined for any number of windows.
     """
 
     rank = 16
@@ -148,8 +106,8 @@ class LowRankAttention(TokenMixer):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__(dim, num_heads)
         self.rows = nn.Parameter(torch.zeros(self.rank, dim))
-        # A code's squares sum to dim / 2: logits of deviation 8, so that each row starts at a few windows of its own.
-        # Rows that start as means of all windows learn slower on the cue scenes.
+        # The squares of a code sum to dim / 2, so logits have a deviation of 8: each row starts on a few windows.
+        # Rows that start as means of all windows learn more slowly.
         nn.init.normal_(self.rows, std=(128 / dim) ** 0.5)
 
     def projection(self, grid: tuple[int, ...]) -> Tensor:
@@ -171,10 +129,9 @@ class LowRankAttention(TokenMixer):
 class MemoryAttention(TokenMixer):
     """Attention through ``slots`` learned vectors m: softmax(q m^T / sqrt(d)) softmax(m k^T / sqrt(d)) v.
 
-    The slots gather from all tokens and all tokens read the slots, and nothing else: the bottleneck of Burtsev et al.,
-    "Memory Transformer" (2020), section 3.3, and the inducing points of Lee et al., "Set Transformer" (ICML 2019), eq.
-    9 and 10. As keys of the second attention the slots themselves serve (Han et al., "Agent attention", ECCV 2024, eq.
-    4), which saves a projection. Linear in the number of tokens.
+    The slots gather from all tokens, and all tokens read the slots: Burtsev et al., "Memory Transformer" (2020), sec.
+    3.3; Lee et al., "Set Transformer" (ICML 2019), eq. 9 and 10. The slots also serve as the keys of the second
+    attention (Han et al., "Agent attention", ECCV 2024, eq. 4).
     """
 
     slots = 16
@@ -182,7 +139,7 @@ class MemoryAttention(TokenMixer):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__(dim, num_heads)
         self.memory = nn.Parameter(torch.zeros(num_heads, self.slots, dim // num_heads))
-        # Slots that start with sharp preferences gather different things; small ones learn slower on the cue scenes.
+        # Large slots start with sharp preferences and gather different things. Small ones learn more slowly.
         nn.init.normal_(self.memory, std=3.0)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -198,8 +155,7 @@ class PooledAttention(TokenMixer):
     """G-MSA whose keys and values are means over neighbouring windows, on a grid of at most ``cells`` a dimension.
 
     The t-th token of a cell is the mean of the t-th tokens of its windows. A map of fewer windows is not pooled: there
-    it is G-MSA. After the linear attention of PVT v2 (Wang et al., "PVT v2", Computational Visual Media 2022, section
-    3.2), which pools patches to a fixed grid. Linear in the number of windows.
+    this is G-MSA. After the linear attention of PVT v2 (Wang et al., Computational Visual Media 2022, section 3.2).
     """
 
     cells = 4

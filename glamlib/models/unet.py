@@ -19,7 +19,7 @@ from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.layers.attention import attend
-from glamlib.layers.windows import WindowLayout, from_windows, kept, relative_position_index, to_windows
+from glamlib.layers.windows import WindowLayout, cached, from_windows, relative_position_index, to_windows
 from glamlib.models.stage import Stage
 
 
@@ -41,7 +41,7 @@ class PatchExpand(nn.Module):
         return self.norm(x)
 
 
-@kept
+@cached
 def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the row of the bias table for each (fine query, coarse key) of a window pair, ``(2**n P, P)`` integers.
 

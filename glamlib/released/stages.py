@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glamlib.errors import InputError
 from glamlib.layers.attention import GlobalAttention, WindowAttention
 from glamlib.layers.block import GlamBlock
-from glamlib.layers.windows import WindowLayout, kept, relative_position_index
+from glamlib.layers.windows import WindowLayout, cached, relative_position_index
 from glamlib.models.stage import Stage
 
 
@@ -54,7 +54,7 @@ class TableAttention(GlobalAttention):
         return (flat + self._table[0].slice(flat.shape[1])).view(tokens.shape)
 
 
-@kept
+@cached
 def colliding_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the released rows of the bias table for cubic windows, ``(P, P)``.
 

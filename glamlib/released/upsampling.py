@@ -8,11 +8,11 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from glamlib.layers.windows import WindowLayout, kept
+from glamlib.layers.windows import WindowLayout, cached
 from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling
 
 
-@kept
+@cached
 def scrambled_index(window: tuple[int, int], device: torch.device) -> Tensor:
     """Return the released rows of the bias table for square windows, ``(4 w**2, w**2)``.
 
