@@ -1,8 +1,11 @@
 """Our modules in released behaviour, with the released weights, give the released outputs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import SMALL_REFERENCE, reference, reference_details
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model
@@ -248,6 +251,14 @@ def test_an_image_too_large_for_the_table_is_a_clear_error(
     with pytest.raises(InputError, match=message):
         released(x)
     paper(x)
+
+
+def test_released_behaviour_starts_from_swins_weights(weights_file: Path) -> None:
+    """Its table of positions, which Swin does not have, starts as initialised."""
+    options = {"num_classes": 2, "num_global_tokens": 1, "behaviour": "released", "pretrained": weights_file}
+    encoder, swin = create_model("glam_swin_tiny_linear", **options).encoder.state_dict(), load_file(weights_file)
+    assert "layers.0.position_table.pe" in encoder
+    assert all(torch.equal(encoder[key], swin[key]) for key in encoder.keys() & swin.keys())
 
 
 def test_no_more_parameters_than_the_released_network() -> None:
