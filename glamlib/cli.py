@@ -1,25 +1,79 @@
 """The command line: ``python -m glamlib models | cost | check-data | train | evaluate | predict``.
 
-Bad input is one line on stderr and exit status 2. What needs torch is imported by the command that needs it, so that
-``--help`` does not wait for it.
+Bad input is one line on stderr and exit status 2.
 """
 
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
 
+import torch
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
 
+from glamlib.cost import count
+from glamlib.data import check
 from glamlib.errors import InputError
-from glamlib.run_commands import evaluate, predict, train
-
-if TYPE_CHECKING:
-    from glamlib.cost.count import Cost
+from glamlib.files import write_whole
+from glamlib.runs.predict import image_files, predict_files
+from glamlib.runs.records import without_nan
+from glamlib.runs.run import run_one
+from glamlib.runs.saved_model import SavedModel, load_model
+from glamlib.studies import find_study
+from glamlib.studies.parameters import InferenceOptions, RunParameters
+from glamlib.training.datasets import GENERATED, run_data
+from glamlib.training.loop import resolve_device
+from glamlib.training.tasks import task_of
+from glamlib.zoo import create_model, list_models, model_config
 
 Name = Positional[Annotated[str, arg(metavar="NAME")]]
 Json = FlagCreatePairsOff[Annotated[bool, arg(name="json")]]
+WeightsFile = Positional[Annotated[Path, arg(metavar="WEIGHTS")]]
+HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
+
+
+@dataclass(frozen=True)
+class How:
+    """How images are predicted.
+
+    Attributes:
+        slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
+        stride: from window to window; two thirds of the window unless given.
+        scales: ratios of the image's size at each of which it is predicted; probabilities are averaged.
+        flip: predict also mirrored, and average.
+        resize: predict at the largest size of the image's aspect within these pixels, long and short side.
+        device: cpu, cuda or auto.
+        precision: fp32 or bf16; that of training unless given.
+        batch: images of one size that are predicted together; as many as in a micro-batch of training unless given.
+    """
+
+    slide: HeightWidth = None
+    stride: HeightWidth = None
+    scales: tuple[float, ...] = ()
+    flip: FlagCreatePairsOff[bool] = False
+    resize: Annotated[tuple[int, int] | None, arg(metavar="LONG SHORT")] = None
+    device: str = "auto"
+    precision: str | None = None
+    batch: int | None = None
+
+    def applied(self, run: RunParameters) -> RunParameters:
+        """Return ``run`` with what is given here; its own inference options where none is given."""
+        evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
+        if self.slide or self.stride:  # a stride alone is refused: there is no window
+            evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
+        given = {"scales": self.scales, "flip": self.flip, "resize": self.resize}
+        evaluate |= {name: value for name, value in given.items() if value}
+        return replace(
+            run,
+            evaluate=evaluate or run.evaluate,
+            device=self.device,
+            precision=self.precision or run.precision,
+            batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
+            accumulate=1,
+        )
 
 
 def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") -> int:
@@ -28,8 +82,6 @@ def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") ->
     Args:
         pattern: only names that match it, for example 'glam_*_tiny_*'.
     """
-    from glamlib.zoo import list_models
-
     for name in list_models(pattern):
         print(name)
     return 0
@@ -49,11 +101,6 @@ def cost(
         classes: number of classes.
         json_output: print JSON instead of a table.
     """
-    import torch
-
-    from glamlib.cost import count as costs
-    from glamlib.zoo import create_model, model_config
-
     *depth, height, width = size
     given = " ".join(str(side) for side in size)
     if min(size) < 1:
@@ -63,21 +110,16 @@ def cost(
         raise InputError(f"size={given}: {name} takes {'a depth, a height' if volumes else 'a height'} and a width")
     with torch.device("meta"):  # no memory for the weights: only their shapes count
         model = create_model(name, num_classes=classes, in_channels=1 if volumes else 3)
-    found = costs.cost(model, height, width, depth=depth[0] if volumes else None)
-    print(found.to_json(name, classes) if json_output else _cost_table(found, name, classes))
-    return 0
-
-
-def _cost_table(found: "Cost", name: str, classes: int) -> str:
-    """Return a line a component, with the total last."""
-    place = f"one image of {found.height} x {found.width} pixels"
-    if found.depth is not None:
-        place = f"one volume of {found.depth} x {found.height} x {found.width} voxels"
-    rows = [f"{name}, {classes} classes, {place}"]
-    rows.append(f"{'component':<16}{'parameters':>16}{'gmacs':>16}")
+    found = count.cost(model, height, width, depth=depth[0] if volumes else None)
+    if json_output:
+        print(found.to_json(name, classes))
+        return 0
+    unit = "one volume of {} voxels" if volumes else "one image of {} pixels"
+    print(f"{name}, {classes} classes, {unit.format(' x '.join(str(side) for side in size))}")
+    print(f"{'component':<16}{'parameters':>16}{'gmacs':>16}")
     for component in sorted(found.parameters, key=lambda component: component == "total"):
-        rows.append(f"{component:<16}{found.parameters[component]:>16,}{found.gmacs[component]:>16.6f}")
-    return "\n".join(rows)
+        print(f"{component:<16}{found.parameters[component]:>16,}{found.gmacs[component]:>16.6f}")
+    return 0
 
 
 def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]], json_output: Json = False) -> int:
@@ -88,11 +130,130 @@ def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]]
         path: the folder that holds it.
         json_output: print JSON instead of text.
     """
-    from glamlib.data import check
-
     report = check.check_data(name, path)
     print(json.dumps(report.to_dict()) if json_output else report.render())
     return 0 if report.ok else 1
+
+
+def train(
+    out: Annotated[Path, arg(metavar="RESULTS")],
+    plan: Path | None = None,
+    study: str | None = None,
+    variant: str | None = None,
+    seed: int = 0,
+    profile: str = "cpu",
+    set_values: Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")] = (),
+    weights: Path | None = None,
+) -> int:
+    """Train, evaluate and write the record of one run, as notebook 04 does; print the record's path.
+
+    Args:
+        out: folder of the results; the record goes to runs/STUDY/VARIANT/seed-K in it.
+        plan: a plan file of `make`, instead of study, variant, seed and profile.
+        study: name of a study.
+        variant: one of the study's variants.
+        seed: of weights, data and their order.
+        profile: one of the study's sizes.
+        set_values: parameters of the run to change; values are JSON, or else strings.
+        weights: save the trained weights in this file (safetensors).
+    """
+    if (plan is None) == (study is None or variant is None) or (plan is not None and (study or variant)):
+        raise InputError("give either --plan FILE, or --study and --variant")
+    if plan is None:
+        values = find_study(study).run(variant, seed, profile).to_dict()
+    else:
+        try:
+            values = dict(json.loads(plan.read_text())["parameters"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
+    for change in set_values:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change!r}: must be NAME=VALUE")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    try:
+        print(run_one(RunParameters.from_dict(values), out.resolve(), weights))
+    except FloatingPointError as error:
+        raise InputError(str(error)) from None
+    return 0
+
+
+def _ready(weights: Path, how: How) -> tuple[SavedModel, RunParameters]:
+    """Return the model of a weights file, on its device, and its run with the options given."""
+    saved = load_model(weights)
+    run = how.applied(saved.run)
+    saved.model.to(resolve_device(run.device))
+    return saved, run
+
+
+def evaluate(
+    weights: WeightsFile,
+    how: OmitArgPrefixes[How] = How(),
+    dataset: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+) -> int:
+    """Print the metrics of trained weights as JSON; without options those of the run's record, on its own test data.
+
+    Args:
+        weights: a file that `train --weights` wrote.
+        how: how images are predicted; as in training unless something is given.
+        dataset: another dataset of the same classes, in the folder that GLAM_DATA names.
+        split: of the dataset.
+        out: write the metrics to this file instead.
+    """
+    saved, run = _ready(weights, how)
+    dataset = dataset or run.dataset
+    if split is not None and dataset in GENERATED:
+        raise InputError(f"--split {split}: {dataset} are drawn and have no splits")
+    if split is None and dataset != run.dataset:
+        raise InputError(f"--dataset {dataset}: give its --split, too")
+    if dataset != run.dataset:
+        run = replace(run, dataset=dataset, data={"train": split, "test": split})
+    elif split is not None:
+        run = replace(run, data=run.data | {"test": split})
+    data = run_data(run, "test")
+    if tuple(data.classes) != saved.classes:
+        raise InputError(
+            f"{weights}: classes {', '.join(saved.classes)}; the data have other ones: {', '.join(data.classes)}"
+        )
+    torch.set_num_threads(run.threads)  # as in training: it decides the order of sums
+    metrics, _ = task_of(run).evaluate(saved.model, data, run)
+    text = json.dumps(without_nan(metrics), indent=1) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        write_whole(out, text)
+    return 0
+
+
+def predict(
+    weights: WeightsFile,
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
+    out: Annotated[Path, arg(metavar="FOLDER")],
+    how: OmitArgPrefixes[How] = How(),
+    raw_ids: FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
+
+    Args:
+        weights: a file that `train --weights` wrote.
+        source: an image, or a folder of images or of folders of images, for example a video's frames.
+        out: gets labels/NAME.png and overlays/NAME.png.
+        how: how images are predicted; as in training unless something is given.
+        raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
+    """
+    files = image_files(source)
+    saved, run = _ready(weights, how)
+    options = InferenceOptions.from_dict(run.evaluate)
+    failed = predict_files(saved, files, out, run.batch_size, run.precision, options, raw_ids)
+    print(f"{len(files) - len(failed)} of {len(files)} image(s) in {out}")
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

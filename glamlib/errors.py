@@ -1,10 +1,17 @@
-"""The one exception for input that cannot be used: one line that names the file or value and what is allowed."""
+"""Input that cannot be used: the one exception for it, and values checked against annotated types and ranges."""
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, fields
+from types import NoneType, UnionType
+from typing import Annotated, ClassVar, Literal, Self, Union, get_args, get_origin
 
 
 class InputError(ValueError):
-    """Raised for bad input of any kind (a file, a value, a name). Its message is complete in one line.
+    """Raised for bad input of any kind (a file, a value, a name). Its message is one line, complete in itself.
 
-    A DataLoader raises a worker's error again with the whole traceback as its message: of that the last line is kept.
+    A DataLoader raises a worker's error again with the whole traceback as its message: only the last line is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -13,7 +20,98 @@ class InputError(ValueError):
         super().__init__(message)
 
 
-def one_of(what: str, value: object, allowed: object) -> InputError:
+def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return the error for a value outside a list: ``what`` is its role, ``allowed`` what is accepted."""
     listed = ", ".join(str(item) for item in allowed)
     return InputError(f"unknown {what} {value!r}; allowed: {listed}")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Finite numbers from ``low`` to ``high``, for ``Annotated[int, Range(1)]``."""
+
+    low: float
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and value < math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.low}" if self.high == math.inf else f"from {self.low} to {self.high}"
+
+
+_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
+
+
+def _described(kind: object) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{_described(parts[0])} {parts[1]}"
+    if origin is Literal:
+        return f"one of {', '.join(parts)}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_described, parts))
+    if origin is tuple:
+        return f"a list ({', '.join('...' if part is Ellipsis else _described(part) for part in parts)})"
+    return _NAMES.get(kind, kind.__name__)
+
+
+def _converted(value: object, kind: object) -> object:
+    """Return ``value`` as ``kind``; ValueError if it is not one."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        value = _converted(value, parts[0])
+        allowed = value in parts[1]
+    elif origin is Literal:
+        allowed = value in parts
+    elif origin in (Union, UnionType):
+        for part in parts:
+            with suppress(ValueError):
+                return _converted(value, part)
+        allowed = False
+    elif origin is tuple:
+        allowed = isinstance(value, list | tuple) and (len(value) == len(parts) or (parts[-1] is Ellipsis and value))
+        if allowed:
+            kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+            value = tuple(map(_converted, value, kinds))
+    else:
+        value = float(value) if kind is float and type(value) is int else value
+        allowed = type(value) is kind
+    if not allowed:
+        raise ValueError
+    return value
+
+
+def check(name: str, value: object, kind: object) -> object:
+    """Return ``value`` as the annotated type ``kind``, or raise an `InputError` that says what is allowed.
+
+    An int may stand for a float and a list for a tuple; nothing else is converted.
+    """
+    try:
+        return _converted(value, kind)
+    except ValueError:
+        hint = " (in YAML write 1.0e-3, not 1e-3)" if "a number" in _described(kind) and isinstance(value, str) else ""
+        raise InputError(f"{name}={value!r}: must be {_described(kind)}{hint}") from None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The base of a frozen dataclass whose values are checked against its annotations."""
+
+    role: ClassVar[str] = "option"  # of its values, in errors
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, check(f"{self.role} {item.name}", getattr(self, item.name), item.type))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> Self:
+        """Return the checked record; InputError for an unknown or missing name or a bad value."""
+        names = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
+        for name in values:
+            if name not in names:
+                raise one_of(cls.role, name, names)
+        missing = [name for name, needed in names.items() if needed and name not in values]
+        if missing:
+            raise InputError(f"missing {cls.role}: {', '.join(missing)}")
+        return cls(**values)

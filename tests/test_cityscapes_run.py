@@ -14,7 +14,7 @@ from PIL import Image
 
 from glamlib.cli import main
 from glamlib.data.cityscapes import RAW_IDS, Cityscapes
-from glamlib.runs.places import checkpoint_file
+from glamlib.runs import plan
 from glamlib.runs.records import read_record
 from glamlib.studies import find_study
 
@@ -23,7 +23,6 @@ NAMES = {
     "val": ["frankfurt_000000_000294", "lindau_000000_000019", "munster_000000_000019"],
     "test": ["berlin_000000_000019", "bonn_000000_000019"],
 }
-# Its own seed: the checkpoint's place is that of the run
 PLANNED = find_study("cityscapes").run("glam_10_tiny_upernet", 91, "paper")
 # Smaller pictures, network and batch, and a processor; all else is the profile's
 SMALLER = {
@@ -64,10 +63,10 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     root, results, weights = tmp_path / "cityscapes", tmp_path / "results", tmp_path / "w.safetensors"
     write_tiny(root)
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"parameters": PLANNED.to_dict(), "code": ""}))
+    plan_file = tmp_path / "plan.json"
+    plan_file.write_text(json.dumps({"parameters": PLANNED.to_dict(), "code": ""}))
     launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "glamlib", "train", "--plan", str(plan), "--out", str(results), "--weights", str(weights)]
+    command = ["-m", "glamlib", "train", "--plan", str(plan_file), "--out", str(results), "--weights", str(weights)]
     changes = [f"{name}={json.dumps(value)}" for name, value in SMALLER.items()]
     done = subprocess.run(
         [*launcher, *command, "--set", *changes],
@@ -79,7 +78,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert [str(path.relative_to(results)) for path in results.rglob("record.json")] == [
         str((folder / "record.json").relative_to(results))
     ]
-    assert not checkpoint_file(PLANNED).exists()
+    assert not (folder / "checkpoint.safetensors").exists()
     record = read_record(folder / "record.json")
     assert record["parameters"] == json.loads(json.dumps(PLANNED.to_dict() | SMALLER))
     assert len(record["metrics"]["iou"]) == 19
@@ -104,14 +103,17 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert (np.array(raw) == np.array(RAW_IDS)[np.array(classes)]).all()
 
 
-@pytest.mark.slow
-def test_plan_takes_the_sets_that_are_there(tmp_path: Path) -> None:
+def test_plan_takes_the_sets_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`plan` finds the set where GLAM_DATA has it and says what is left out; the list is of its runs alone."""
-    write_tiny(tmp_path / "data" / "cityscapes")
-    environment = os.environ | {"GLAM_DATA": str(tmp_path / "data")}
-    command = [sys.executable, "-m", "glamlib.runs.plan", "--profile", "paper", "--build", str(tmp_path / "build")]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
+    (tmp_path / "data" / "cityscapes").mkdir(parents=True)
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path / "data"))
+    places = ["--build", str(tmp_path / "build"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["plan", "--profile", "paper", *places])
+    plan.main()
+    expected = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
+    assert capsys.readouterr().out == expected
     targets = (tmp_path / "build/plan.mk").read_text()
     assert targets.count("/record.json") == 22
     assert "$(RESULTS)/tables/cityscapes.csv" in targets

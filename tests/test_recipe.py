@@ -1,7 +1,5 @@
-"""The paper's profile: its values, a rehearsal at tiny size, and what is said before it runs."""
+"""The paper's profile: its values, and a rehearsal at tiny size."""
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_study_files import run_module
 from torch import distributed
 
-from glamlib.bench import step
 from glamlib.data.scenes import CueScenes, SceneConfig
-from glamlib.evaluation.metrics import ConfusionMatrix
-from glamlib.runs import plan
 from glamlib.runs.run import build_model
 from glamlib.studies import find_study
-from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import run_datasets
 from glamlib.training.loop import train
 from glamlib.training.tasks import task_of
@@ -30,7 +23,7 @@ from glamlib.zoo import model_config
     [("ade20k", [512, 512], [2048, 512]), ("cityscapes", [512, 1024], [2048, 1024])],
 )
 def test_runs_are_those_of_the_released_configurations(study: str, crop_size: list, long_short: list) -> None:
-    """shared METHOD.md, section 4 (themyrl/glam at 44abe55)."""
+    """Source: themyrl/glam at 44abe55."""
     runs = find_study(study).runs("paper")
     tokens = {"upernet": {"tiny": [1, 5, 10, 15], "small": [10], "base": [10]}}
     tokens["unet"] = {"tiny": [1, 5, 10, 15], "small": [1, 5, 10], "base": [1, 5, 10]}
@@ -102,137 +95,14 @@ def test_whole_images_come_no_more_at_once_than_crops(
     """16 images of Cityscapes at once do not fit where 2 crops a process do, and that would show after days."""
     monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
-    seen: list[int] = []
 
-    def evaluate(model, dataset, batch_size, *arguments, **others) -> ConfusionMatrix:
-        seen.append(batch_size)
-        return ConfusionMatrix(3, 255)
+    class BatchSize(Exception):
+        """Carries it out of `evaluate`."""
 
-    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    def evaluate(model, dataset, batch_size, *arguments, **others):
+        raise BatchSize(batch_size)
+
+    monkeypatch.setattr("glamlib.training.tasks.evaluate", evaluate)
     run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=turns)
-    task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)
-    assert seen == [batch]
-
-
-def planned(tmp_path: Path) -> tuple[Path, Path]:
-    build, results = tmp_path / "build", tmp_path / "results"
-    plan.write_plan(build, "paper", [find_study("ade20k")], None, None, tmp_path)
-    return build, results
-
-
-def test_runs_with_a_record_are_not_counted_again(tmp_path: Path) -> None:
-    build, results = planned(tmp_path)
-    assert len(step.open_runs(build, results)) == 22
-    record = results / "runs/ade20k/swin_tiny_upernet/seed-0/record.json"
-    record.parent.mkdir(parents=True)
-    record.write_text("{}")
-    left = [run.variant for run in step.open_runs(build, results)]
-    assert len(left) == 21
-    assert "swin_tiny_upernet" not in left
-    os.utime(record, (0, 0))  # older than its plan: make would run it again
-    assert len(step.open_runs(build, results)) == 22
-
-
-def test_hours_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build, results = planned(tmp_path)
-    runs = [run for run in step.open_runs(build, results) if run.variant in ("swin_tiny_unet", "swin_base_unet")]
-    timed: list[RunParameters] = []
-
-    def measure(run: RunParameters, height: int, width: int, *steps: int) -> step.StepSpeed:
-        timed.append(run)
-        return step.StepSpeed(run.model, "", height, width, run.batch_size, "fp32", "", 0.9, 1.0)
-
-    monkeypatch.setattr(step_speed, "measure", measure)
-    on_gpu = step.seconds_an_image(runs, "cuda")
-    assert [run.batch_size for run in timed] == [2, 2]
-    assert list(on_gpu.values()) == [0.45, 0.45]
-    listing = step.listing(runs, on_gpu).splitlines()
-    assert listing[0].split() == ["ade20k", "swin_tiny_unet", "seed", "0", "160000", "steps", "of", "16", "320.0", "h"]
-    assert listing[-1] == "2 runs, 640 hours, one process each"
-
-    on_cpu = step.seconds_an_image(runs, "cpu")
-    assert [run.variant for run in timed[2:]] == ["swin_tiny_unet"]  # the other by its multiply-adds
-    small, large = (step.multiply_adds(run) for run in runs)
-    assert list(on_cpu.values()) == pytest.approx([0.45, 0.45 * large / small])
-    assert 1.5 < large / small < 4
-
-
-def test_nothing_to_run_asks_nothing(tmp_path: Path) -> None:
-    (tmp_path / "plan.mk").write_text("\n")
-    done = run_module("glamlib.bench.step", "--build", str(tmp_path), "--results", str(tmp_path))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.parametrize(
-    ("answer", "tty", "yes", "status"),
-    [("y", True, False, 0), ("", True, False, 1), ("y", False, False, 1), ("", False, True, 0)],
-)
-def test_it_asks_unless_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, tty: bool, yes: bool, status: int
-) -> None:
-    build, results = planned(tmp_path)
-    monkeypatch.setattr(confirm, "seconds_an_image", lambda runs, device: {step.kind_of(run): 1.0 for run in runs})
-    monkeypatch.setattr(
-        "sys.argv", ["confirm", "--build", str(build), "--results", str(results), *["--yes"][: int(yes)]]
-    )
-    monkeypatch.setattr("sys.stdin.isatty", lambda: tty, raising=False)
-    monkeypatch.setattr("builtins.input", lambda question: answer)
-    if status:
-        with pytest.raises(SystemExit, match=r"nothing was run|YES=1"):
-            step.main()
-    else:
-        step.main()
-
-
-def test_step_speed_times_steps_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RunParameters.from_dict(
-        find_study("ade20k").run("swin_tiny_unet", 0, "paper").to_dict()
-        | {"model": "swin_nano_unet", "batch_size": 2, "device": "cpu"}
-    )
-    state = torch.get_rng_state()
-    made: list[int] = []
-    train = step.train
-
-    def counted(*arguments, on_step, **others):
-        return train(*arguments, on_step=lambda step: made.append(step) or on_step(step), **others)
-
-    monkeypatch.setattr(step_speed, "train", counted)
-    seconds, peak = step.time_steps(run, 32, 32, warm_up=1, timed=2)
-    assert made == [1, 2, 3]
-    torch.set_rng_state(state)
-    assert 0 < seconds < 60
-    assert peak > 50  # MiB: Python with torch alone
-    row = step.StepSpeed("m", "", 32, 32, 2, "fp32", "cpu", seconds=0.5, peak_mib=1.0).row()
-    assert row["images_per_second"] == 4
-    assert row["paper_hours"] == pytest.approx(160_000 * 16 / 4 / 3600)
-    json.dumps(row)
-
-
-@pytest.mark.slow
-def test_step_speed_writes_a_table(tmp_path: Path) -> None:
-    out = tmp_path / "speed.csv"
-    done = run_module(
-        *("glamlib.bench.step", "swin_nano_unet", "--sizes", "32 32", "--batches", "1", "--device", "cpu"),
-        *("--out", str(out)),
-    )
-    assert done.returncode == 0, done.stderr
-    header, row = out.read_text().splitlines()
-    assert header.startswith(
-        "model,overrides,height,width,batch_size,precision,device,seconds,peak_mib,threads,images_per_second"
-    )
-    assert row.startswith("swin_nano_unet,,32,32,1,fp32,")
-    assert header.endswith("torch,commit,dirty")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("swin_nan_unet",), "error: unknown model 'swin_nan_unet'; allowed: "),
-        (("swin_nano_unet", "--sizes", "32"), "error: --sizes '32': must be \"H W\""),
-    ],
-)
-def test_step_speed_refuses_in_one_line(arguments: tuple[str, ...], message: str) -> None:
-    done = run_module("glamlib.bench.step", *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith(message)
-    assert len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(BatchSize, match=f"^{batch}$"):
+        task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)

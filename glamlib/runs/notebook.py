@@ -1,76 +1,117 @@
-"""Executing a notebook with papermill, whole or not at all.
+"""Executing a notebook with papermill; its output is written atomically.
 
-    python -m glamlib.runs.notebook NOTEBOOK OUTPUT [--plan PLAN.json] [--set NAME=VALUE ...]
+    python -P glamlib/runs/notebook.py NOTEBOOK OUTPUT [--set NAME=VALUE ...] [--plan BUILD/plan/RUN.json --jobs N]
 
 Unknown parameters stop it before the kernel starts (papermill would only warn). A notebook that fails leaves its output
-as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again.
+as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again. Nothing here imports the library: that takes
+seconds, and the kernel of every run takes them again.
 """
 
 import argparse
 import json
 import logging
 import os
+import re
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 
 import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from glamlib.errors import InputError, one_of
-from glamlib.files import write_whole
-from glamlib.runs.places import ROOT
-
-# isort: split
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
     """Execute ``notebook`` in a fresh kernel at the project's root and write it to ``output``.
 
+    A notebook with a parameter ``more`` gets there what has no name of its own.
+
     Raises:
-        InputError: an unknown parameter, or the notebook stopped with an error (the message says which).
+        ValueError: an unknown parameter, or the notebook stopped with an error (the message says which).
     """
-    known = list(papermill.inspect_notebook(str(notebook)))
-    for name in parameters:
-        if name not in known:
-            raise one_of(f"parameter of {notebook.name}:", name, known)
+    known = papermill.inspect_notebook(str(notebook))
+    others = {name: value for name, value in parameters.items() if name not in known}
+    if others and "more" not in known:
+        raise ValueError(f"unknown parameter of {notebook.name}: {next(iter(others))!r}; allowed: {', '.join(known)}")
+    named = {name: value for name, value in parameters.items() if name in known}
     failed = output.with_name(output.name + ".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
             str(notebook),
             str(failed),
-            parameters=parameters,
+            parameters=named | ({"more": others} if others else {}),
             cwd=str(ROOT),
             progress_bar=False,
             start_timeout=300,  # kernels start slowly when many start at once
             extra_arguments=["--IPKernelApp.log_level=50"],  # it would report every stop as an interrupt
         )
     except PapermillExecutionError as error:
-        raise InputError(f"{notebook.name} stopped: {error.ename}: {error.evalue} (see {failed})") from None
+        raise ValueError(f"{notebook.name} stopped: {error.ename}: {error.evalue} (see {failed})") from None
     document = nbformat.read(failed, as_version=4)
     document.metadata.pop("papermill", None)  # times and paths of this machine
     for cell in document.cells:
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
-    write_whole(output, nbformat.writes(document) + "\n")
-    failed.unlink()
+    nbformat.write(document, failed)
+    failed.replace(output)
+
+
+def progress(plan: Path, results: Path, jobs: int) -> str:
+    """Return "run 12 of 188 NAME, about 40 min left", by the seconds in the records of the finished runs.
+
+    To be called once at the start of each run: the file ``started.txt`` of the build, which `make` removes first, holds
+    the runs that have started.
+
+    Args:
+        plan: the run's plan file, BUILD/plan/STUDY/VARIANT/seed-K.json.
+        results: where the records are.
+        jobs: how many runs go at a time.
+    """
+    build, name = plan.parents[3], "/".join(plan.with_suffix("").parts[-3:])
+    with (build / "started.txt").open("a") as file:
+        file.write(f"{name}\n")
+    started = (build / "started.txt").read_text().split()
+    begun, seconds, waiting = set(started[: started.index(name) + 1]), defaultdict(list), []
+    runs = set(re.findall(r"runs/(\S+)/record\.json", (build / "plan.mk").read_text()))
+    for run in runs:
+        record, study = results / "runs" / run / "record.json", run.split("/")[0]
+        if record.exists() and record.stat().st_mtime >= (build / "plan" / f"{run}.json").stat().st_mtime:
+            held = json.loads(record.read_text())
+            seconds[study].append(held.get("seconds", held["train_seconds"]))
+            begun.add(run)
+        else:
+            waiting.append(study)
+    line = f"run {len(begun)} of {len(runs)} {name}"
+    if not seconds:
+        return line
+    overall = mean(time for times in seconds.values() for time in times)
+    minutes = sum(mean(seconds.get(study, [overall])) for study in waiting) / jobs / 60
+    return f"{line}, about {minutes:.0f} min left" if minutes < 120 else f"{line}, about {minutes / 60:.0f} h left"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--plan", type=Path, help="a plan file, whose parameters the notebook gets")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="further parameters; strings")
+    parser.add_argument("--plan", type=Path, help="a plan file, whose parameters notebook 04 gets")
+    parser.add_argument("--jobs", type=int, help="say how far `make` is, which runs so many at a time")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="further parameters; strings"
+    )
     options = parser.parse_args()
     parameters = json.loads(options.plan.read_text())["parameters"] if options.plan else {}
     parameters |= dict(item.split("=", 1) for item in options.set)
+    if options.plan and options.jobs:
+        print(progress(options.plan, ROOT / parameters["results"], options.jobs), flush=True)
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # else a library's warnings, with paths, get into the outputs
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         execute(options.notebook, options.output, parameters)
-    except InputError as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Where a study's files lie, below the folder that holds the project."""
+"""Where the files of a run lie."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from glamlib.studies.parameters import RunParameters
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINT = "checkpoint.safetensors"  # in a run's folder until its record is written; git ignores it
 
 
 def results_folder(results: str) -> Path:
@@ -19,18 +20,18 @@ def run_folder(results: Path, run: RunParameters) -> Path:
     return results / "runs" / run.study / run.variant / f"seed-{run.seed}"
 
 
-def checkpoint_file(run: RunParameters) -> Path:
-    """Return where a run keeps its checkpoint: never among the results, which hold no weights."""
-    return ROOT / "build" / "checkpoints" / run.profile / run.study / run.variant / f"seed-{run.seed}.safetensors"
+def checkpoint_file(results: Path, run: RunParameters) -> Path:
+    """Return the file of a run's checkpoint."""
+    return run_folder(results, run) / CHECKPOINT
 
 
 def imagenet_file(model: str) -> Path | None:
-    """Return the file of Swin's ImageNet weights for a model's size: GLAM_DATA/weights/, under the name that Microsoft
-    and timm give it, safetensors or pth; None where there is none, and timm would have to fetch them.
+    """Return the file of Swin's ImageNet weights for a model's size, or None where timm would have to fetch them.
+
+    It lies in GLAM_DATA/weights, under the name that Microsoft and timm give it, as safetensors or pth.
     """
-    size = re.search(r"_(tiny|small|base)_", model)
-    if not size or not os.environ.get("GLAM_DATA"):
+    size, folder = re.search(r"_(tiny|small|base)_", model), os.environ.get("GLAM_DATA")
+    if not size or not folder:
         return None
-    name = Path(os.environ["GLAM_DATA"]) / "weights" / f"swin_{size[1]}_patch4_window7_224"
-    found = (name.with_suffix(suffix) for suffix in (".safetensors", ".pth"))
-    return next((file for file in found if file.is_file()), None)
+    name = Path(folder) / "weights" / f"swin_{size[1]}_patch4_window7_224"
+    return next((file for end in (".safetensors", ".pth") if (file := name.with_suffix(end)).is_file()), None)

@@ -1,12 +1,4 @@
-"""Cityscapes predictions as the benchmark's server takes them.
-
-Its evaluation (``evalPixelLevelSemanticLabeling.py`` in github.com/mcordts/cityscapesScripts) wants one PNG an image,
-named CITY_SEQUENCE_FRAME*.png, of the image's own size, whose values are raw ids, not classes; sub-folders do not
-matter, but a second file of the same beginning does.
-
-
-MERGED: Label maps and overlays of one's own images, by a trained model.
-"""
+"""Label maps and overlays of one's own images by a trained model; Cityscapes' raw ids for its benchmark server."""
 
 import io
 import re
@@ -19,9 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from glamlib.data import cityscapes
 from glamlib.data.cityscapes import CLASSES, RAW_IDS
-from glamlib.data.images import IMAGE_SUFFIXES, Palette, read_image
+from glamlib.data.images import IMAGE_SUFFIXES, read_image
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes
 from glamlib.files import write_whole
@@ -29,63 +20,19 @@ from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions
 
-_NAME = re.compile(r"([^_]+_\d{6}_\d{6})(_.*)?")
-
-
-def raw_ids(prediction: Tensor | np.ndarray) -> np.ndarray:
-    """Return classes 0..18, integers (H, W), as raw ids, uint8 (H, W); InputError for any other value or shape."""
-    classes = np.asarray(prediction)
-    if classes.ndim != 2 or classes.dtype.kind not in "iu":
-        raise InputError(f"a prediction of shape {classes.shape} and {classes.dtype}; allowed: integers (H, W)")
-    if classes.size and not 0 <= classes.min() <= classes.max() < len(CLASSES):
-        raise InputError(
-            f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..{len(CLASSES) - 1}"
-        )
-    return np.array(RAW_IDS, np.uint8)[classes]
-
-
-def server_name(name: str) -> str:
-    """Return the file name that an image's prediction has on the server; InputError for another name than its own."""
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
-    return f"{match[1]}_labelIds.png"
-
-
-def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -> Path:
-    """Write a prediction as ``folder``/CITY_SEQUENCE_FRAME_labelIds.png and return that path.
-
-    Args:
-        folder: made where it is not there.
-        name: the image's, as `Cityscapes.name` tells it, or any other that begins with CITY_SEQUENCE_FRAME.
-        prediction: classes 0..18, integers (H, W), at the size of the image.
-
-    Raises:
-        InputError: another name, value or shape, or the file cannot be written.
-    """
-    path = folder / server_name(name)
-    file = io.BytesIO()
-    Image.fromarray(raw_ids(prediction)).save(file, "PNG")
-    write_whole(path, file.getvalue())
-    return path
-
-
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 def image_files(source: Path) -> list[Path]:
     """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
 
-    Of a folder that has none, those of its sub-folders, as Cityscapes has one for each city.
+    Of a folder without images, those of its sub-folders, as Cityscapes has one for each city.
 
     Raises:
-        InputError: nothing there, no image in the folder, or a video that is still one file.
+        InputError: nothing there, no image in the folder, or a video file.
     """
     if source.is_dir():
-        files = _images_in(source)
-        if not files:
-            folders = sorted(f for f in source.iterdir() if f.is_dir() and not f.name.startswith("."))
-            files = [file for folder in folders for file in _images_in(folder)]
+        files = _images_in(source) or [file for folder in _visible(source) for file in _images_in(folder)]
         if not files:
             raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
         return files
@@ -98,8 +45,12 @@ def image_files(source: Path) -> list[Path]:
     return [source]
 
 
+def _visible(folder: Path) -> list[Path]:
+    return sorted(item for item in folder.glob("*") if not item.name.startswith("."))  # of a file: nothing
+
+
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+    return [file for file in _visible(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def predict_files(
@@ -111,13 +62,15 @@ def predict_files(
     options: InferenceOptions,
     raw_ids: bool = False,
 ) -> list[str]:
-    """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken one stops nothing.
+    """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken image stops nothing.
+
+    A label map is a palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered
+    by the classes' colours.
 
     Args:
-        saved: a model of RGB images, on whatever device it is.
+        saved: a model of RGB images, on any device.
         files: the images.
-        out: a folder, made if need be. A label map is a palettised PNG of the image's size, its values class numbers;
-            an overlay the image, half covered by the classes' colours.
+        out: a folder, made where it is missing.
         batch_size: images of one size that are predicted together.
         precision: "fp32" or "bf16".
         options: how an image is predicted.
@@ -129,7 +82,7 @@ def predict_files(
     Raises:
         InputError: a model of something else, or ``out`` cannot be written to.
     """
-    if raw_ids and tuple(saved.classes) != cityscapes.CLASSES:
+    if raw_ids and tuple(saved.classes) != CLASSES:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
         raise InputError(
@@ -144,7 +97,7 @@ def predict_files(
                 if file.stem in taken:
                     raise InputError(f"{file}: has the same name as {taken[file.stem].name}")
                 if raw_ids:
-                    server_name(file.stem)
+                    _server_name(file.stem)
                 image = read_image(file)
             except InputError as error:
                 failed.append(str(error))
@@ -158,19 +111,48 @@ def predict_files(
         except InputError as error:
             failed += [f"{file}: {error}" for file, _ in batch]
             continue
-        for (file, image), classes in zip(batch, maps, strict=True):
-            _write(out, file.stem, image, classes.numpy().astype(np.uint8), saved.palette)
+        for (file, image), prediction in zip(batch, maps, strict=True):
+            classes = prediction.numpy().astype(np.uint8)
+            labels = Image.fromarray(classes)
+            labels.putpalette([channel for colour in saved.palette for channel in colour])  # makes it palettised
+            colours = Image.fromarray(np.array(saved.palette, np.uint8)[classes])  # (H, W, 3)
+            _write(out / "labels" / f"{file.stem}.png", labels)
+            overlay = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), colours, 0.5)
+            _write(out / "overlays" / f"{file.stem}.png", overlay)
             if raw_ids:
                 write_for_server(out / "raw_ids", file.stem, classes)
     return failed
 
 
-def _write(out: Path, name: str, image: Tensor, classes: np.ndarray, palette: Palette) -> None:
-    labels = Image.fromarray(classes)
-    labels.putpalette([channel for colour in palette for channel in colour])  # makes it palettised
-    colours = np.array(palette, dtype=np.uint8)[classes]  # (H, W, 3)
-    mixed = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), Image.fromarray(colours), 0.5)
-    for folder, picture in (("labels", labels), ("overlays", mixed)):
-        packed = io.BytesIO()
-        picture.save(packed, "PNG")
-        write_whole(out / folder / f"{name}.png", packed.getvalue())
+def _write(path: Path, picture: Image.Image) -> None:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    write_whole(path, file.getvalue())
+
+
+def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -> Path:
+    """Write classes 0..18, integers (H, W), as raw ids in ``folder``/CITY_SEQUENCE_FRAME_labelIds.png; return the path.
+
+    The server's evaluation (``evalPixelLevelSemanticLabeling.py`` in github.com/mcordts/cityscapesScripts) wants one
+    PNG an image, of the image's own size; sub-folders do not matter, but a second file of the same beginning does.
+
+    Raises:
+        InputError: other values, a ``name`` that does not begin with CITY_SEQUENCE_FRAME, or a failed write.
+    """
+    classes = np.asarray(prediction)
+    if classes.ndim != 2 or classes.dtype.kind not in "iu":
+        raise InputError(f"a prediction of shape {classes.shape} and {classes.dtype}; allowed: integers (H, W)")
+    if not 0 <= classes.min() <= classes.max() < len(CLASSES):
+        raise InputError(
+            f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..{len(CLASSES) - 1}"
+        )
+    path = folder / _server_name(name)
+    _write(path, Image.fromarray(np.array(RAW_IDS, np.uint8)[classes]))
+    return path
+
+
+def _server_name(name: str) -> str:
+    match = re.fullmatch(r"([^_]+_\d{6}_\d{6})(_.*)?", name)
+    if match is None:
+        raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
+    return f"{match[1]}_labelIds.png"

@@ -1,4 +1,4 @@
-"""Run records: one folder a run, its record.json written last, whole. The one module that writes and reads them."""
+"""Run records: one folder a run, its record.json written last and atomically. Nothing else writes or reads them."""
 
 import io
 import json
@@ -14,12 +14,10 @@ from glamlib.cost.count import Cost
 from glamlib.errors import InputError
 from glamlib.evaluation.processes import is_main
 from glamlib.files import write_whole
-from glamlib.runs.places import run_folder
-from glamlib.runs.provenance import commit, device_name, peak_memory_mib, versions
+from glamlib.runs.places import CHECKPOINT, run_folder
+from glamlib.runs.provenance import commit, device_name, peak_memory_mib, process_seconds, versions
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import resolve_device
-
-_IDENTITY = ("study", "variant", "seed", "profile")
 
 
 def open_run_folder(results: Path, run: RunParameters) -> Path:
@@ -32,16 +30,15 @@ def open_run_folder(results: Path, run: RunParameters) -> Path:
     record = folder / "record.json"
     if record.exists():
         held = read_record(record)["parameters"]
-        for name in _IDENTITY:
+        for name in ("study", "variant", "seed", "profile"):
             if held.get(name) != getattr(run, name):
                 raise InputError(
                     f"{record}: a record of {name} {held.get(name)!r}, this run's is {getattr(run, name)!r}; "
                     "use another results folder"
                 )
     if is_main():
-        probe = folder / ".writable"
-        write_whole(probe, b"")
-        probe.unlink()
+        write_whole(folder / ".writable", b"")
+        (folder / ".writable").unlink()
     return folder
 
 
@@ -55,13 +52,10 @@ def write_record(
     history: list[dict[str, float]],
     train_seconds: float,
     arrays: dict[str, np.ndarray],
-    speed: dict[str, float] | None = None,
 ) -> Path:
-    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json. Returns the record's path.
+    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint.
 
-    ``speed`` is that of training, where it was measured (`glamlib.study.throughput`).
-
-    Of several processes, the main one writes.
+    Returns the record's path. Of several processes, the main one writes.
     """
     path = folder / "record.json"
     if not is_main():
@@ -78,19 +72,20 @@ def write_record(
         "classes": list(classes),
         "cost": asdict(cost),
         "train_seconds": train_seconds,
+        "seconds": process_seconds(),
         "images_per_second": run.steps * run.batch_size / train_seconds,
-        **({"speed": speed} if speed else {}),
         "peak_memory_mib": peak_memory_mib(device),
         "device": device_name(device),
         "versions": versions(),
         **commit(),
     }
     write_whole(path, json.dumps(without_nan(record), indent=1) + "\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return path
 
 
 def without_nan(value: object) -> object:
-    """Return ``value`` with null for NaN, which JSON does not know."""
+    """Return ``value`` with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

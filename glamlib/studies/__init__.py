@@ -1,9 +1,7 @@
-"""The studies: what is compared with what, on which data, at which size. Their tables are the only place that says so:
-`scene_studies`, `street_studies`, `volume_studies`, and `recipe`, the paper's own.
+"""The studies: what is compared with what, on which data, at which size.
 
-A study is a set of variants that differ from each other in the model alone (those of a schedule, in the learning rate
-too); a profile is the size at which all of them run: it changes sizes, steps and seeds, never code paths. Nothing here
-needs torch, so planning is quick.
+A study is a set of variants that differ in the model alone (in a learning-rate search, in the rate too). A profile
+changes sizes, steps and seeds, never code paths.
 """
 
 from glamlib.errors import one_of
@@ -13,9 +11,9 @@ from glamlib.studies.streets import (
     CAMVID,
     CAMVID_ARCHITECTURES,
     CAMVID_IMAGENET,
-    CAMVID_IMAGENET_SCHEDULE,
+    CAMVID_IMAGENET_RATES,
     CAMVID_TINY,
-    CAMVID_TINY_SCHEDULE,
+    CAMVID_TINY_RATES,
     NEIGHBOURS,
 )
 from glamlib.studies.study import Study
@@ -23,27 +21,12 @@ from glamlib.studies.volumes import VOLUMES_BRAINS, VOLUMES_CUES, VOLUMES_HIPPOC
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
 
-_ALL = (
-    CONTEXT,
-    DECODERS,
-    MIXERS,
-    MIXERS_48,
-    MIXERS_96,
-    RELEASE,
-    CAMVID,
-    CAMVID_ARCHITECTURES,
-    CAMVID_TINY_SCHEDULE,
-    CAMVID_TINY,
-    CAMVID_IMAGENET_SCHEDULE,
-    CAMVID_IMAGENET,
-    NEIGHBOURS,
-    VOLUMES_CUES,
-    VOLUMES_HIPPOCAMPUS,
-    VOLUMES_BRAINS,
-    ADE20K,
-    CITYSCAPES,
-)
-STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
+_SCENES = (CONTEXT, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
+_STREETS = (CAMVID, CAMVID_ARCHITECTURES, CAMVID_TINY_RATES, CAMVID_TINY, CAMVID_IMAGENET_RATES, CAMVID_IMAGENET)
+_VOLUMES = (VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (*_SCENES, *_STREETS, NEIGHBOURS, *_VOLUMES, ADE20K, CITYSCAPES)
+}
 
 
 def find_study(name: str) -> Study:

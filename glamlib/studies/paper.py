@@ -6,55 +6,57 @@ that mean; the warm-up ends at the full rate, where mmsegmentation's follows the
 only the last weights are evaluated.
 """
 
-from glamlib.studies.study import Profile, Study, Variant
+from dataclasses import replace
 
-_SIZES = {"tiny": "T", "small": "S", "base": "B"}
-# Global tokens of the configurations, by decoder and size
+from glamlib.studies.study import Profile, Study, Variant, with_tokens
+
+# Global tokens of the configurations
 _TOKENS = {
-    "upernet": {"tiny": (1, 5, 10, 15), "small": (10,), "base": (10,)},
-    "unet": {"tiny": (1, 5, 10, 15), "small": (1, 5, 10), "base": (1, 5, 10)},
+    ("upernet", "tiny"): (1, 5, 10, 15),
+    ("upernet", "small"): (10,),
+    ("upernet", "base"): (10,),
+    ("unet", "tiny"): (1, 5, 10, 15),
+    ("unet", "small"): (1, 5, 10),
+    ("unet", "base"): (1, 5, 10),
 }
 _DECODERS = {"upernet": "UPerNet", "unet": "UNet"}
 
 
 def _variants() -> dict[str, Variant]:
     found = {}
-    for decoder, by_size in _TOKENS.items():
-        for size, tokens in by_size.items():
-            words = f"{_SIZES[size]} + {_DECODERS[decoder]}"
-            found[f"swin_{size}_{decoder}"] = Variant(f"Swin-{words}", f"swin_{size}_{decoder}")
-            for number in tokens:
-                label = f"GLAM-Swin-{words}, {number} token{'s' if number > 1 else ''}"
-                model = f"glam_swin_{size}_{decoder}"
-                found[f"glam_{number}_{size}_{decoder}"] = Variant(label, model, {"num_global_tokens": number})
+    for (decoder, size), numbers in _TOKENS.items():
+        label, model = f"Swin-{size[0].upper()} + {_DECODERS[decoder]}", f"swin_{size}_{decoder}"
+        found[model] = Variant(label, model)
+        glam = with_tokens(f"GLAM-{label}", f"glam_{model}", *numbers)
+        found |= {f"{name}_{size}_{decoder}": variant for name, variant in glam.items()}
     return found
 
 
-def _recipe(crop_size: list[int], long_short: list[int], data: dict[str, object]) -> Profile:
+def _recipe(crop_size: list[int], long_short: list[int]) -> Profile:
     """Return the recipe for crops of (height, width) from images resized within (long, short) pixels."""
     return Profile(
-        1,
-        {
-            "data": data | {"in_memory": False},
-            "augment": {
-                "crop_size": crop_size,
-                "long_short": long_short,
-                "scale_range": [0.5, 2.0],
-                "cat_max_ratio": 0.75,
-                "fill": [124, 116, 104],
-            },
-            "evaluate": {"resize": long_short},  # whole, single scale, not mirrored
+        seeds=1,
+        data={"train": "train", "test": "val", "in_memory": False},
+        parameters={
             "pretrained": "imagenet",
             "steps": 160_000,
             "batch_size": 16,
             "lr": 6e-5,
+            "warmup_steps": 1500,
             "weight_decay": 0.01,
             "decay": "released",
-            "warmup_steps": 1500,
             "clip_norm": 0.0,
+            "evaluate": {"resize": long_short},  # whole, single scale, not mirrored
             "device": "cuda",
             "workers": 8,
             "checkpoint_every": 2000,
+        },
+        augment={
+            "crop_size": crop_size,
+            "long_short": long_short,
+            "scale_range": [0.5, 2.0],
+            "cat_max_ratio": 0.75,
+            "fill": [124, 116, 104],
         },
     )
 
@@ -66,16 +68,14 @@ ADE20K = Study(
     baseline="swin_tiny_upernet",
     overrides={"drop_path": 0.3},
     variants=_variants(),
-    profiles={"paper": _recipe([512, 512], [2048, 512], {"train": "train", "test": "val"})},
+    profiles={"paper": _recipe([512, 512], [2048, 512])},
 )
 
-CITYSCAPES = Study(
+CITYSCAPES = replace(
+    ADE20K,
     name="cityscapes",
     question="The paper's comparison on Cityscapes: is GLAM better than Swin on large images?",
     dataset="cityscapes",
-    baseline="swin_tiny_upernet",
-    overrides={"drop_path": 0.3},
-    variants=_variants(),
     # one of the four crops of the configurations, which are 512x512, 769x769, 512x1024 and 1024x1024
-    profiles={"paper": _recipe([512, 1024], [2048, 1024], {"train": "train", "test": "val"})},
+    profiles={"paper": _recipe([512, 1024], [2048, 1024])},
 )

@@ -1,47 +1,31 @@
 """The studies on cue scenes: which blocks, exchanges and decoders carry context between windows."""
 
-from glamlib.studies.study import Profile, Study, Variant
+from dataclasses import replace
 
-# Cue scenes at each size.
-_SCENES = {
-    "quick": Profile(
-        1,
-        {
-            "data": {"size": 64, "train": 128, "test": 32},
-            "steps": 20,
-            "batch_size": 16,
-            "lr": 3e-3,
-            "warmup_steps": 5,
-            "checkpoint_every": 10,
-        },
-    ),
-    "cpu": Profile(
-        3,
-        {
-            "data": {"size": 64, "train": 4000, "test": 500},
-            "steps": 600,
-            "batch_size": 16,
-            "lr": 3e-3,
-            "warmup_steps": 50,
-        },
-    ),
-    # Swin-T's width and window: 5 x 5 windows, and the cue anywhere
-    "gpu": Profile(
-        5,
-        {
-            "data": {"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
-            "steps": 3000,
-            "batch_size": 128,
-            "lr": 3e-3,
-            "warmup_steps": 150,
-            "precision": "bf16",
-            "device": "cuda",
-            "workers": 8,
-            "checkpoint_every": 1000,
-        },
-        {"embed_dim": 96, "window_size": 7},
-    ),
-}
+from glamlib.studies.study import ON_GPU, Profile, Study, Variant, with_tokens
+
+_LINEAR = "glam_swin_nano_linear"
+
+_QUICK = Profile(
+    seeds=1,
+    data={"size": 64, "train": 128, "test": 32},
+    parameters={"steps": 20, "batch_size": 16, "lr": 3e-3, "warmup_steps": 5, "checkpoint_every": 10},
+)
+_CPU = Profile(
+    seeds=3,
+    data={"size": 64, "train": 4000, "test": 500},
+    parameters={"steps": 600, "batch_size": 16, "lr": 3e-3, "warmup_steps": 50},
+)
+_GPU = Profile(
+    seeds=5,
+    data={"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
+    parameters={"steps": 3000, "batch_size": 128, "lr": 3e-3, "warmup_steps": 150, "checkpoint_every": 1000} | ON_GPU,
+    overrides={"embed_dim": 96, "window_size": 7},  # Swin-T's width and window: 5 x 5 windows, and the cue anywhere
+)
+# As many scenes in half as many steps of twice the size
+_CPU_LARGER_BATCHES = replace(_CPU, parameters=_CPU.parameters | {"steps": 300, "batch_size": 32})
+# Deeper networks, and windows of two patches, leave the plateau of guessing later: a larger cue shortens it
+_CPU_LARGER_CUE = replace(_CPU, data=_CPU.data | {"cue_size": 12}, parameters=_CPU.parameters | {"steps": 400})
 
 CONTEXT = Study(
     name="context",
@@ -53,28 +37,17 @@ CONTEXT = Study(
     overrides={"depths": [2], "num_heads": [2]},
     variants={
         "swin": Variant("Swin", "swin_nano_linear"),
-        "tokens_2": Variant("2 tokens, no G-MSA", "glam_swin_nano_linear", {"num_global_tokens": 2, "mixer": "none"}),
-        "glam_1": Variant("GLAM, 1 token", "glam_swin_nano_linear", {"num_global_tokens": 1}),
-        "glam_2": Variant("GLAM, 2 tokens", "glam_swin_nano_linear", {"num_global_tokens": 2}),
-        "glam_5": Variant("GLAM, 5 tokens", "glam_swin_nano_linear", {"num_global_tokens": 5}),
-        "glam_10": Variant("GLAM, 10 tokens", "glam_swin_nano_linear", {"num_global_tokens": 10}),
+        "tokens_2": Variant("2 tokens, no G-MSA", _LINEAR, {"num_global_tokens": 2, "mixer": "none"}),
+        **with_tokens("GLAM", _LINEAR, 1, 2, 5, 10),
         "full": Variant("Full attention", "swin_nano_linear", whole_map_window=True),
         "swin_upernet": Variant("Swin + UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
     },
-    profiles=_SCENES,
+    profiles={"quick": _QUICK, "cpu": _CPU, "gpu": _GPU},
 )
 
-# As many scenes in half as many steps of twice the size.
-_LARGER_BATCHES = _SCENES | {"cpu": Profile(3, _SCENES["cpu"].run | {"steps": 300, "batch_size": 32})}
-
-_ONE_STAGE = "glam_swin_nano_linear"
-
-# What the released code does otherwise than the paper, one difference a variant (see `glamlib.released.DIFFERENCES`);
-# those that have no effect in this small network (one stage, no UNet, sizes that divide) are left out.
-_RELEASED = (
-    *("raw_tokens", "no_token_residual", "no_token_mlp", "bare_gmsa", "position_table", "random_tokens"),
-    "released",
-)
+# The released code's differences from the paper, one a variant (`glamlib.released.DIFFERENCES`). Those without effect
+# in this small network (one stage, no UNet, sizes that divide) are left out.
+_DIFFERENCES = ("raw_tokens", "no_token_residual", "no_token_mlp", "bare_gmsa", "position_table", "random_tokens")
 
 RELEASE = Study(
     name="release",
@@ -82,31 +55,13 @@ RELEASE = Study(
     dataset="scenes",
     baseline="paper",
     overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
-    variants={"paper": Variant("The paper's block", _ONE_STAGE)}
-    | {
-        name: Variant(
-            "All differences" if name == "released" else name.replace("_", " "),
-            _ONE_STAGE,
-            {"behaviour": name},
-        )
-        for name in _RELEASED
+    variants={
+        "paper": Variant("The paper's block", _LINEAR),
+        **{name: Variant(name.replace("_", " "), _LINEAR, {"behaviour": name}) for name in _DIFFERENCES},
+        "released": Variant("All differences", _LINEAR, {"behaviour": "released"}),
     },
-    profiles=_LARGER_BATCHES,
+    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_BATCHES, "gpu": _GPU},
 )
-
-# Deeper networks, and windows of two patches, leave the plateau of guessing later: a larger cue shortens it.
-_LARGER_CUE = _SCENES | {
-    "cpu": Profile(
-        3,
-        _SCENES["cpu"].run | {"data": {"size": 64, "cue_size": 12, "train": 4000, "test": 500}, "steps": 400},
-    )
-}
-
-# A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper.
-_SMALLER_SCENES = _LARGER_CUE | {
-    "cpu": Profile(3, _LARGER_CUE["cpu"].run | {"data": {"size": 48, "cue_size": 12, "train": 4000, "test": 500}}),
-    "gpu": Profile(3, _SCENES["gpu"].run, {"embed_dim": 96}),
-}
 
 DECODERS = Study(
     name="decoders",
@@ -128,7 +83,12 @@ DECODERS = Study(
             "GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2, "decoder_channels": 32}
         ),
     },
-    profiles=_SMALLER_SCENES,
+    profiles={
+        "quick": _QUICK,
+        # A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper
+        "cpu": replace(_CPU_LARGER_CUE, data=_CPU_LARGER_CUE.data | {"size": 48}),
+        "gpu": replace(_GPU, seeds=3, overrides={"embed_dim": 96}),
+    },
 )
 
 MIXERS = Study(
@@ -140,37 +100,34 @@ MIXERS = Study(
     # and windows of two patches, 64 a scene: pooled keys would be G-MSA's own on fewer.
     overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2},
     variants={
-        "gmsa": Variant("G-MSA (GLAM)", _ONE_STAGE),
-        "none": Variant("tokens alone", _ONE_STAGE, {"mixer": "none"}),
-        "pooled": Variant("pooled keys", _ONE_STAGE, {"mixer": "pooled"}),
-        "low_rank": Variant("low rank (Linformer)", _ONE_STAGE, {"mixer": "low_rank"}),
-        "linear": Variant("linear attention", _ONE_STAGE, {"mixer": "linear"}),
-        "performer": Variant("random features (Performer)", _ONE_STAGE, {"mixer": "performer"}),
-        "memory": Variant("memory tokens", _ONE_STAGE, {"mixer": "memory"}),
-        "shared": Variant("one shared set of tokens (ViL)", _ONE_STAGE, {"mixer": "shared", "num_global_tokens": 0}),
-        "reduced": Variant("reduced keys (PVT)", _ONE_STAGE, {"mixer": "reduced", "num_global_tokens": 0}),
-        "sparse": Variant("dilated windows", _ONE_STAGE, {"mixer": "sparse", "num_global_tokens": 0}),
-        "full": Variant("full attention", _ONE_STAGE, {"mixer": "full", "num_global_tokens": 0}),
+        "gmsa": Variant("G-MSA (GLAM)", _LINEAR),
+        "none": Variant("tokens alone", _LINEAR, {"mixer": "none"}),
+        "pooled": Variant("pooled keys", _LINEAR, {"mixer": "pooled"}),
+        "low_rank": Variant("low rank (Linformer)", _LINEAR, {"mixer": "low_rank"}),
+        "linear": Variant("linear attention", _LINEAR, {"mixer": "linear"}),
+        "performer": Variant("random features (Performer)", _LINEAR, {"mixer": "performer"}),
+        "memory": Variant("memory tokens", _LINEAR, {"mixer": "memory"}),
+        "shared": Variant("one shared set of tokens (ViL)", _LINEAR, {"mixer": "shared", "num_global_tokens": 0}),
+        "reduced": Variant("reduced keys (PVT)", _LINEAR, {"mixer": "reduced", "num_global_tokens": 0}),
+        "sparse": Variant("dilated windows", _LINEAR, {"mixer": "sparse", "num_global_tokens": 0}),
+        "full": Variant("full attention", _LINEAR, {"mixer": "full", "num_global_tokens": 0}),
     },
-    profiles=_LARGER_CUE,
+    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_CUE, "gpu": _GPU},
 )
 
 
 def _exchanges_at(size: int, steps: int) -> Study:
-    """Return what the linear exchanges are worth on scenes of another size: the study `mixers`, a part of it.
+    """Return the part of the study `mixers` that asks what linear exchanges are worth on scenes of another size.
 
-    What takes more steps to leave the plateau of guessing on more windows gets them, and so do its neighbours; the
-    training loss, not the test's score, says how many.
+    More windows make the plateau of guessing longer: the training loss, not the test score, chose the steps.
     """
-    cpu = _LARGER_CUE["cpu"].run
-    return Study(
+    cpu = _CPU_LARGER_CUE
+    return replace(
+        MIXERS,
         name=f"mixers_{size}",
         question=f"What do the linear exchanges give up on scenes of {size} pixels?",
-        dataset="scenes",
-        baseline="gmsa",
-        overrides=MIXERS.overrides,
         variants={name: MIXERS.variants[name] for name in ("gmsa", "pooled", "linear")},
-        profiles={"cpu": Profile(3, cpu | {"steps": steps, "data": cpu["data"] | {"size": size}})},
+        profiles={"cpu": replace(cpu, data=cpu.data | {"size": size}, parameters=cpu.parameters | {"steps": steps})},
     )
 
 

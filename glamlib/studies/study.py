@@ -1,6 +1,4 @@
-"""What a study is: variants that differ in the model alone (those of a schedule, in the learning rate too), and
-profiles, the sizes at which all of them run.
-"""
+"""What a study is: a question, variants that differ in the model, and profiles, the sizes at which all of them run."""
 
 from dataclasses import dataclass, field
 
@@ -12,10 +10,10 @@ GENERATED = ("scenes", "cue_volumes")  # data that need no files
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a study's table: a label for readers, a model's name, and what is overridden in it.
+    """One row of a study's table: a label for readers, a model's name and its overrides.
 
-    ``whole_map_window`` makes one window of the whole map: full attention, at the profile's image size. ``lr`` is the
-    variant's own learning rate, in a study that is another's ``schedule``.
+    ``whole_map_window``: one window covers the whole map, which is full attention. ``lr``: the variant's own learning
+    rate, in a learning-rate search.
     """
 
     label: str
@@ -25,24 +23,42 @@ class Variant:
     lr: float | None = None
 
 
+def with_tokens(label: str, model: str, *numbers: int) -> dict[str, Variant]:
+    """Return the variants ``glam_N`` of a model with N global tokens."""
+    return {
+        f"glam_{n}": Variant(f"{label}, {n} token{'s' if n > 1 else ''}", model, {"num_global_tokens": n})
+        for n in numbers
+    }
+
+
+ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
+
+
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: how many seeds, the parameters of `RunParameters` that go with it, and the size of all its
-    networks, as overrides of theirs.
-    """
+    """A study's size: the number of seeds, parameters of `RunParameters`, and overrides of all its models."""
 
     seeds: int
-    run: dict
+    data: dict
+    parameters: dict
+    augment: dict = field(default_factory=dict)
     overrides: dict = field(default_factory=dict)
+
+    @property
+    def run(self) -> dict:
+        """All parameters of a run that the profile decides."""
+        return self.parameters | {"data": self.data, "augment": self.augment}
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question, the variants that answer it, and the sizes it can be asked at.
+    """A question, the variants that answer it, and the profiles it can be asked at.
 
-    ``baseline`` is the variant that the others are compared with, by ``metric``: "miou", or "dice" for volumes.
-    ``needs_weights``: its runs start from ImageNet weights, and it waits for their files (`places.imagenet_file`).
-    ``schedule``: the study that chooses its learning rate on validation data (`schedule.with_chosen_rate`).
+    Attributes:
+        baseline: the variant that the others are compared with.
+        metric: what is compared: "miou", or "dice" for volumes.
+        needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
+        rate_search: the study that chooses this one's learning rate on validation data (`glamlib.runs.plan`).
     """
 
     name: str
@@ -54,7 +70,7 @@ class Study:
     profiles: dict[str, Profile]
     metric: str = "miou"
     needs_weights: bool = False
-    schedule: "Study | None" = None
+    rate_search: "Study | None" = None
 
     @property
     def needs_files(self) -> bool:
@@ -62,36 +78,21 @@ class Study:
         return self.dataset not in GENERATED
 
     def run(self, variant: str, seed: int, profile: str) -> RunParameters:
-        """Return the parameters of one run; InputError for an unknown variant or a profile this study has not."""
+        """Return the parameters of one run; InputError for an unknown variant or profile."""
         if variant not in self.variants:
             raise one_of(f"variant of study {self.name}:", variant, self.variants)
         if profile not in self.profiles:
             raise one_of(f"profile of study {self.name}:", profile, self.profiles)
-        chosen = self.variants[variant]
-        sizes = self.profiles[profile].run
-        overrides = self.overrides | self.profiles[profile].overrides | chosen.overrides
+        chosen, size = self.variants[variant], self.profiles[profile]
+        overrides = self.overrides | size.overrides | chosen.overrides
         if chosen.whole_map_window:
-            overrides["window_size"] = sizes["data"]["size"] // 4  # pixels to patches
-        return RunParameters.from_dict(
-            {
-                "study": self.name,
-                "variant": variant,
-                "seed": seed,
-                "profile": profile,
-                "model": chosen.model,
-                "overrides": overrides,
-                "dataset": self.dataset,
-                **sizes,
-                **({} if chosen.lr is None else {"lr": chosen.lr}),
-            }
-        )
+            overrides["window_size"] = size.data["size"] // 4  # pixels to patches
+        values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
+        values |= {"model": chosen.model, "overrides": overrides} | size.run
+        return RunParameters.from_dict(values if chosen.lr is None else values | {"lr": chosen.lr})
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
-        """Return all runs of a profile, seed by seed, so that a cut-off study has whole sets of variants.
-
-        Raises:
-            InputError: this study has no such profile.
-        """
+        """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""
         if profile not in self.profiles:
             raise one_of(f"profile of study {self.name}:", profile, self.profiles)
         count = seeds or self.profiles[profile].seeds

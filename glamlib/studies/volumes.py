@@ -1,12 +1,10 @@
 """The studies on volumes: nnFormer with and without global tokens, on generated and on real ones."""
 
-from glamlib.studies.study import Profile, Study, Variant
+from glamlib.studies.study import ON_GPU, Profile, Study, Variant, with_tokens
 
-_VOLUME_VARIANTS = {
+_VARIANTS = {
     "nnformer": Variant("nnFormer", "nnformer_nano"),
-    "glam_1": Variant("GLAM-nnFormer, 1 token", "glam_nnformer_nano", {"num_global_tokens": 1}),
-    "glam_5": Variant("GLAM-nnFormer, 5 tokens", "glam_nnformer_nano", {"num_global_tokens": 5}),
-    "glam_10": Variant("GLAM-nnFormer, 10 tokens", "glam_nnformer_nano", {"num_global_tokens": 10}),
+    **with_tokens("GLAM-nnFormer", "glam_nnformer_nano", 1, 5, 10),
 }
 
 VOLUMES_CUES = Study(
@@ -16,40 +14,22 @@ VOLUMES_CUES = Study(
     baseline="nnformer",
     # One stage of two blocks, as in the study `context`: windows of 8 voxels, three along each axis at the cpu profile.
     overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
-    variants=_VOLUME_VARIANTS,
+    variants=_VARIANTS,
     profiles={
         "quick": Profile(
-            1,
-            {
-                "data": {"size": 32, "train": 32, "test": 8},
-                "steps": 10,
-                "batch_size": 4,
-                "lr": 3e-3,
-                "warmup_steps": 2,
-                "checkpoint_every": 5,
-            },
+            seeds=1,
+            data={"size": 32, "train": 32, "test": 8},
+            parameters={"steps": 10, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "checkpoint_every": 5},
         ),
         "cpu": Profile(
-            5,  # seeds lie far apart here
-            {
-                "data": {"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
-                "steps": 400,
-                "batch_size": 16,
-                "lr": 3e-3,
-                "warmup_steps": 50,
-            },
+            seeds=5,  # seeds lie far apart here
+            data={"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
+            parameters={"steps": 400, "batch_size": 16, "lr": 3e-3, "warmup_steps": 50},
         ),
         "gpu": Profile(
-            3,
-            {
-                "data": {"size": 64, "num_shapes": 8, "train": 4000, "test": 400},
-                "steps": 4000,
-                "batch_size": 32,
-                "lr": 1e-3,
-                "warmup_steps": 200,
-                "precision": "bf16",
-                "device": "cuda",
-            },
+            seeds=3,
+            data={"size": 64, "num_shapes": 8, "train": 4000, "test": 400},
+            parameters={"steps": 4000, "batch_size": 32, "lr": 1e-3, "warmup_steps": 200} | ON_GPU | {"workers": 0},
         ),
     },
 )
@@ -60,44 +40,25 @@ VOLUMES_HIPPOCAMPUS = Study(
     dataset="hippocampus",
     baseline="nnformer",
     overrides={},
-    variants=_VOLUME_VARIANTS,
+    variants=_VARIANTS,
     profiles={
         "quick": Profile(
-            1,
-            {
-                "data": {"train": "train", "test": "val", "limit": 4},
-                "augment": {"patch_size": [32, 32, 32]},
-                "steps": 4,
-                "batch_size": 2,
-                "lr": 1e-3,
-                "warmup_steps": 2,
-                "checkpoint_every": 2,
-            },
+            seeds=1,
+            data={"train": "train", "test": "val", "limit": 4},
+            parameters={"steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "checkpoint_every": 2},
+            augment={"patch_size": [32, 32, 32]},
         ),
         "cpu": Profile(
-            3,
-            {
-                "data": {"train": "train", "test": "val"},
-                "augment": {"patch_size": [32, 32, 32]},
-                "steps": 200,
-                "batch_size": 2,
-                "lr": 3e-3,
-                "warmup_steps": 30,
-            },
+            seeds=3,
+            data={"train": "train", "test": "val"},
+            parameters={"steps": 200, "batch_size": 2, "lr": 3e-3, "warmup_steps": 30},
+            augment={"patch_size": [32, 32, 32]},
         ),
         "gpu": Profile(
-            3,
-            {
-                "data": {"train": "train", "test": "val"},
-                "augment": {"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
-                "steps": 5000,
-                "batch_size": 16,
-                "lr": 1e-3,
-                "warmup_steps": 200,
-                "precision": "bf16",
-                "device": "cuda",
-                "workers": 8,
-            },
+            seeds=3,
+            data={"train": "train", "test": "val"},
+            parameters={"steps": 5000, "batch_size": 16, "lr": 1e-3, "warmup_steps": 200} | ON_GPU,
+            augment={"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
         ),
     },
     metric="dice",
@@ -109,21 +70,13 @@ VOLUMES_BRAINS = Study(
     dataset="brains",
     baseline="nnformer",
     overrides={"embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [2, 4, 8, 16]},
-    variants=_VOLUME_VARIANTS,
+    variants=_VARIANTS,
     profiles={
         "gpu": Profile(
-            3,
-            {
-                "data": {"train": "train", "test": "test", "sides": True},
-                "augment": {"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
-                "steps": 6000,
-                "batch_size": 2,
-                "lr": 1e-3,
-                "warmup_steps": 200,
-                "precision": "bf16",
-                "device": "cuda",
-                "workers": 12,
-            },
+            seeds=3,
+            data={"train": "train", "test": "test", "sides": True},
+            parameters={"steps": 6000, "batch_size": 2, "lr": 1e-3, "warmup_steps": 200} | ON_GPU | {"workers": 12},
+            augment={"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
         ),
     },
     metric="dice",

@@ -1,0 +1,177 @@
+"""What `make` is to run: plan files, the learning rate that a search chose, and what is said on the way."""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from glamlib import studies
+from glamlib.errors import InputError
+from glamlib.runs import plan, provenance
+from glamlib.runs.notebook import progress
+from glamlib.runs.places import run_folder
+from glamlib.runs.plan import with_chosen_rate
+from glamlib.studies.parameters import RunParameters
+
+SCORES = {  # 0.001 is the best for Swin, 0.0003 in the mean
+    **{("swin", 3e-4): 0.50, ("swin", 1e-3): 0.55, ("swin", 3e-3): 0.20},
+    **{("glam_10", 3e-4): 0.60, ("glam_10", 1e-3): 0.50, ("glam_10", 3e-3): 0.10},
+}
+RUN = studies.CAMVID_TINY.run("glam_5", 1, "gpu")
+
+
+def record(results: Path, run: RunParameters, miou: float = 0.5, seconds: float = 60.0) -> None:
+    folder = run_folder(results, run)
+    folder.mkdir(parents=True)
+    content = {"parameters": run.to_dict(), "metrics": {"miou": miou}, "seconds": seconds, "train_seconds": 1.0}
+    (folder / "record.json").write_text(json.dumps(content))
+
+
+def candidates() -> dict[tuple[str, float], RunParameters]:
+    return {(run.variant.rpartition("_")[0], run.lr): run for run in studies.CAMVID_TINY_RATES.runs("gpu")}
+
+
+def test_candidates_see_the_training_images_and_are_scored_on_the_validation_images() -> None:
+    assert candidates().keys() == SCORES.keys()
+    for run in candidates().values():
+        assert (run.data["train"], run.data["test"]) == ("train", "val")
+        same = {"lr": 1e-3, "variant": "swin", "model": "", "overrides": {}}
+        assert replace(run, **same) == replace(candidates()[("swin", 1e-3)], **same)
+
+
+def test_the_best_rate_in_the_mean_is_taken_by_every_variant_and_seed(tmp_path: Path) -> None:
+    for key, run in candidates().items():
+        assert with_chosen_rate(RUN, tmp_path) == RUN  # not before all have run
+        record(tmp_path, run, SCORES[key])
+    assert RUN.lr == 1e-3
+    for run in studies.CAMVID_TINY.runs("gpu"):
+        assert with_chosen_rate(run, tmp_path) == replace(run, lr=3e-4)
+    run = studies.CONTEXT.run("swin", 0, "gpu")
+    assert with_chosen_rate(run, tmp_path) == run  # a study without a search
+
+
+def test_a_candidate_of_other_parameters_does_not_count(tmp_path: Path) -> None:
+    for key, run in candidates().items():
+        record(tmp_path, replace(run, steps=run.steps - (key == ("swin", 3e-3))), SCORES[key])
+    assert with_chosen_rate(RUN, tmp_path) == RUN
+
+
+@pytest.mark.parametrize("study", ["camvid_tiny", "camvid_imagenet"])
+def test_the_rate_that_the_table_names_is_among_the_candidates(study: str) -> None:
+    """Until the candidates have run it is the one that counts."""
+    found = studies.STUDIES[study]
+    assert found.run("swin", 0, "gpu").lr in {run.lr for run in found.rate_search.runs("gpu")}
+
+
+def test_the_plan_waits_for_the_search_and_takes_its_rate(tmp_path: Path) -> None:
+    def planned_rate() -> float:
+        found = [studies.CAMVID_TINY, studies.CAMVID_TINY_RATES]
+        assert plan.write_plan(tmp_path, "gpu", found, 1, None, tmp_path) == 7 + 6
+        return json.loads((tmp_path / "plan/camvid_tiny/swin/seed-0.json").read_text())["parameters"]["lr"]
+
+    assert planned_rate() == 1e-3
+    (waits,) = [line for line in (tmp_path / "plan.mk").read_text().splitlines() if line.startswith("$(BUILD)")]
+    assert waits.startswith("$(BUILD)/plan.mk: $(RESULTS)/runs/camvid_tiny_rates/swin_0.0003/seed-0/record.json ")
+    assert waits.count("/record.json") == 6
+    for key, run in candidates().items():
+        record(tmp_path, run, SCORES[key])
+    assert planned_rate() == 3e-4
+
+
+def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None:
+    study = studies.CONTEXT
+    assert plan.write_plan(tmp_path, "cpu", [study], 2, None, tmp_path) == 2 * len(study.variants)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
+    changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
+    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, None, tmp_path)
+    rewritten = sorted(path.relative_to(tmp_path) for path, time in times.items() if path.stat().st_mtime_ns != time)
+    assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
+
+
+def test_comments_do_not_rerun_and_code_does() -> None:
+    source = 'def f(x):\n    """Say."""\n    return x + 1\n'
+    same = 'def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n'
+    assert provenance.digest([source]) == provenance.digest([same])
+    assert provenance.digest([source]) != provenance.digest([source.replace("1", "2")])
+
+
+@pytest.mark.parametrize(
+    ("file", "computes"),
+    [
+        ("glamlib/layers/windows.py", True),
+        ("glamlib/data/new_reader.py", True),
+        ("glamlib/backbones/sizes.csv", True),
+        ("glamlib/zoo.py", True),
+        ("glamlib/runs/run.py", True),
+        ("glamlib/runs/plan.py", False),
+        ("glamlib/report/tables.py", False),
+        ("glamlib/studies/scenes.py", False),
+        ("glamlib/cli.py", False),
+    ],
+)
+def test_an_edit_of_what_computes_reruns_and_another_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, computes: bool
+) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    edited = tmp_path / file
+    edited.parent.mkdir(parents=True)
+    digests = []
+    for content in ("a = 1", "a = 2"):
+        edited.write_text(content)
+        provenance.computing_digest.cache_clear()
+        digests.append((provenance.computing_digest(), provenance.whole_digest()))
+    provenance.computing_digest.cache_clear()
+    assert (digests[0][0] != digests[1][0]) == computes
+    assert digests[0][1] != digests[1][1]
+
+
+def test_rooms_that_compute_are_there() -> None:
+    assert all((REPOSITORY / "glamlib" / room).exists() for room in provenance.ROOMS)
+
+
+def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    generated = {"context", "decoders", "mixers", "release", "volumes_cues"}
+    assert {study.name for study in plan.chosen_studies("all", "quick")} == generated
+    with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
+        plan.chosen_studies("camvid", "quick")
+    (tmp_path / "camvid").mkdir()
+    found = {study.name for study in plan.chosen_studies("all", "quick")}
+    assert found - generated == {"camvid", "camvid_architectures"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "huge"], "unknown profile 'huge'; allowed: quick, cpu, gpu, paper"),
+        (["--profile", "paper", "--study", "context"], "unknown profile of study context: 'paper'; allowed: quick, "),
+        (["--study", "contxt"], "unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "),
+        (["--seeds", "0"], "SEEDS=0: must be at least 1"),
+    ],
+)
+def test_plan_refuses_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["plan", *arguments, "--build", str(tmp_path), "--results", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        plan.main()
+    assert caught.value.code.startswith(f"error: {message}")
+    assert not (tmp_path / "plan.mk").exists()
+
+
+def test_progress_counts_runs_and_estimates_by_the_finished_ones(tmp_path: Path) -> None:
+    study, results = studies.CONTEXT, tmp_path / "results"
+    plan.write_plan(tmp_path, "cpu", [study], 2, None, results)  # 16 runs
+    first, second, third = [tmp_path / f"plan/context/{name}/seed-0.json" for name in ("swin", "glam_1", "glam_2")]
+    assert progress(first, results, jobs=2) == "run 1 of 16 context/swin/seed-0"
+    assert progress(second, results, jobs=2) == "run 2 of 16 context/glam_1/seed-0"
+    record(results, study.run("swin", 0, "cpu"), seconds=600.0)
+    assert progress(third, results, jobs=2) == "run 3 of 16 context/glam_2/seed-0, about 75 min left"  # 15 * 10 / 2
+    (tmp_path / "started.txt").unlink()  # make was started again: one is finished
+    assert progress(second, results, jobs=1) == "run 2 of 16 context/glam_1/seed-0, about 2 h left"
+    os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
+    assert progress(third, results, jobs=1) == "run 2 of 16 context/glam_2/seed-0"
