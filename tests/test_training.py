@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from glamlib import create_model, studies
 from glamlib.data.datasets import InMemory, all_items
+from glamlib.data.images import FolderDataset
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.checkpoint import load_checkpoint, read_progress
-from glamlib.training.datasets import VOLUME_DATA, run_datasets
+from glamlib.training.datasets import VOLUME_DATA, data_identity, run_datasets
 from glamlib.training.loop import compile_blocks, parameter_groups, train
 from glamlib.training.tasks import task_of
 
@@ -58,8 +61,10 @@ def cue_scenes(count: int = 12, seed: int = 3) -> CueScenes:
     return CueScenes(SceneConfig(size=32, num_shapes=1), count, seed)
 
 
-def trained(run: RunParameters, checkpoint: Path, on_step=None) -> tuple[nn.Module, list[dict[str, float]]]:
-    scenes = InMemory(cue_scenes(12, run.seed))
+def trained(
+    run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None, count: int = 12
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    scenes = InMemory(cue_scenes(count, run.seed))
     torch.manual_seed(run.seed)
     model = create_model(run.model, num_classes=3, **run.overrides)
     history, _ = train(model, scenes, run, checkpoint, on_step=on_step)
@@ -104,14 +109,92 @@ def test_workers_do_not_change_what_is_learned(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_checkpoint_of_other_parameters_is_not_resumed(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run.safetensors"
-    trained(replace(RUN, steps=5), checkpoint)
-    run = replace(RUN, steps=5, lr=5e-4)
-    after, _ = trained(run, checkpoint)
-    fresh, _ = trained(run, tmp_path / "fresh.safetensors")
-    for a, b in zip(after.parameters(), fresh.parameters(), strict=True):
-        assert torch.equal(a, b)
+class Cut(Exception):
+    """Ends a training as a kill does."""
+
+
+def cut_at(step: int) -> Callable[[int], None]:
+    def on_step(done: int) -> None:
+        if done == step:
+            raise Cut
+
+    return on_step
+
+
+@pytest.mark.parametrize(
+    ("change", "exact"),
+    [
+        ({"workers": 1}, True),
+        ({"checkpoint_every": 4}, True),
+        ({"evaluate": {"flip": True}}, True),
+        ({"accumulate": 2}, False),
+        ({"threads": 2}, False),
+        ({"device": "auto"}, False),
+    ],
+)
+def test_run_goes_on_across_a_change_that_decides_nothing(
+    change: dict, exact: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, history = trained(RUN, tmp_path / "whole.safetensors")
+    with pytest.raises(Cut):
+        trained(RUN, tmp_path / "cut.safetensors", cut_at(7))
+    steps: list[int] = []
+    resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", steps.append)
+    torch.set_num_threads(1)
+    assert steps == list(range(6, 13))
+    note = f"{next(iter(change))} {getattr(RUN, next(iter(change)))} -> "
+    assert (note in capsys.readouterr().out) == (not exact)
+    assert len(resumed_history) == len(history)
+    if exact:
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "note"),
+    [
+        ({"lr": 5e-4, "steps": 14}, 12, "steps 12 -> 14, lr 0.001 -> 0.0005: starting again"),
+        ({}, 13, "data contents {'items': 12, "),
+    ],
+)
+def test_checkpoint_of_other_parameters_or_data_is_set_aside(
+    change: dict, count: int, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, run = tmp_path / "run.safetensors", replace(RUN, **change)
+    for number in (1, 2):
+        with pytest.raises(Cut):
+            trained(RUN, checkpoint, cut_at(7))
+        old = checkpoint.read_bytes()
+        steps: list[int] = []
+        after, _ = trained(run, checkpoint, steps.append, count)
+        assert steps == list(range(1, run.steps + 1))
+        said = capsys.readouterr().out
+        assert note in said
+        assert f"the old checkpoint is kept as run-old-{number}.safetensors" in said
+        assert (tmp_path / f"run-old-{number}.safetensors").read_bytes() == old
+        checkpoint.unlink()
+    fresh, _ = trained(run, tmp_path / "fresh.safetensors", count=count)
+    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
+
+
+def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
+    scenes = cue_scenes(100)
+    assert data_identity(scenes)["items"] == 100
+    assert data_identity(scenes) == data_identity(cue_scenes(100))
+    assert data_identity(scenes) != data_identity(cue_scenes(100, seed=4))
+    held = InMemory(scenes)
+    before = data_identity(held)
+    held[1][1][0, 0] += 1  # one pixel of one label
+    assert data_identity(held) != before
+
+    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": null}')
+    for folder, mode in (("images", "RGB"), ("labels", "L")):
+        (tmp_path / folder).mkdir()
+        for number in range(100):
+            Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
+    before = data_identity(FolderDataset(tmp_path))
+    random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(random).save(tmp_path / "images" / "1.png")  # not among the items that are read
+    assert data_identity(FolderDataset(tmp_path)) != before
 
 
 def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:

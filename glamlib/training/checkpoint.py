@@ -15,9 +15,13 @@ from torch.optim import Optimizer
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 
+_NO_EFFECT = ("workers", "checkpoint_every", "evaluate")
+# They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
+_ROUNDING = ("threads", "device", "compile", "accumulate")
+
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, object]) -> None:
-    """Write the state of a run. ``progress`` is what JSON can hold: step, history, seconds, fingerprint."""
+    """Write the state of a run. ``progress`` is what JSON can hold: step, history, seconds, made_by."""
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
@@ -33,6 +37,26 @@ def read_progress(path: Path) -> dict[str, object]:
             return json.loads(file.metadata()["progress"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from None
+
+
+def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[str], list[str]]:
+    """Return how a checkpoint's ``made_by`` differs from a run's: in what decides the result, and in the last digits.
+
+    What changes nothing (see `_NO_EFFECT`) is left out.
+    """
+    decisive, rounding = [], []
+    for name, value in json.loads(json.dumps(made_by)).items():
+        if held.get(name) != value and name not in _NO_EFFECT:
+            (rounding if name in _ROUNDING else decisive).append(f"{name} {held.get(name)} -> {value}")
+    return decisive, rounding
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a checkpoint, so that another can be written in its place, and return its new path."""
+    number = 1
+    while (kept := path.with_stem(f"{path.stem}-old-{number}")).exists():
+        number += 1
+    return path.rename(kept)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, object]:

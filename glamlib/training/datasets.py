@@ -1,6 +1,10 @@
 """The data of a run: what its parameters name, loaded and, unless they are too many, held in memory."""
 
+import hashlib
+import json
 from typing import Literal
+
+import numpy as np
 
 from glamlib.data.datasets import VOLUMES, InMemory, InMemoryVolumes, SegmentationDataset, load_dataset, load_volumes
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
@@ -57,3 +61,21 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
         raise one_of(f"option of {run.dataset}", name, ["train", "test", "size", "limit", "in_memory"])
     data = load_dataset(run.dataset, split, size=size and tuple(size))
     return hold(data, limit, run.workers) if in_memory else data
+
+
+def data_identity(dataset: AnyDataset) -> dict[str, object]:
+    """Return what tells a data set from another of the same name: how many items, and a digest.
+
+    It is of classes, names and contents: of all items that are held in memory, else of 64 that are evenly spaced, and
+    of the sizes of all files.
+    """
+    count = len(dataset)
+    chosen = range(count) if isinstance(dataset, InMemory) else np.linspace(0, count - 1, min(count, 64)).astype(int)
+    files = [file.stat().st_size for pair in getattr(dataset, "pairs", ()) for file in (pair.image, pair.label)]
+    digest = hashlib.sha256()
+    digest.update(json.dumps([dataset.classes, [dataset.name(index) for index in range(count)], files]).encode())
+    for index in chosen:
+        for tensor in dataset[int(index)]:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy())
+    return {"items": count, "digest": digest.hexdigest()[:16]}

@@ -6,8 +6,6 @@ micro-batches within each (``accumulate``): every part's loss is divided by the 
 gradients are those of the whole batch.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,8 +25,8 @@ from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
-from glamlib.training.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from glamlib.training.datasets import AnyDataset
+from glamlib.training.checkpoint import changes, load_checkpoint, read_progress, save_checkpoint, set_aside
+from glamlib.training.datasets import AnyDataset, data_identity
 from glamlib.training.tasks import task_of
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
@@ -74,11 +72,6 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matric
     for name, parameter in model.named_parameters():
         groups[not any(part in name for part in _NO_DECAY_RELEASED)]["params"].append(parameter)
     return groups
-
-
-def fingerprint(run: RunParameters, code: str) -> str:
-    """Return a digest of a run's parameters and the code: a checkpoint of others is not resumed."""
-    return hashlib.sha256(json.dumps([run.to_dict(), code], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def train(
@@ -137,12 +130,20 @@ def train(
         t_in_epochs=False,
     )
 
-    progress = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0, "fingerprint": fingerprint(run, code)}
-    if checkpoint.exists() and read_progress(checkpoint)["fingerprint"] == progress["fingerprint"]:
-        progress = load_checkpoint(checkpoint, model, optimizer)
-    steps = accelerator.gather(torch.tensor([progress["step"]], device=device))
-    if steps.unique().numel() > 1:
+    made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
+    progress = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0}
+    held = read_progress(checkpoint) if checkpoint.exists() else progress
+    if accelerator.gather(torch.tensor([held["step"]], device=device)).unique().numel() > 1:
         raise InputError(f"{checkpoint}: not the same in all processes; all machines must share its file system")
+    if held["step"]:
+        decisive, rounding = changes(held["made_by"], made_by)
+        if not decisive:
+            progress = load_checkpoint(checkpoint, model, optimizer)
+            if rounding:
+                accelerator.print(f"{', '.join(rounding)}: going on from step {held['step']}; last digits may change")
+        elif rank == 0:
+            print(f"{', '.join(decisive)}: starting again; the old checkpoint is kept as {set_aside(checkpoint).name}")
+    progress["made_by"] = made_by
 
     task = task_of(run)
     batches = iter(
