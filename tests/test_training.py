@@ -197,6 +197,27 @@ def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
     assert data_identity(FolderDataset(tmp_path)) != before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
+    """Held data of more tensors than a process may open files, and augmentation."""
+    program = f"""
+import multiprocessing, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_training import RUN, replace, trained
+multiprocessing.set_start_method({method!r})
+trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
+"""
+    checkpoint = tmp_path / "run.safetensors"
+    command = [sys.executable, "-W", "ignore", "-c", program, str(checkpoint)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    here, _ = trained(replace(RUN, steps=4), tmp_path / "here.safetensors", count=2000)
+    assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())
+
+
 def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.safetensors"
     trained(replace(RUN, steps=1), checkpoint)
@@ -238,7 +259,7 @@ def test_every_epoch_sees_every_image_once() -> None:
 def test_processes_draw_the_same_items_in_order() -> None:
     drawn = cue_scenes(100)
     for one, other in zip(all_items(drawn, 90, 2), all_items(drawn, 90), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def decayed_names(model: nn.Module, decay: str) -> set[str]:

@@ -37,16 +37,15 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
-def all_items(dataset: Items, count: int, workers: int = 0) -> list[tuple[Tensor, Tensor]]:
+def all_items(dataset: Items, count: int, workers: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the first ``count`` items, in order; the same with any number of ``workers``.
 
-    They come back as arrays: of tensors, each would hold a file open.
+    They are arrays: a tensor that goes to another process holds a file open.
     """
     if not workers or count < 2 * _CHUNK:
-        return [dataset[index] for index in range(count)]
+        return [(image.numpy(), label.numpy()) for image, label in (dataset[index] for index in range(count))]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _hold, (dataset,)) as pool:
-        arrays = pool.map(_arrays, range(count), chunksize=_CHUNK)
-        return [(torch.from_numpy(image), torch.from_numpy(label)) for image, label in arrays]
+        return list(pool.map(_arrays, range(count), chunksize=_CHUNK))
 
 
 def _hold(dataset: Items) -> None:
@@ -158,7 +157,8 @@ class InMemory:
         return self._names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self._items[index]
+        image, label = self._items[index]
+        return torch.from_numpy(image), torch.from_numpy(label)
 
 
 class InMemoryVolumes(InMemory):
