@@ -197,6 +197,20 @@ def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
     assert data_identity(FolderDataset(tmp_path)) != before
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_batch_without_a_valid_pixel_has_no_loss(accumulate: int, tmp_path: Path) -> None:
+    class Void(CueScenes):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            image, label = super().__getitem__(index)
+            return image, torch.full_like(label, 255)
+
+    run = replace(RUN, steps=2, accumulate=accumulate)
+    model = create_model(RUN.model, num_classes=3, **RUN.overrides)
+    history, _ = train(model, Void(SceneConfig(size=32, num_shapes=1), 4, 0), run, tmp_path / "run.safetensors")
+    assert history[-1]["loss"] == 0
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
