@@ -232,6 +232,11 @@ trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
     assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())
 
 
+def test_more_threads_than_cores_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"threads=100000: this machine has \d+ cores"):
+        trained(replace(RUN, threads=100_000), tmp_path / "run.safetensors")
+
+
 def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.safetensors"
     trained(replace(RUN, steps=1), checkpoint)

@@ -6,6 +6,7 @@ micro-batches within each (``accumulate``): every part's loss is divided by the 
 gradients are those of the whole batch.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -41,6 +42,13 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda': this machine has no CUDA device that torch can use; allowed here: cpu, auto")
     return device
+
+
+def use_threads(count: int) -> None:
+    """Let torch use ``count`` CPU threads; InputError for more than there are cores: torch may crash starting them."""
+    if count > os.cpu_count():
+        raise InputError(f"parameter threads={count}: this machine has {os.cpu_count()} cores")
+    torch.set_num_threads(count)
 
 
 def compile_blocks(model: nn.Module, wanted: bool = True) -> None:
@@ -111,7 +119,7 @@ def train(
         # the released networks have weights that nothing reads
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    torch.set_num_threads(run.threads)
+    use_threads(run.threads)
     device, processes, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
     on_gpu = device.type == "cuda"
 
