@@ -132,9 +132,19 @@ def test_labels_keep_their_size_when_images_are_resized() -> None:
     assert torch.equal(predictions[2], logits[0].argmax(0))
 
 
-def test_too_little_memory_names_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to ..."
+        ),
+    ],
+)
+def test_too_little_memory_names_the_images(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     model = small()
     monkeypatch.setattr(model, "forward", refuse)
@@ -284,17 +294,17 @@ RUN = {
     ("options", "needle"),
     [
         ({"crops": [8, 8]}, "unknown option of evaluate 'crops'; allowed: mode, crop, stride, scales, flip, resize"),
-        ({"mode": "tiles"}, "mode='tiles': must be one of whole, slide"),
+        ({"mode": "tiles"}, "unknown evaluate mode 'tiles'; allowed: whole, slide"),
         ({"mode": "slide", "crop": [8, 8]}, "mode 'slide' needs a stride"),
         ({"crop": [8, 8]}, "mode 'whole' takes no crop"),
-        ({"mode": "slide", "crop": [8, 8], "stride": [8, 9]}, r"stride=\[8, 9\]: must not exceed the crop, \[8, 8\]"),
-        ({"mode": "slide", "crop": [8, 0], "stride": [8, 8]}, r"crop=\[8, 0\]: must be a list \(a whole"),
-        ({"scales": []}, r"scales=\[\]: must be a list"),
-        ({"scales": [1, -1]}, r"must be a list \(a number at least 0.01, ...\)"),
+        ({"mode": "slide", "crop": [8, 8], "stride": [8, 9]}, r"stride=\[8, 9\]: above the crop \[8, 8\]"),
+        ({"mode": "slide", "crop": [8, 0], "stride": [8, 8]}, r"crop=\[8, 0\]: must be two whole numbers above 0"),
+        ({"scales": []}, r"scales=\[\]: must be a list of ratios"),
+        ({"scales": [1, -1]}, "must be a list of ratios above 0"),
         ({"scales": 2}, "scales=2: must be a list"),
         ({"flip": 1}, "flip=1: must be true or false"),
         ({"resize": [512, 2048]}, r"resize=\[512, 2048\]: must be \[long, short\]"),
-        ({"resize": 512}, "resize=512: must be a list"),
+        ({"resize": 512}, "resize=512: must be two whole numbers"),
     ],
 )
 def test_bad_options_stop_a_run_before_it_is_built(options: dict, needle: str) -> None:

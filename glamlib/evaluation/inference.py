@@ -139,9 +139,12 @@ def _classes(model: nn.Module, items: Tensor, precision: str, logits_of: Callabl
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             return logits_of(items.to(device)).argmax(dim=1).cpu()
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        # torch has an error of its own for a GPU alone
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
         size = "x".join(str(side) for side in items.shape[2:])
         raise InputError(
             f"{len(items)} item(s) of {size} do not fit into the memory of {device}; "
-            "use a smaller batch, or windows (mode slide)"
+            "use a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
         ) from None
