@@ -4,6 +4,7 @@ Bad input is one line on stderr and exit status 2.
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
 
 @dataclass(frozen=True)
 class How:
-    """How images are predicted.
+    """How images are predicted: at the size that the training images were resized to, if any, unless resize is given.
 
     Attributes:
         slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
@@ -66,9 +67,12 @@ class How:
             evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
         given = {"scales": self.scales, "flip": self.flip, "resize": self.resize}
         evaluate |= {name: value for name, value in given.items() if value}
+        evaluate = evaluate or run.evaluate
+        if isinstance(run.data.get("size"), list) and "resize" not in evaluate:  # not the side of generated scenes
+            evaluate = {"size": run.data["size"]} | evaluate
         return replace(
             run,
-            evaluate=evaluate or run.evaluate,
+            evaluate=evaluate,
             device=self.device,
             precision=self.precision or run.precision,
             batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
@@ -220,7 +224,8 @@ def evaluate(
         raise InputError(
             f"{weights}: classes {', '.join(saved.classes)}; the data have other ones: {', '.join(data.classes)}"
         )
-    torch.set_num_threads(run.threads)  # as in training: it decides the order of sums
+    # as in training, as far as this machine has them: they decide the order of sums
+    torch.set_num_threads(min(run.threads, os.cpu_count()))
     metrics, _ = task_of(run).evaluate(saved.model, data, run)
     text = json.dumps(without_nan(metrics), indent=1) + "\n"
     if out is None:

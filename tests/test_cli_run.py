@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import REPOSITORY
 from PIL import Image
+from torchvision.transforms.v2 import functional
 
 from glamlib import studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
 from glamlib.runs.places import checkpoint_file
 from glamlib.runs.records import read_record
-from glamlib.runs.saved_model import load_model
+from glamlib.runs.saved_model import load_model, save_model
 
 RUN = replace(
     studies.CONTEXT.run("glam_2", 90, "quick"),
@@ -137,6 +139,23 @@ def test_predict_of_one_good_image_is_status_0(trained: Path, tmp_path: Path) ->
     )
     with Image.open(tmp_path / "labels" / "grey.png") as labels:
         assert labels.size == (40, 36)
+
+
+def test_a_photo_is_predicted_at_the_size_of_training_and_comes_back_at_its_own(trained: Path, tmp_path: Path) -> None:
+    saved = load_model(trained / "w.safetensors")
+    data = {"train": "train", "test": "test", "size": [32, 48]}
+    weights, photo = str(tmp_path / "w.safetensors"), tmp_path / "photo.png"
+    save_model(Path(weights), replace(saved, run=replace(saved.run, dataset="camvid", data=data)))
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save(photo)
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    for how, size in ([], [32, 48]), (["--scales", "2"], [64, 96]), (["--resize", "48", "48"], [48, 40]):
+        assert main(["predict", weights, str(photo), "--out", str(tmp_path), *how]) == 0
+        with torch.no_grad():
+            logits = saved.model(normalise(functional.resize(x, size, antialias=True)))
+        expected = F.interpolate(logits, (60, 50), mode="bilinear")[0].argmax(0).numpy()
+        with Image.open(tmp_path / "labels" / "photo.png") as labels:
+            assert (np.array(labels) == expected).all()
 
 
 def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -302,6 +302,7 @@ RUN = {
         ({"scales": []}, r"scales=\[\]: must be a list"),
         ({"flip": 1}, "flip=1: must be true or false"),
         ({"resize": [512, 2048]}, r"resize=\[512, 2048\]: must be \[long, short\]"),
+        ({"resize": [8, 8], "size": [8, 8]}, r"resize=\[8, 8\]: cannot be combined with a size"),
     ],
 )
 def test_bad_options_stop_a_run_before_it_is_built(options: dict, needle: str) -> None:

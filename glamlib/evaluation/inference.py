@@ -23,6 +23,7 @@ from glamlib.studies.parameters import InferenceOptions
 def view_sizes(height: int, width: int, options: InferenceOptions) -> list[tuple[int, int]]:
     """Return the size (height, width), one a scale, at which an image of ``height`` x ``width`` px is predicted."""
     if options.resize is None:
+        height, width = options.size or (height, width)
         return [(max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))) for scale in options.scales]
     long, short = options.resize
     return [keep_ratio_size(height, width, int(long * scale), int(short * scale)) for scale in options.scales]

@@ -26,6 +26,7 @@ class InferenceOptions(Checked):
         flip: at each scale also mirrored, left to right.
         resize: [long, short]: before scaling, the image is resized to the largest size of its aspect within them. The
             recipe's is [2048, 512] for ADE20K.
+        size: [height, width] that every image is resized to instead, as training data are by their option of this name.
     """
 
     role: ClassVar[str] = "option of evaluate"
@@ -36,6 +37,7 @@ class InferenceOptions(Checked):
     scales: tuple[Annotated[float, Range(0.01)], ...] = (1.0,)
     flip: bool = False
     resize: Sides | None = None
+    size: Sides | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,6 +49,8 @@ class InferenceOptions(Checked):
             raise InputError(f"evaluate stride={list(self.stride)}: must not exceed the crop, {list(self.crop)}")
         if self.resize and self.resize[0] < self.resize[1]:
             raise InputError(f"evaluate resize={list(self.resize)}: must be [long, short]")
+        if self.resize and self.size:
+            raise InputError(f"evaluate resize={list(self.resize)}: cannot be combined with a size")
 
 
 @dataclass(frozen=True)
