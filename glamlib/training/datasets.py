@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -9,15 +10,16 @@ import numpy as np
 from glamlib.data.datasets import VOLUMES, InMemory, InMemoryVolumes, SegmentationDataset, load_dataset, load_volumes
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
 from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError, one_of
-from glamlib.studies.parameters import RunParameters
+from glamlib.errors import InputError, check, one_of
+from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
 
-# Training scenes are drawn from the run's own seed; the test scenes are the same for every run.
-TEST_SEED = 1_000_000_007
-# Data that are drawn, not read: how to make them, and their options.
-GENERATED = {"scenes": (CueScenes, SceneConfig), "cue_volumes": (CueVolumes, CueVolumeConfig)}
+TEST_SEED = 1_000_000_007  # of generated test data, the same for every run
+GENERATED = {
+    "scenes": (CueScenes, SceneConfig, InMemory),
+    "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
+}
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
 
 
@@ -34,33 +36,34 @@ def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
     to resize to) and ``in_memory`` (false: read at every use), volumes the options of `load_volumes`.
 
     Raises:
-        InputError: unknown data or option, or data that is not there.
+        InputError: unknown data, an unknown or bad option, or data that is not there.
     """
-    options = dict(run.data)
-    try:
-        split = {name: options.pop(name) for name in ("train", "test")}[part]
-    except KeyError as missing:
-        raise InputError(f"parameter data={run.data!r}: {missing} is missing") from None
-    hold = InMemoryVolumes if run.dataset in VOLUME_DATA else InMemory
     if run.dataset in GENERATED:
-        make, config_class = GENERATED[run.dataset]
-        for name in options:
-            if name not in config_class.__dataclass_fields__:
-                raise one_of(f"option of {run.dataset}", name, config_class.__dataclass_fields__)
-        data = make(config_class(**options), split, run.seed if part == "train" else TEST_SEED)
-        return hold(data, workers=run.workers) if part == "train" else data
-    limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
+        make, config_class, hold = GENERATED[run.dataset]
+        options, others = _options(run, {"train": Count, "test": Count}, config_class.__dataclass_fields__)
+        config = config_class(**others)
+        if part == "test":
+            return make(config, options[part], TEST_SEED)
+        return hold(make(config, options[part], run.seed), workers=run.workers)
+    kinds = {"train": str, "test": str, "limit": Count | None}
     if run.dataset in VOLUMES:
-        return hold(load_volumes(run.dataset, split, **options), limit, run.workers)
-    if type(in_memory) is not bool or (limit is not None and not in_memory):
-        raise InputError(
-            f"parameter data={run.data!r}: in_memory must be true or false, and true where there is a limit"
-        )
-    size = options.pop("size", None)
-    for name in options:
-        raise one_of(f"option of {run.dataset}", name, ["train", "test", "size", "limit", "in_memory"])
-    data = load_dataset(run.dataset, split, size=size and tuple(size))
-    return hold(data, limit, run.workers) if in_memory else data
+        options, others = _options(run, kinds)
+        return InMemoryVolumes(load_volumes(run.dataset, options[part], **others), options["limit"], run.workers)
+    options, _ = _options(run, kinds | {"size": Sides | None, "in_memory": bool | None}, ())
+    limit, in_memory = options["limit"], options["in_memory"] is not False
+    if limit and not in_memory:
+        raise InputError(f"option of data limit={limit}: cannot be combined with in_memory=false")
+    data = load_dataset(run.dataset, options[part], size=options["size"])
+    return InMemory(data, limit, run.workers) if in_memory else data
+
+
+def _options(run: RunParameters, kinds: dict[str, object], others: Iterable[str] | None = None) -> tuple[dict, dict]:
+    """Return those options of ``run.data`` that are of ``kinds``, checked, and the rest, of ``others`` if given."""
+    rest = {name: value for name, value in run.data.items() if name not in kinds}
+    for name in rest:
+        if others is not None and name not in others:
+            raise one_of(f"option of {run.dataset}", name, [*kinds, *others])
+    return {name: check(f"option of data {name}", run.data.get(name), kind) for name, kind in kinds.items()}, rest
 
 
 def data_identity(dataset: AnyDataset) -> dict[str, object]:
