@@ -101,14 +101,6 @@ def test_same_seed_same_bits_and_another_seed_not(tmp_path: Path) -> None:
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
 
 
-def test_workers_do_not_change_what_is_learned(tmp_path: Path) -> None:
-    run = replace(RUN, steps=4)
-    none, _ = trained(run, tmp_path / "a.safetensors")
-    two, _ = trained(replace(run, workers=2), tmp_path / "b.safetensors")
-    for a, b in zip(none.parameters(), two.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
 class Cut(Exception):
     """Ends a training as a kill does."""
 
@@ -278,15 +270,6 @@ def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | N
         read_progress(path)
 
 
-def test_checkpoint_holds_no_code(tmp_path: Path) -> None:
-    """A checkpoint is a safetensors file: tensors and a JSON string."""
-    checkpoint = tmp_path / "run.safetensors"
-    trained(replace(RUN, steps=2), checkpoint)
-    tensors = load_file(checkpoint)
-    assert {key.split("/")[0] for key in tensors} == {"model", "optimizer"}
-    assert read_progress(checkpoint)["step"] == 2
-
-
 def test_every_epoch_sees_every_image_once() -> None:
     view = TrainingView(cue_scenes(5), seed=1, transform=None)
     batches = step_batches(replace(RUN, steps=5, batch_size=3), start=0)
@@ -399,15 +382,9 @@ def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, monkeypatch: 
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3, msg=name)
     plain, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("plain", "compiled"))
     assert plain.keys() == other.keys()
-
-
-def test_compiled_blocks_are_made_plain_again() -> None:
-    model = create_model("glam_swin_nano_linear", num_classes=3)
-    block = model.encoder.layers[0].blocks[0]
-    compile_blocks(model)
-    assert block._compiled_call_impl is not None
-    compile_blocks(model, wanted=False)
-    assert block._compiled_call_impl is None
+    assert not any(module._compiled_call_impl for module in compiled.modules())
+    compile_blocks(compiled)
+    assert all(block._compiled_call_impl for block in compiled.encoder.layers[0].blocks)
 
 
 GPU_STUDIES = [

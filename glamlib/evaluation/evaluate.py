@@ -26,7 +26,7 @@ def evaluate(
     In a run of several processes each predicts its share of the items, and the matrix is that of all.
 
     Args:
-        model: in evaluation mode afterwards, on whatever device it is.
+        model: on any device; in evaluation mode afterwards.
         dataset: images or volumes with labels, of any sizes.
         batch_size: items of one size that are predicted together.
         on_image: called with (index, prediction ``(*size)``, label ``(*size)``) for every item, on the CPU.

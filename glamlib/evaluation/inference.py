@@ -45,14 +45,13 @@ def slide_logits(
     batch_size: int = 1,
     outside: float = 0.0,
 ) -> Tensor:
-    """Return logits ``(B, K, *size)``, float32, blended from windows in two or three dimensions, by MONAI.
+    """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
-    The last window along a side ends at the border.
+    The last window along a side ends at the border; a side shorter than the window is padded, evenly on both ends.
 
     Args:
         model: maps ``(n, C, *window)`` to logits ``(n, K, *window)``.
-        x: ``(B, C, *size)``; a side shorter than the window is padded, evenly on both ends.
-        window, stride: one length for each dimension; no stride above the window.
+        window, stride: one length for each of two or three dimensions; no stride above the window.
         mode: "constant" averages, "gaussian" gives the centre of a window more weight than its border.
         batch_size: windows that are predicted together.
         outside: the value to pad with.
@@ -73,15 +72,9 @@ def slide_logits(
 
 
 def predict_logits(model: EncoderDecoder, images: Tensor, options: InferenceOptions) -> Tensor:
-    """Return what the classes of ``images`` are chosen by: ``(B, K, H, W)``, of the images' own size.
+    """Return what the classes of uint8 ``images`` ``(B, 3, H, W)`` are chosen by, ``(B, K, H, W)``.
 
-    Args:
-        model: in evaluation mode, on the images' device.
-        images: ``(B, 3, H, W)`` uint8 RGB.
-        options: see `InferenceOptions`.
-
-    Returns:
-        Logits if the image is predicted once; else the mean of the probabilities of all views.
+    These are logits if the image is predicted once, else the mean of the probabilities of all views.
     """
     size = tuple(images.shape[2:])
     views = [(view, flipped) for view in view_sizes(*size, options) for flipped in ((False, True)[: 1 + options.flip])]
@@ -121,17 +114,19 @@ def predict_classes(
 def predict_volume_classes(
     model: VolumeSegmenter, volumes: Tensor, patch_size: Sequence[int], batch_size: int, precision: str
 ) -> Tensor:
-    """Return the classes ``(B, D, H, W)`` of volumes ``(B, C, D, H, W)``, on the CPU.
+    """Return the classes ``(B, D, H, W)`` of volumes ``(B, C, D, H, W)``, on the CPU; otherwise as `predict_classes`.
 
     Patches of the size of training, ``batch_size`` together, overlap by half and are weighted by a Gaussian; a volume
-    smaller than one is padded with its smallest value. No part is left out, whatever the truth says there (the released
-    code skips tiles without labels). Raises InputError as `predict_classes` does.
+    smaller than one is padded with its smallest value. No part is left out (the released code skips tiles without
+    labels).
     """
     stride = [max(side // 2, 1) for side in patch_size]
     lowest = volumes.min().item()
-    return _classes(
-        model, volumes, precision, lambda x: slide_logits(model, x, patch_size, stride, "gaussian", batch_size, lowest)
-    )
+
+    def logits_of(x: Tensor) -> Tensor:
+        return slide_logits(model, x, patch_size, stride, "gaussian", batch_size, outside=lowest)
+
+    return _classes(model, volumes, precision, logits_of)
 
 
 @torch.inference_mode()

@@ -29,15 +29,8 @@ def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0) -> Tensor
 
     Every attention, averaged over heads, is mixed half and half with the identity of its residual; windows and G-MSA
     act on one state of all patches and all tokens. What comes from the tokens' learned start is no part of the image
-    and is left out.
-
-    Args:
-        encoder: in evaluation mode.
-        image: one normalised image ``(1, C, *size)``.
-        stage: which stage.
-
-    Returns:
-        ``(P, P)``, rows (asking patches) sum to 1, P the patches of the stage's map in row-major order.
+    and is left out. Of one normalised image ``(1, C, *size)`` the result is ``(P, P)``: rows (queries) sum to 1, P the
+    patches of the stage's map in row-major order.
     """
     traces: list[dict] = []
     encoder.stages(image, traces)
@@ -63,10 +56,9 @@ def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0) -> Tensor
 
 
 def effective_receptive_field(model: Segmenter, images: Tensor) -> np.ndarray:
-    """Return how much the centre pixel's logits change with each pixel of the image, ``(H, W)`` float32, sum 1.
+    """Return how much the centre pixel's logits change with each pixel, ``(H, W)`` float32, sum 1.
 
-    The absolute gradient of the sum of the centre's logits, over channels and averaged over ``images`` (uint8
-    ``(B, 3, H, W)``).
+    That is the absolute gradient of their sum, over channels and averaged over ``images`` (uint8 ``(B, 3, H, W)``).
     """
     model.eval()
     x = normalise(images.to(next(model.parameters()).device)).requires_grad_(True)

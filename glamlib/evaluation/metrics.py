@@ -70,7 +70,6 @@ class VolumeScores:
         from monai.metrics import compute_dice, compute_hausdorff_distance  # takes seconds; images do without
 
         hausdorff = partial(compute_hausdorff_distance, include_background=True, percentile=95, spacing=list(spacing))
-
         dice, hd95, only_predicted = [], [], []
         for number in range(1, len(self.classes)):
             guess, truth = (prediction == number)[None, None], (label == number)[None, None]  # (1, 1, D, H, W)
@@ -84,20 +83,15 @@ class VolumeScores:
     def metrics(self) -> dict[str, object]:
         """Return dice and hd95_mm (mean over structures of the mean over cases), the same by class and by case,
         undefined (how many of all case-structure pairs), and dice_synapse_rule, hd95_synapse_rule_mm."""
-        dice, hd95 = (
-            torch.tensor([case[name] for case in self.cases], dtype=torch.float64) for name in ("dice", "hd95_mm")
-        )  # (cases, structures)
-        dice_by_class, hd95_by_class = dice.nanmean(dim=0), hd95.nanmean(dim=0)
+        dice, hd95 = (torch.tensor([case[name] for case in self.cases]).double() for name in ("dice", "hd95_mm"))
+        dice_by_class, hd95_by_class = dice.nanmean(dim=0), hd95.nanmean(dim=0)  # of (cases, structures)
+        undefined = {"dice": dice.isnan().sum().item(), "hd95": hd95.isnan().sum().item(), "pairs": dice.numel()}
         return {
             "dice": dice_by_class.nanmean().item(),
             "hd95_mm": hd95_by_class.nanmean().item(),
             "dice_by_class": dice_by_class.tolist(),
             "hd95_mm_by_class": hd95_by_class.tolist(),
-            "undefined": {
-                "dice": int(dice.isnan().sum()),
-                "hd95": int(hd95.isnan().sum()),
-                "pairs": dice.numel(),
-            },
+            "undefined": undefined,
             "dice_synapse_rule": dice.nan_to_num(0).where(~torch.tensor(self.only_predicted), 1.0).mean().item(),
             "hd95_synapse_rule_mm": hd95.nan_to_num(0).mean().item(),
             "cases": self.cases,

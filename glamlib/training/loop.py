@@ -1,4 +1,4 @@
-"""The training loop, on accelerate: schedule, mixed precision, clipping, history, checkpoints, exact resume.
+"""The training loop, on accelerate.
 
 What a step sees and draws depends on (seed, step) alone, so a run that is killed and started again goes on from its
 checkpoint to bit-identical weights. A step's batch may be split over processes (torchrun, accelerate launch) and over
@@ -51,19 +51,17 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def compile_blocks(model: nn.Module, wanted: bool = True) -> None:
-    """Compile every `GlamBlock` of ``model`` for each size it meets, or make all of them plain again.
+def compile_blocks(model: nn.Module) -> None:
+    """Compile every `GlamBlock` of ``model`` for each size it meets; without a compiler it runs as it is.
 
-    Weights and their names stay. A block that cannot be compiled, for want of a compiler, runs as it is.
+    Weights keep their names.
     """
     torch._dynamo.config.suppress_errors = True
     # blocks differ in size, shift and tokens, and each kind is compiled for itself; torch gives up at 8
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for module in model.modules():
         if isinstance(module, GlamBlock):
-            module._compiled_call_impl = None
-            if wanted:
-                module.compile(dynamic=False)
+            module.compile(dynamic=False)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matrices") -> list[dict[str, object]]:
@@ -91,11 +89,11 @@ def train(
     code: str = "",
     on_step: Callable[[int], object] | None = None,
 ) -> tuple[list[dict[str, float]], float]:
-    """Train ``model`` in place, from ``checkpoint`` on if there is one of the same parameters and code.
+    """Train ``model`` in place, from ``checkpoint`` on if there is one that the same parameters, data and code made.
 
-    Called in every process of a launcher (torchrun, accelerate launch), it trains one model in all of them: the batch
-    of a step is split over them, and process 0 writes the checkpoint, which all must be able to read. Resuming is exact
-    for the same number of processes; for another it goes on with the same data in the same order.
+    Process 0 of a launcher writes the checkpoint, which all must be able to read. Resuming is exact for the same number
+    of processes; for another it goes on with the same data in the same order. A checkpoint of another run is kept under
+    another name.
 
     Args:
         model: its auxiliary head, if it has one, joins the loss.
@@ -103,14 +101,13 @@ def train(
         run: steps, batch size, learning rate and the rest.
         checkpoint: file that is written every ``run.checkpoint_every`` steps and at the end.
         code: digest of the code that decides what is computed.
-        on_step: called with the number of finished steps after each.
+        on_step: called after each step with the number of finished steps.
 
     Returns:
         The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training.
 
     Raises:
-        InputError: no such device, a batch that cannot be split, a checkpoint that cannot be read or written, an
-            unusable image.
+        InputError: no such device, a batch that cannot be split, an unusable checkpoint or image.
         FloatingPointError: the loss is no longer finite.
     """
     accelerator = Accelerator(
@@ -165,7 +162,8 @@ def train(
     )
     wrapped = accelerator.prepare(model)
     wrapped.train()
-    compile_blocks(model, run.compile)
+    if run.compile:
+        compile_blocks(model)
 
     loss_sum = torch.tensor(progress["loss"], dtype=torch.float64, device=device)
     started = time.perf_counter() - progress["seconds"]
@@ -212,6 +210,7 @@ def train(
             on_step(step)
     bar.close()
     accelerator.wait_for_everyone()  # the checkpoint is written before anyone goes on
-    compile_blocks(model, wanted=False)  # test images have sizes of their own
+    for module in model.modules():
+        module._compiled_call_impl = None  # nothing stays compiled: test images have sizes of their own
     model.eval()
     return progress["history"], progress["seconds"]

@@ -25,7 +25,6 @@ from glamlib.training.losses import cross_entropy, deeply_supervised
 
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-Watcher = Callable[[int, Tensor, Tensor], None]
 Evaluation = tuple[dict[str, object], dict[str, np.ndarray]]  # metrics for the record, pictures beside it
 
 
@@ -63,7 +62,12 @@ class ImageTask:
         batch_size = max(1, run.batch_size // (process_count() * run.accumulate))
         options = InferenceOptions.from_dict(run.evaluate)
         predict = partial(predict_classes, model, options=options, precision=run.precision)
-        watch = _each(gallery.update, cues and cues.update)
+
+        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+            gallery.update(index, prediction, label)
+            if cues:
+                cues.update(index, prediction, label)
+
         confusion = evaluate(model, dataset, batch_size, watch, predict)
         pictures = {}
         if run.seed == 0:
@@ -100,30 +104,19 @@ class VolumeTask:
         scores = VolumeScores(dataset.classes)
         cues = CueAccuracy(dataset) if run.dataset == "cue_volumes" else None
 
-        def score(index: int, prediction: Tensor, label: Tensor) -> None:
+        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
+            gallery.update(index, prediction, label)
             scores.update(dataset.name(index), prediction, label, dataset.spacing(index))
+            if cues:
+                cues.update(index, prediction, label)
 
+        size = tuple(self.input_size(dataset, run).values())
         predict = partial(
-            predict_volume_classes,
-            model,
-            patch_size=tuple(self.input_size(dataset, run).values()),
-            batch_size=run.batch_size,
-            precision=run.precision,
+            predict_volume_classes, model, patch_size=size, batch_size=run.batch_size, precision=run.precision
         )
-        confusion = evaluate(model, dataset, 1, _each(gallery.update, score, cues and cues.update), predict)
+        confusion = evaluate(model, dataset, 1, watch, predict)
         metrics = confusion.metrics() | (cues.metrics() if cues else {}) | scores.metrics()
         return metrics, gallery.arrays() if run.seed == 0 else {}
-
-
-def _each(*watchers: Watcher | None) -> Watcher:
-    """Return one watcher that calls all those given."""
-
-    def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-        for watcher in watchers:
-            if watcher is not None:
-                watcher(index, prediction, label)
-
-    return watch
 
 
 def task_of(run: RunParameters) -> ImageTask | VolumeTask:
