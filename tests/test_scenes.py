@@ -1,25 +1,35 @@
-"""Cue scenes: the same on every machine, and true to their geometry, which is measured again from the pixels."""
+"""Cue scenes and volumes: the same on every machine, and true to their geometry, which is measured from the pixels."""
 
 import hashlib
-from dataclasses import fields, replace
+import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from glamlib import InputError
-from glamlib.data.scenes import BACKGROUND, CUE_COLOURS, SHAPE, CueScenes, Scene, SceneConfig, draw_scene
+from glamlib.data.scenes import (
+    BACKGROUND,
+    CUE_COLOURS,
+    SHAPE,
+    CueScenes,
+    CueVolumeConfig,
+    CueVolumes,
+    SceneConfig,
+    draw_scene,
+)
+from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = SceneConfig(noise=0)
 CROWDED = SceneConfig(
     size=96, num_shapes=8, num_cues=6, cue_size=12, noise=64, min_distance=20, max_distance=60
 )  # every option away from its default
-
-
-def same(a: Scene, b: Scene) -> bool:
-    pairs = ((a.image, b.image), (a.label, b.label), (a.shapes, b.shapes), (a.distances, b.distances))
-    return a.cue == b.cue and all(np.array_equal(x, y) for x, y in pairs)
+CLEAN_VOLUME = CueVolumeConfig(noise=0)
+CROWDED_VOLUME = CueVolumeConfig(size=40, num_shapes=6, cue_size=8, noise=30, min_distance=12)
+KINDS = [(CueScenes, SceneConfig()), (CueVolumes, CueVolumeConfig())]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +38,8 @@ def same(a: Scene, b: Scene) -> bool:
         (SceneConfig(), 0, 0, "5dbf0783d46fa798f2310ec70b3593bf703fec544c657867e8ee5c5a1b0078b7"),
         (SceneConfig(), 1, 2, "d66eafd3e841dbe7f84ba1a0249f3f0e16b737b0fd8091f4e0af39ea38216446"),
         (CROWDED, 1_000_000_007, 41, "b00198c22509d1857b9344220e1b7ebb255cddc53f5ab4a3f2b7fe6ec711f4eb"),
+        (CueVolumeConfig(), 0, 0, "d0412f27ed11f70d896b4ee66a2ca3d30022221d20ad7cec0f57ce988f167eb2"),
+        (CROWDED_VOLUME, 1_000_000_007, 41, "6928bf4ff5544c61a033634223bc3d8b29333d0ac866ccb37c24cad5dd0a79ea"),
     ],
 )
 def test_scenes_are_the_same_as_when_this_was_written(config: SceneConfig, seed: int, index: int, digest: str) -> None:
@@ -37,111 +49,98 @@ def test_scenes_are_the_same_as_when_this_was_written(config: SceneConfig, seed:
     assert hashlib.sha256(content).hexdigest() == digest
 
 
-def test_a_scene_depends_on_seed_and_index_alone() -> None:
-    alone = draw_scene(CLEAN, 3, 7)
+@pytest.mark.parametrize(("kind", "config"), KINDS)
+def test_an_item_depends_on_seed_and_index_alone(kind: type, config: SceneConfig) -> None:
+    few, many = kind(config, 9, seed=3), kind(config, 800, seed=3)
     np.random.seed(1)  # noqa: NPY002  (global states must not matter)
     torch.manual_seed(1)
-    scenes = CueScenes(CLEAN, count=9, seed=3)
     for index in (8, 0, 7):
-        last = scenes.scene(index)
-    assert same(alone, last)
-    assert same(CueScenes(CLEAN, count=800, seed=3).scene(7), alone)  # how many there are does not matter
-    different = [draw_scene(CLEAN, seed, index) for seed, index in ((3, 8), (4, 7), (7, 3))]
-    assert not any(same(alone, other) for other in different)
+        image, label = few[index]
+    image.zero_()  # a copy: later items are not changed
+    assert all(torch.equal(a, b) for a, b in zip(few[7], many[7], strict=True))
+    assert torch.equal(pickle.loads(pickle.dumps(few))[7][1], label)  # it goes to other processes
+    others = [few[8], kind(config, 9, seed=4)[7], kind(config, 9, seed=7)[3]]
+    assert not any(torch.equal(few[7][0], other) for other, _ in others)
 
 
 def test_workers_change_nothing() -> None:
     scenes = CueScenes(SceneConfig(), count=12, seed=5)
-    batches = [list(DataLoader(scenes, batch_size=5, num_workers=workers)) for workers in (0, 2)]
-    assert len(batches[0]) == len(batches[1]) == 3
-    for one, two in zip(*batches, strict=True):
-        assert torch.equal(one[0], two[0])
-        assert torch.equal(one[1], two[1])
+    one, two = (list(DataLoader(scenes, batch_size=5, num_workers=workers)) for workers in (0, 2))
+    assert len(one) == len(two) == 3
+    for batches in zip(one, two, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
-def measure(config: SceneConfig, scene: Scene) -> tuple[np.ndarray, np.ndarray, int]:
-    """From the pixels of a noiseless scene: which are of shapes, the distance of each shape to the tile, its class."""
-    pixels = scene.image.transpose(1, 2, 0)
-    grey = {value: (pixels == value).all(axis=2) for value in (BACKGROUND, SHAPE)}
-    tile = ~grey[BACKGROUND] & ~grey[SHAPE]
-    rows, columns = np.nonzero(tile)
-    assert len(rows) == config.cue_size**2
-    assert np.ptp(rows) == np.ptp(columns) == config.cue_size - 1  # a whole square
-    colours = np.unique(pixels[tile], axis=0)
-    assert len(colours) == 1
-    centre = np.array([rows.mean(), columns.mean()])
-    distances = []
-    for number in range(1, config.num_shapes + 1):
-        rows, columns = np.nonzero(scene.shapes == number)
-        middle = np.array([rows.mean(), columns.mean()])
-        distances.append(np.linalg.norm(middle - centre))
-        offsets = np.stack([rows, columns], axis=1) - middle
-        radius = int(abs(offsets).max())
-        if len(rows) == (2 * radius + 1) ** 2:
-            assert radius + 1 in (4, 5, 6)  # a square
-        else:  # a disc: all pixels not farther than its radius from its middle
-            assert radius in (4, 5, 6)
-            around = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-            assert len(rows) == np.count_nonzero((around**2).sum(axis=0) <= radius**2)
-            assert (offsets**2).sum(axis=1).max() <= radius**2
-    return grey[SHAPE], np.array(distances), CUE_COLOURS.index(tuple(colours[0].tolist())) + 1
-
-
-@pytest.mark.parametrize("config", [CLEAN, replace(CROWDED, noise=0)], ids=["default", "crowded"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        CLEAN,
+        replace(CROWDED, noise=0),
+        replace(CLEAN, cue_size=1),
+        CLEAN_VOLUME,
+        replace(CLEAN_VOLUME, size=40, cue_size=8, num_shapes=2, max_distance=20),
+    ],
+)
 def test_labels_shapes_and_distances_are_those_of_the_picture(config: SceneConfig) -> None:
-    for index in range(30):
+    dims, radii = config.dims, [config.smallest_radius + i for i in range(3)]
+    for index in range(20):
         scene = draw_scene(config, 11, index)
-        assert scene.image.shape == (3, config.size, config.size)
+        assert scene.image.shape[1:] == scene.label.shape == scene.shapes.shape == (config.size,) * dims
         assert scene.image.dtype == scene.label.dtype == scene.shapes.dtype == np.uint8
-        on_shape, distances, cue = measure(config, scene)
+        background, on_shape = ((scene.image == grey).all(axis=0) for grey in (BACKGROUND, SHAPE))
+        tile = np.argwhere(~background & ~on_shape)
+        assert len(tile) == config.cue_size**dims
+        assert np.ptp(tile, axis=0).tolist() == [config.cue_size - 1] * dims  # a whole square or cube
+        colours = np.unique(scene.image[:, *tile.T], axis=1)
+        assert colours.T.tolist() == [list(config.colours[scene.cue - 1])]
         assert np.array_equal(scene.shapes > 0, on_shape)
-        assert np.array_equal(scene.label, np.where(on_shape, cue, 0))
-        assert scene.cue == cue
-        np.testing.assert_allclose(scene.distances, distances, atol=1e-9)
+        assert np.array_equal(scene.label, np.where(on_shape, scene.cue, 0))
+        assert ndimage.label(on_shape)[1] == config.num_shapes  # no two shapes touch
+        for number, distance in enumerate(scene.distances, start=1):
+            pixels = np.argwhere(scene.shapes == number)
+            middle = pixels.mean(axis=0)
+            assert distance == pytest.approx(np.linalg.norm(middle - tile.mean(axis=0)))
+            assert config.min_distance <= distance <= (config.max_distance or np.inf)
+            offsets = pixels - middle
+            if len(pixels) != (2 * abs(offsets).max() + 1) ** dims:  # no square: all pixels within the radius
+                radius = int(abs(offsets).max())
+                around = np.indices((2 * radius + 1,) * dims) - radius
+                assert radius in radii
+                assert len(pixels) == np.count_nonzero((around**2).sum(axis=0) <= radius**2)
+                assert (offsets**2).sum(axis=1).max() <= radius**2
+            else:
+                assert abs(offsets).max() + 1 in radii
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 20), (30, 0), (25, 35)])
-def test_distances_keep_to_their_range(low: int, high: int) -> None:
+def test_distances_fill_their_range(low: int, high: int) -> None:
     config = SceneConfig(num_shapes=2, min_distance=low, max_distance=high)
     distances = np.concatenate([draw_scene(config, 0, index).distances for index in range(60)])
     nearest = max(low, 9)  # half a tile of 9, half a shape of at least 7, and nothing in between
     assert nearest <= distances.min() <= nearest + 6  # 120 draws come near both ends
-    assert distances.max() <= (high or np.inf)
-    assert distances.max() >= (high or 60) - 6
+    assert (high or 60) - 6 <= distances.max() <= (high or np.inf)
 
 
-def test_shape_pixels_do_not_tell_the_class() -> None:
+@pytest.mark.parametrize("config", [SceneConfig(), CueVolumeConfig()])
+def test_shape_pixels_do_not_tell_the_class(config: SceneConfig) -> None:
     """Grey values, areas and places of the shapes are alike in both classes, and the classes come equally often."""
-    config = SceneConfig()
-    scenes = [draw_scene(config, 0, index) for index in range(400)]
-    by_class = [[scene for scene in scenes if scene.cue == cue] for cue in (1, 2)]
-    assert 150 < len(by_class[0]) < 250  # 200 and five deviations of 10
-    means, areas, rows = [], [], []
-    for members in by_class:
-        values = np.concatenate([scene.image[:, scene.shapes > 0].astype(float) for scene in members], axis=1)
-        means.append(values.mean(axis=1))
-        assert abs(values.mean() - SHAPE) < 1
-        areas.append([np.count_nonzero(scene.shapes) for scene in members])
-        rows.append([np.nonzero(scene.shapes)[0].mean() for scene in members])
-    # About 60,000 pixels a class: five deviations of the difference of two means of noise 16 are 0.5
-    assert abs(means[0] - means[1]).max() < 0.5
-    for measured in (areas, rows):
-        error = np.sqrt(sum(np.var(values) / len(values) for values in measured))
-        assert abs(np.mean(measured[0]) - np.mean(measured[1])) < 5 * error
+    scenes = [draw_scene(config, 0, index) for index in range(300)]
+    first = np.array([scene.cue == 1 for scene in scenes])
+    assert 107 < first.sum() < 193  # 150 and five deviations of 8.7
+    greys = np.array([scene.image[:, scene.shapes > 0].mean() for scene in scenes])
+    assert abs(greys.mean() - SHAPE) < 1
+    areas = np.array([np.count_nonzero(scene.shapes) for scene in scenes])
+    rows = np.array([np.nonzero(scene.shapes)[0].mean() for scene in scenes])
+    for measured in (greys, areas, rows):
+        one, two = measured[first], measured[~first]
+        assert abs(one.mean() - two.mean()) < 5 * np.sqrt(one.var() / len(one) + two.var() / len(two))
 
 
-def test_every_option_does_what_it_says() -> None:
-    plain = draw_scene(CLEAN, 0, 0)
-    assert draw_scene(replace(CLEAN, size=80), 0, 0).image.shape == (3, 80, 80)
+def test_numbers_of_shapes_and_cues() -> None:
     assert draw_scene(replace(CLEAN, num_shapes=7), 0, 0).shapes.max() == 7
-    assert plain.shapes.max() == 4
-    cues = {n: {draw_scene(replace(CLEAN, num_cues=n), 0, index).cue for index in range(60)} for n in (2, 3, 6)}
-    assert cues == {2: {1, 2}, 3: {1, 2, 3}, 6: {1, 2, 3, 4, 5, 6}}
-    for side in (1, 5, 20):
-        measure(replace(CLEAN, cue_size=side), draw_scene(replace(CLEAN, cue_size=side), 0, 1))
-    near = replace(CLEAN, max_distance=25)
-    far = replace(CLEAN, min_distance=25)
-    assert draw_scene(near, 0, 2).distances.max() <= 25 <= draw_scene(far, 0, 2).distances.min()
+    for count in (2, 3, 6):
+        cues = {draw_scene(replace(CLEAN, num_cues=count), 0, index).cue for index in range(60)}
+        assert cues == set(range(1, count + 1))
 
 
 @pytest.mark.parametrize("deviation", [4, 16, 30])
@@ -159,67 +158,90 @@ def test_noise_has_its_mean_and_deviation(deviation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "needles"),
+    ("options", "message"),
     [
-        ({"size": 15}, ("size=15", "from 16 to 4096")),
-        ({"size": 4097}, ("size=4097", "from 16 to 4096")),
-        ({"size": 64.0}, ("size=64.0", "must be an integer")),
-        ({"num_shapes": 0}, ("num_shapes=0", "from 1 to 200")),
-        ({"num_shapes": 201}, ("num_shapes=201", "from 1 to 200")),
-        ({"num_shapes": True}, ("num_shapes=True", "must be an integer")),
-        ({"num_cues": 1}, ("num_cues=1", "from 2 to 6")),
-        ({"num_cues": 7}, ("num_cues=7", "from 2 to 6")),
-        ({"cue_size": 0}, ("cue_size=0", "from 1 to 32")),
-        ({"cue_size": 33}, ("cue_size=33", "from 1 to 32")),
-        ({"noise": -1}, ("noise=-1", "from 0 to 64")),
-        ({"noise": 65}, ("noise=65", "from 0 to 64")),
-        ({"noise": "16"}, ("noise='16'", "must be an integer")),
-        ({"min_distance": -1}, ("min_distance=-1", "from 0 to 64")),
-        ({"min_distance": 65}, ("min_distance=65", "from 0 to 64")),
-        ({"max_distance": -1}, ("max_distance=-1", "from 0 to 128")),
-        ({"max_distance": 129}, ("max_distance=129", "from 0 to 128")),
-        ({"min_distance": 30, "max_distance": 30}, ("max_distance=30", "above min_distance=30", "or 0")),
+        ({"size": 15}, "size=15: must be an integer from 16 to 4096"),
+        ({"size": 64.0}, "size=64.0: must be an integer"),
+        ({"size": "64"}, "size='64': must be an integer"),
+        ({"num_shapes": 201}, "num_shapes=201: must be an integer from 1 to 200"),
+        ({"num_shapes": True}, "num_shapes=True: must be an integer"),
+        ({"num_cues": 7}, "num_cues=7: must be an integer from 2 to 6"),
+        ({"cue_size": 33}, "cue_size=33: must be an integer from 1 to 32"),
+        ({"noise": 65}, "noise=65: must be an integer from 0 to 64"),
+        ({"min_distance": 65}, "min_distance=65: must be an integer from 0 to 64"),
+        ({"max_distance": 129}, "max_distance=129: must be an integer from 0 to 128"),
+        ({"min_distance": 30, "max_distance": 30}, "max_distance=30: must be above min_distance=30, or 0"),
     ],
     ids=str,
 )
-def test_bad_options_name_the_value_and_the_range(options: dict, needles: tuple[str, ...]) -> None:
-    assert set(options) <= {field.name for field in fields(SceneConfig)}
+def test_bad_options_name_the_value_and_the_range(options: dict, message: str) -> None:
     with pytest.raises(InputError) as caught:
         SceneConfig(**options)
-    for needle in needles:
-        assert needle in str(caught.value)
-
-
-@pytest.mark.parametrize("size", ["64", None])
-def test_a_size_that_is_no_number_is_an_input_error(size: object) -> None:
-    with pytest.raises(InputError, match="size="):
-        SceneConfig(size=size)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"num_shapes": 200}, {"min_distance": 64}, {"num_shapes": 20, "min_distance": 40, "max_distance": 41}],
+    ("options", "message"),
+    [
+        ({"size": 257}, "size=257: must be an integer from 16 to 256"),
+        ({"cue_size": 17}, "cue_size=17: must be an integer from 1 to 16"),
+        ({"num_cues": 3}, "num_cues=3: must be an integer from 2 to 2"),
+    ],
     ids=str,
 )
-def test_a_layout_without_room_is_an_error(options: dict) -> None:
-    with pytest.raises(
-        InputError, match=r"no room for \d+ shapes .* fewer shapes, a larger size or a wider range"
-    ) as e:
-        draw_scene(SceneConfig(**options), 0, 0)
-    for name, value in options.items():
-        assert f"{name}={value}" in str(e.value)
+def test_volumes_have_ranges_of_their_own(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CueVolumeConfig(**options)
 
 
-def test_the_data_set_gives_what_training_expects() -> None:
-    scenes = CueScenes(replace(CLEAN, num_cues=3), count=4, seed=9)
-    assert len(scenes) == 4
-    assert len(scenes.classes) == len(scenes.palette) == 4
-    assert scenes.palette[1:] == CUE_COLOURS[:3]
-    image, label = scenes[2]
-    assert torch.equal(image, torch.from_numpy(draw_scene(scenes.config, 9, 2).image))
-    assert torch.equal(label, torch.from_numpy(draw_scene(scenes.config, 9, 2).label))
-    assert scenes.name(2) != scenes.name(3)
-    assert len(list(scenes)) == 4  # ends, by an IndexError
-    for index in (-1, 4):
+@pytest.mark.parametrize(
+    "config",
+    [
+        SceneConfig(num_shapes=200),
+        SceneConfig(min_distance=64),
+        SceneConfig(num_shapes=20, min_distance=40, max_distance=41),
+        CueVolumeConfig(num_shapes=60),
+    ],
+)
+def test_a_layout_without_room_is_an_error(config: SceneConfig) -> None:
+    message = rf"num_shapes={config.num_shapes}.*: no room for {config.num_shapes} shapes .* fewer shapes, a larger"
+    with pytest.raises(InputError, match=message):
+        draw_scene(config, 0, 0)
+
+
+@pytest.mark.parametrize(("kind", "config"), KINDS)
+def test_the_data_set_gives_what_training_expects(kind: type, config: SceneConfig) -> None:
+    data = kind(replace(config, noise=0), count=3, seed=9)
+    assert len(data) == len(list(data)) == 3  # ends, by an IndexError
+    assert len(data.classes) == len(data.palette) == 1 + config.num_cues
+    assert data.name(1) != data.name(2)
+    image, label = data[2]
+    scene = data.scene(2)
+    if kind is CueVolumes:
+        # on either side of 0, and the same for background and shapes whatever the cue is
+        assert set(image.unique().tolist()) < {-1.5, -0.5, 0.5, 1.5}
+        image = image * 64 + 128
+        assert data.spacing(0) == (1.0, 1.0, 1.0)
+    else:
+        assert image.dtype == torch.uint8
+        assert data.palette[1:] == CUE_COLOURS[:2]
+    assert np.array_equal(image, scene.image)
+    assert np.array_equal(label, scene.label)
+    for index in (-1, 3):
         with pytest.raises(IndexError):
-            scenes[index]
+            data[index]
+
+
+def test_accuracy_by_distance_can_be_measured() -> None:
+    volumes = CueVolumes(CueVolumeConfig(min_distance=12), count=12, seed=0)
+    accuracy = CueAccuracy(volumes)
+    for index in range(len(volumes)):
+        label = volumes[index][1]
+        accuracy.update(index, label if index % 2 else torch.zeros_like(label), label)
+    metrics = accuracy.metrics()
+    counts = [int((volumes[index][1] > 0).sum()) for index in range(12)]
+    assert metrics["cue_accuracy"] == pytest.approx(sum(counts[1::2]) / sum(counts))
+    assert metrics["cue_chance"] == 0.5
+    assert sum(row["pixels"] for row in metrics["by_distance"]) == sum(counts)
+    assert metrics["by_distance"][0]["from_px"] == 8
+    assert accuracy.counts.shape[1] * 8 >= np.sqrt(3) * 32  # room for every distance

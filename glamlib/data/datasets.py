@@ -167,7 +167,6 @@ class InMemoryVolumes(InMemory):
     def __init__(self, dataset: VolumeDataset, limit: int | None = None, workers: int = 0) -> None:
         super().__init__(dataset, limit, workers)
         self.sided = dataset.sided
-        self.left_right_axis = dataset.left_right_axis
         self._spacings = [dataset.spacing(index) for index in range(len(self))]
 
     def spacing(self, index: int) -> Spacing:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glamlib.data.transforms import VOID
-from glamlib.data.volumes import VolumeDataset
+from glamlib.data.volumes import LEFT_RIGHT, VolumeDataset
 from glamlib.errors import InputError, one_of
 
 
@@ -120,7 +120,7 @@ class VolumeTransform:
                 raise one_of("option of VolumeTransform", option, allowed)
         if "patch_size" not in options:
             raise InputError("VolumeTransform: patch_size is missing")
-        side = dataset.left_right_axis if dataset.sided else None
+        side = LEFT_RIGHT if dataset.sided else None
         made = cls(**{"flip_axes": tuple(axis for axis in range(3) if axis != side), **options})
         if side in made.flip_axes:
             _refuse("flip_axes", made.flip_axes, f"axes without {side}, left to right: the labels have sides")

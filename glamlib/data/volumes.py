@@ -26,6 +26,7 @@ from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 
 Spacing = tuple[float, float, float]
+LEFT_RIGHT = 2  # the axis of (D, H, W) along which a sided volume must not be mirrored
 
 
 class Volume(NamedTuple):
@@ -325,7 +326,6 @@ class VolumeDataset(Protocol):
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int  # 255, always
     sided: bool  # whether a class says left or right, or the volume does by where its organs lie
-    left_right_axis: int  # the axis of (D, H, W) that a mirror must leave alone if sided: always 2
 
     def __len__(self) -> int: ...
 
@@ -359,7 +359,6 @@ class FileVolumes:
     """
 
     ignore_index = VOID
-    left_right_axis = 2
 
     def __init__(
         self,
