@@ -100,7 +100,6 @@ class BackboneSegmenter(EncoderDecoder):
     """Semantic segmentation of 2D images by a backbone under UPerNet: logits at the size of any image."""
 
     patch_size = STRIDES[0]
-    window_pixels = 1  # every image is padded to what the backbone takes
 
     def __init__(self, config: BackboneConfig, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()

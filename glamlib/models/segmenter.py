@@ -141,8 +141,3 @@ class Segmenter(EncoderDecoder):
             config.mlp_ratio,
             parts.upsampling if config.decoder == "unet_nlu" else None,
         )
-
-    @property
-    def window_pixels(self) -> int:
-        """Side of a window of the first stage in pixels."""
-        return self.config.window_size * self.config.patch_size
