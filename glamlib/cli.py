@@ -8,17 +8,18 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from glamlib.cost import count
 from glamlib.data import check
 from glamlib.errors import InputError
-from glamlib.files import write_whole
+from glamlib.files import check_writable, write_whole
 from glamlib.runs.predict import image_files, predict_files
 from glamlib.runs.records import without_nan
 from glamlib.runs.run import run_one
@@ -43,7 +44,8 @@ class How:
     Attributes:
         slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
         stride: from window to window; two thirds of the window unless given.
-        scales: ratios of the image's size at each of which it is predicted; probabilities are averaged.
+        scales: ratios of the image's size at each of which it is predicted, after one --scales or several;
+            probabilities are averaged.
         flip: predict also mirrored, and average.
         resize: predict at the largest size of the image's aspect within these pixels, long and short side.
         device: cpu, cuda or auto.
@@ -53,7 +55,7 @@ class How:
 
     slide: HeightWidth = None
     stride: HeightWidth = None
-    scales: tuple[float, ...] = ()
+    scales: UseAppendAction[tuple[tuple[float, ...], ...]] = ()
     flip: FlagCreatePairsOff[bool] = False
     resize: Annotated[tuple[int, int] | None, arg(metavar="LONG SHORT")] = None
     device: str = "auto"
@@ -65,7 +67,7 @@ class How:
         evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
         if self.slide or self.stride:  # a stride alone is refused: there is no window
             evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
-        given = {"scales": self.scales, "flip": self.flip, "resize": self.resize}
+        given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
         evaluate |= {name: value for name, value in given.items() if value}
         evaluate = evaluate or run.evaluate
         if isinstance(run.data.get("size"), list) and "resize" not in evaluate:  # not the side of generated scenes
@@ -146,7 +148,7 @@ def train(
     variant: str | None = None,
     seed: int = 0,
     profile: str = "cpu",
-    set_values: Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE")] = (),
+    set_values: UseAppendAction[Annotated[tuple[tuple[str, ...], ...], arg(name="set", metavar="NAME=VALUE ...")]] = (),
     weights: Path | None = None,
 ) -> int:
     """Train, evaluate and write the record of one run, as notebook 04 does; print the record's path.
@@ -158,7 +160,7 @@ def train(
         variant: one of the study's variants.
         seed: of weights, data and their order.
         profile: one of the study's sizes.
-        set_values: parameters of the run to change; values are JSON, or else strings.
+        set_values: parameters of the run to change, after one --set or several; values are JSON, or else strings.
         weights: save the trained weights in this file (safetensors).
     """
     if (plan is None) == (study is None or variant is None) or (plan is not None and (study or variant)):
@@ -170,7 +172,7 @@ def train(
             values = dict(json.loads(plan.read_text())["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
-    for change in set_values:
+    for change in chain(*set_values):
         name, equals, value = change.partition("=")
         if not equals:
             raise InputError(f"--set {change!r}: must be NAME=VALUE")
@@ -219,6 +221,8 @@ def evaluate(
         run = replace(run, dataset=dataset, data={"train": split, "test": split})
     elif split is not None:
         run = replace(run, data=run.data | {"test": split})
+    if out is not None:
+        check_writable(out)
     data = run_data(run, "test")
     if tuple(data.classes) != saved.classes:
         raise InputError(

@@ -1,9 +1,10 @@
 """Input that cannot be used: the one exception for it, and values checked against annotated types and ranges."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
+from inspect import signature
 from types import NoneType, UnionType
 from typing import Annotated, ClassVar, Literal, Self, Union, get_args, get_origin
 
@@ -94,6 +95,26 @@ def check(name: str, value: object, kind: object) -> object:
         raise InputError(f"{name}={value!r}: must be {_described(kind)}{hint}") from None
 
 
+def check_options(role: str, values: dict[str, object], *targets: Callable) -> dict[str, object]:
+    """Return ``values`` checked against the annotations of what takes them; InputError for an unknown or missing name.
+
+    Of a dataclass, all fields are options; of anything else, the keyword-only parameters.
+    """
+    options = {
+        option.name: option
+        for target in targets
+        for option in signature(target).parameters.values()
+        if is_dataclass(target) or option.kind is option.KEYWORD_ONLY
+    }
+    for name in values:
+        if name not in options:
+            raise one_of(role, name, options)
+    missing = [name for name, option in options.items() if option.default is option.empty and name not in values]
+    if missing:
+        raise InputError(f"missing {role}: {', '.join(missing)}")
+    return {name: check(f"{role} {name}", value, options[name].annotation) for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class Checked:
     """The base of a frozen dataclass whose values are checked against its annotations."""
@@ -107,11 +128,4 @@ class Checked:
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
         """Return the checked record; InputError for an unknown or missing name or a bad value."""
-        names = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
-        for name in values:
-            if name not in names:
-                raise one_of(cls.role, name, names)
-        missing = [name for name, needed in names.items() if needed and name not in values]
-        if missing:
-            raise InputError(f"missing {cls.role}: {', '.join(missing)}")
-        return cls(**values)
+        return cls(**check_options(cls.role, values, cls))

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file atomically."""
 
 import os
 import tempfile
@@ -28,3 +28,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError unless `write_whole` can write ``path``, and make its folder: before hours of computing."""
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder")
+    probe = path.with_name(f".{path.name}.probe")
+    write_whole(probe, b"")
+    probe.unlink()

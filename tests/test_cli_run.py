@@ -175,6 +175,37 @@ def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "out").exists()
 
 
+def test_repeated_list_options_append(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+    monkeypatch.setattr("glamlib.cli.run_one", lambda run, *_: runs.append(run))
+    assert main(["train", "--out", str(tmp_path), *NAMED, "--set", *CHANGED]) == 0
+    each = [word for change in CHANGED for word in ("--set", change)]
+    assert main(["train", "--out", str(tmp_path), *NAMED, *each]) == 0
+    assert runs == [RUN, RUN]
+    monkeypatch.setattr("glamlib.cli.predict_files", lambda *arguments: runs.append(arguments[5]) or [])
+    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
+    command = ["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]
+    assert main([*command, "--scales", "0.5", "--scales", "1", "2"]) == 0
+    assert runs[-1].scales == (0.5, 1.0, 2.0)
+
+
+def test_outputs_are_tried_before_the_training(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("glamlib.runs.run.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("glamlib.cli.run_data", lambda *_: pytest.fail("read data"))
+    monkeypatch.setattr("glamlib.runs.predict.predict_classes", lambda *_: pytest.fail("predicted"))
+    (tmp_path / "file").write_text("")
+    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
+    weights, grey = str(trained / "w.safetensors"), str(tmp_path / "grey.png")
+    train = ["train", *NAMED, "--set", *CHANGED]
+    refused(capsys, [*train, "--out", str(tmp_path / "file")], "cannot write")
+    for name in ("file/w.safetensors", "."):
+        refused(capsys, [*train, "--out", str(tmp_path), "--weights", str(tmp_path / name)], "cannot write")
+    refused(capsys, ["evaluate", weights, "--out", str(tmp_path / "file" / "m.json")], "cannot write")
+    refused(capsys, ["predict", weights, grey, "--out", str(tmp_path / "file")], "cannot write")
+
+
 def test_what_cannot_be_trained_or_evaluated(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, train = str(trained / "w.safetensors"), ["train", "--out", str(tmp_path)]
     (tmp_path / "plan.json").write_text("{}")
@@ -185,6 +216,8 @@ def test_what_cannot_be_trained_or_evaluated(trained: Path, tmp_path: Path, caps
     refused(capsys, [*train, *NAMED, "--set", "stpes=3"], "unknown parameter 'stpes'")
     refused(capsys, [*train, *NAMED, "--set", "steps"], "--set 'steps': must be NAME=VALUE")
     refused(capsys, [*train, *NAMED, "--set", "lr=fast"], "lr='fast': must be a number")
+    refused(capsys, [*train, *NAMED, "--set", "study=../x"], "study='../x': must be a string of letters")
+    refused(capsys, [*train, *NAMED, "--set", 'data={"train": 5}'], "missing option of data: test")
     refused(capsys, ["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too")
     refused(capsys, ["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits")
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]

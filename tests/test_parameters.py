@@ -10,6 +10,7 @@ import yaml
 from glamlib import InputError
 from glamlib.studies import PROFILES, STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters, notebook_parameters
+from glamlib.training.tasks import check_run
 from glamlib.zoo import model_config
 
 RUN = {
@@ -38,14 +39,14 @@ def test_a_run_goes_through_json_and_yaml_unchanged() -> None:
 def test_what_yaml_reads_as_a_string_is_explained() -> None:
     refused(yaml.safe_load("lr: 1e-3"), "lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)")
     assert RunParameters.from_dict(RUN | yaml.safe_load("lr: 1.0e-3")).lr == 0.001
-    with pytest.raises(InputError, match=r"seed='1': must be a whole number at least 0$"):
+    with pytest.raises(InputError, match=r"seed='1': must be a whole number from 0 to 4294967295$"):
         RunParameters.from_dict(RUN | {"seed": "1"})
 
 
 @pytest.mark.parametrize(
     ("name", "values", "allowed"),
     [
-        ("seed", [True, 1.0, -1], "a whole number at least 0"),
+        ("seed", [True, 1.0, -1], "a whole number from 0 to"),
         ("warmup_steps", [-1], "a whole number at least 0"),
         ("workers", [-1], "a whole number at least 0"),
         ("steps", [0], "a whole number at least 1"),
@@ -73,6 +74,78 @@ def test_unknown_and_missing_names() -> None:
     refused({"learning_rate": 0.1}, "unknown parameter 'learning_rate'", "allowed: ", *RUN, "clip_norm", "data")
     with pytest.raises(InputError, match="missing parameter: seed, lr"):
         RunParameters.from_dict({key: value for key, value in RUN.items() if key not in ("lr", "seed")})
+
+
+SCENES = {"train": 4, "test": 2}
+SPLITS = {"train": "train", "test": "test"}
+STREETS = {"dataset": "camvid", "data": SPLITS, "augment": {"crop_size": [64, 64]}}
+VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": {"patch_size": [16, 16, 16]}, "model": "nnformer_nano"}
+
+
+@pytest.mark.parametrize("values", [{"data": SCENES}, STREETS, VOLUMES, VOLUMES | {"data": SPLITS | {"sides": True}}])
+def test_good_options_pass(values: dict) -> None:
+    check_run(RunParameters.from_dict(RUN | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"study": "../x", "data": SCENES}, "parameter study='../x': must be a string of letters, digits"),
+        ({"variant": "", "data": SCENES}, "parameter variant='': must be a string of letters"),
+        ({"seed": 2**32, "data": SCENES}, "parameter seed=4294967296: must be a whole number from 0 to 4294967295"),
+        ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, camvid"),
+        (
+            STREETS | {"data": SPLITS | {"limit": 2, "in_memory": False}},
+            "limit=2: cannot be combined with in_me",
+        ),
+        ({"data": {"test": 2}}, "missing option of data: train"),
+        ({"data": {"train": [4], "test": 2}}, "option of data train=[4]: must be a whole number at least 1"),
+        ({"data": SCENES | {"train": 0}}, "option of data train=0: must be a whole number at least 1"),
+        ({"data": SCENES | {"size": "64"}}, "option of data size='64': must be a whole number"),
+        ({"data": SCENES | {"size": 5}}, "size=5: must be an integer from 16 to"),
+        ({"data": SCENES | {"sise": 64}}, "unknown option of data 'sise'; allowed: train, test, size, num_shapes"),
+        (
+            STREETS | {"data": SPLITS | {"size": 5}},
+            "option of data size=5: must be a list (a whole number",
+        ),
+        (STREETS | {"data": SPLITS | {"train": 5}}, "option of data train=5: must be a string"),
+        *(
+            (
+                STREETS | {"data": SPLITS | {"limit": limit}},
+                f"option of data limit={limit!r}: must be a whole",
+            )
+            for limit in (0, -1, "2", 1.5)
+        ),
+        (STREETS | {"augment": {}}, "one is needed, because images differ"),
+        (STREETS | {"augment": {"flip": 0.5}}, "missing option of augment: crop_size"),
+        (STREETS | {"augment": {"crop_size": [64]}}, "option of augment crop_size=[64]: must be a list"),
+        (
+            STREETS | {"augment": STREETS["augment"] | {"flop": 1}},
+            "unknown option of augment 'flop'; allowed: crop",
+        ),
+        (
+            STREETS | {"augment": STREETS["augment"] | {"jitter": "no"}},
+            "option of augment jitter='no': must be true",
+        ),
+        (STREETS | {"augment": STREETS["augment"] | {"flip": 2}}, "flip 2.0 cannot be used; allowed: a probability"),
+        (STREETS | {"model": "nnformer_nano"}, "model 'nnformer_nano': cannot be used on camvid, which"),
+        (STREETS | {"overrides": {"depth": 2}}, "unknown override for swin_nano_linear: 'depth'; allowed: "),
+        (
+            VOLUMES | {"model": "swin_nano_linear"},
+            "model 'swin_nano_linear': cannot be used on brains, which",
+        ),
+        (VOLUMES | {"augment": {}}, "missing option of augment: patch_size, because volumes differ in size"),
+        (VOLUMES | {"augment": {"patch_size": [16, 16]}}, "option of augment patch_size=[16, 16]: must be a list"),
+        (VOLUMES | {"data": SPLITS | {"sides": 1}}, "option of data sides=1: must be true or false"),
+        (VOLUMES | {"data": SPLITS | {"size": [9, 9]}}, "unknown option of data 'size'; allowed: train"),
+        (VOLUMES | {"evaluate": {"flip": True}}, "evaluate={'flip': True}: of images alone"),
+    ],
+)
+def test_bad_options_are_one_line_before_anything_is_built(values: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_run(RunParameters.from_dict(RUN | values))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def fake_globals(**values: object) -> dict[str, object]:
@@ -124,7 +197,7 @@ def test_every_study_gives_runs_that_can_be_run(study_name: str, profile: str) -
     assert len(runs) == study.profiles[profile].seeds * len(study.variants)
     for run in runs:
         assert (run.study, run.profile) == (study_name, profile)
-        model_config(run.model, **run.overrides)  # raises for what no model takes
+        check_run(run)
         assert run.warmup_steps < run.steps
         json.dumps(run.to_dict())
     assert [run.variant for run in runs[: len(study.variants)]] == list(study.variants)  # whole sets, seed by seed

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from glamlib import studies
 from glamlib.cost.count import COMPONENTS, Cost
 from glamlib.errors import InputError
 from glamlib.files import write_whole
-from glamlib.report.tables import run_table, summary_table, write_tables
-from glamlib.runs.records import open_run_folder, read_pictures, read_records, write_record
+from glamlib.report.tables import run_table, study_markdown, summary_table, write_tables
+from glamlib.runs.records import comparable, open_run_folder, read_pictures, read_record, read_records, write_record
 from glamlib.studies.parameters import RunParameters
 
 RUN = studies.CONTEXT.run("glam_2", 0, "quick")
@@ -26,8 +27,10 @@ METRICS = {
 }
 
 
-def record_of(results: Path, variant: str = "glam_2", seed: int = 0, miou: float = 0.7) -> Path:
-    run = studies.CONTEXT.run(variant, seed, "quick")
+def record_of(
+    results: Path, variant: str = "glam_2", seed: int = 0, miou: float = 0.7, data: str = "a", **changes: object
+) -> Path:
+    run = replace(studies.CONTEXT.run(variant, seed, "quick"), **changes)
     parts = dict.fromkeys(COMPONENTS, 0)
     return write_record(
         open_run_folder(results, run),
@@ -38,6 +41,7 @@ def record_of(results: Path, variant: str = "glam_2", seed: int = 0, miou: float
         history=[{"step": 10, "loss": 1.0, "lr": 0.1}],
         train_seconds=2.0,
         arrays={"erf": np.zeros((4, 4), np.float16)},
+        data={"test": data},
     )
 
 
@@ -56,7 +60,8 @@ def test_record_names_what_made_it_and_is_valid_json(tmp_path: Path) -> None:
     assert record["seconds"] > 0
     assert (path.parent / "history.csv").read_text() == "step,loss,lr\n10,1.0,0.1\n"
     assert read_pictures(tmp_path, "context", "glam_2")["erf"].shape == (4, 4)
-    assert sorted(file.name for file in path.parent.iterdir()) == ["history.csv", "pictures.npz", "record.json"]
+    names = sorted(file.name for file in path.parent.iterdir())
+    assert names == [".lock", "history.csv", "pictures.npz", "record.json"]
 
 
 def test_tables_by_hand(tmp_path: Path) -> None:
@@ -73,7 +78,12 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert summary.loc["glam_2", "gain_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert np.isnan(summary.loc["swin", "gain"])
     assert (tmp_path / "tables/context.csv").exists()
-    assert (tmp_path / "tables/context_summary.csv").exists()
+    assert not (tmp_path / "tables/context_others.csv").exists()
+    record_of(tmp_path, "glam_2", 3, 0.1, steps=1)
+    write_tables(tmp_path, "context")
+    table = study_markdown(tmp_path, studies.CONTEXT, "quick")
+    assert table.endswith("Left out, because they were made otherwise: glam_2/seed-3 (steps 20 -> 1).")
+    assert "0.800" in table
 
 
 def test_results_folder_of_another_profile_is_refused(tmp_path: Path) -> None:
@@ -81,6 +91,62 @@ def test_results_folder_of_another_profile_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"profile": "quick"', '"profile": "gpu"'))
     with pytest.raises(InputError, match=r"record\.json: a record of profile 'gpu', this run's is 'quick'"):
         open_run_folder(tmp_path, RUN)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"steps": 1}, "steps 20 -> 1"), ({"data": "b"}, "data {'test': 'a'} -> {'test': 'b'}")]
+)
+def test_a_record_of_other_values_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, said: str
+) -> None:
+    record_of(tmp_path, miou=0.6)
+    path = record_of(tmp_path, miou=0.7)  # the same values again: nothing to keep
+    assert capsys.readouterr().out == ""
+    record_of(tmp_path, miou=0.8, **change)
+    assert f"{said}: the old record is kept as record-old-1.json" in capsys.readouterr().out
+    assert [read_record(file)["metrics"]["miou"] for file in (path, path.with_name("record-old-1.json"))] == [0.8, 0.7]
+    assert path.with_name("history-old-1.csv").exists()
+    assert len(read_records(tmp_path, "context")) == 1
+
+
+def test_one_table_holds_runs_of_one_kind(tmp_path: Path) -> None:
+    for seed in range(3):
+        record_of(tmp_path, "swin", seed)
+        record_of(tmp_path, "glam_2", seed, **({"steps": 1} if seed == 1 else {"workers": seed}))
+    record_of(tmp_path, "glam_5", 0, data="b")
+    record_of(tmp_path, "glam_1", 0)
+    record_of(tmp_path, "glam_1", 1, overrides={"num_global_tokens": 3})
+    record_of(tmp_path, "glam_1", 2)
+    kept, others = comparable(read_records(tmp_path, "context"))
+    assert [f"{one['parameters']['variant']} {one['parameters']['seed']}" for one in kept] == [
+        *("glam_1 0", "glam_1 2", "glam_2 0", "glam_2 2", "swin 0", "swin 1", "swin 2"),
+    ]
+    assert [line.split(" ")[:2] for line in others] == [
+        ["glam_1/seed-1", "(overrides"],
+        ["glam_2/seed-1", "(steps"],
+        ["glam_5/seed-0", "(data"],
+    ]
+    assert others[1] == "glam_2/seed-1 (steps 20 -> 1)"
+    assert comparable([]) == ([], [])
+
+
+def test_a_second_process_is_told_and_one_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from glamlib import studies\n"
+        "from glamlib.runs import records; records._PATIENCE = 0\n"
+        "records.open_run_folder(Path(sys.argv[1]), studies.CONTEXT.run('glam_2', 0, 'quick'))\n"
+        "print('open', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "open\n"
+        second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        first.kill()
+    assert second.stderr.strip().endswith(
+        "glam_2/seed-0: another process is at work on this run; wait for it or stop it"
+    )
+    record_of(tmp_path)  # opens the folder
+    record_of(tmp_path)  # and again: the record released it
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": {}}'])
@@ -134,10 +200,25 @@ def run_notebook(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_unknown_parameter_stops_before_the_kernel(tmp_path: Path) -> None:
-    done = run_notebook("notebooks/03_cost.ipynb", tmp_path / "out.ipynb", "--set", "profil=cpu", "--set", "results=x")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["03_cost", "--set", "profil=cpu", "--set", "results=x"],
+            "unknown parameter of 03_cost.ipynb: 'profil'",
+        ),
+        (["03_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
+        (["99_none"], "notebooks/99_none.ipynb: No such file"),
+        (["04_train", "--plan", "none.json"], "none.json: No such file"),
+        (["04_train", "--plan", "notebooks/03_cost.ipynb"], "notebooks/03_cost.ipynb: not a plan file"),
+    ],
+)
+def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    name, *options = arguments
+    done = run_notebook(f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", *options)
     assert done.returncode == 1
-    assert done.stderr == "error: unknown parameter of 03_cost.ipynb: 'profil'; allowed: profile, results\n"
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -26,7 +26,7 @@ from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.checkpoint import load_checkpoint, read_progress
-from glamlib.training.datasets import VOLUME_DATA, data_identity, run_data, run_datasets
+from glamlib.training.datasets import VOLUME_DATA, data_identity, run_datasets
 from glamlib.training.loop import compile_blocks, parameter_groups, train
 from glamlib.training.tasks import task_of
 
@@ -166,26 +166,6 @@ def test_checkpoint_of_other_parameters_or_data_is_set_aside(
         checkpoint.unlink()
     fresh, _ = trained(run, tmp_path / "fresh.safetensors", count=count)
     assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "change", "needle"),
-    [
-        ("camvid", {"size": 5}, "size=5: must be a list"),
-        ("camvid", {"limit": 0}, "limit=0: must be a whole number at least 1"),
-        ("camvid", {"train": ["train"]}, r"train=\['train'\]: must be a string"),
-        ("camvid", {"crop": 2}, "unknown option of camvid 'crop'; allowed: train, test, limit, size, in_memory"),
-        ("camvid", {"in_memory": False, "limit": 2}, "limit=2: cannot be combined with in_memory=false"),
-        ("hippocampus", {"limit": 1.5}, "limit=1.5: must be a whole number"),
-        ("scenes", {"train": 0, "test": 1}, "train=0: must be a whole number at least 1"),
-        ("scenes", {"train": 1, "test": 1, "sides": 2}, "unknown option of scenes 'sides'; allowed: train, test, size"),
-        ("nowhere", {}, "unknown dataset 'nowhere'"),
-    ],
-)
-def test_bad_data_options_are_one_line(dataset: str, change: dict, needle: str) -> None:
-    run = replace(RUN, dataset=dataset, data={"train": "train", "test": "test"} | change)
-    with pytest.raises(InputError, match=needle):
-        run_data(run, "train")
 
 
 def test_data_are_told_by_their_contents(tmp_path: Path) -> None:

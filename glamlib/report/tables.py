@@ -3,6 +3,7 @@
 python -m glamlib.report.tables RESULTS STUDY
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pandas as pd
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
-from glamlib.runs.records import read_records
+from glamlib.runs.records import comparable, read_records
 from glamlib.studies import find_study
 from glamlib.studies.study import Study
 
@@ -29,10 +30,14 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
     peak_memory_mib, device, commit, dirty, torch.
     """
     study = find_study(study_name)
-    records = [one for one in read_records(results, study_name) if one["parameters"]["variant"] in study.variants]
+    records, _ = comparable(_records(results, study))
     order = list(study.variants)
     records.sort(key=lambda one: (order.index(one["parameters"]["variant"]), one["parameters"]["seed"]))
     return pd.DataFrame([_run_row(study, record) for record in records]).fillna(np.nan)  # JSON has null for NaN
+
+
+def _records(results: Path, study: Study) -> list[dict]:
+    return [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
 
 
 def _run_row(study: Study, record: dict) -> dict[str, object]:
@@ -75,12 +80,22 @@ def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
 
 
 def write_tables(results: Path, study_name: str) -> None:
-    """Write ``tables/STUDY.csv`` and ``tables/STUDY_summary.csv``; InputError where the study has no run."""
+    """Write ``tables/STUDY.csv`` and ``tables/STUDY_summary.csv``; InputError where the study has no run.
+
+    Runs that were made with other values, data or code are named in ``tables/STUDY_others.csv``, and left out.
+    """
     runs = run_table(results, study_name)
     if runs.empty:
         raise InputError(f"{results / 'runs' / study_name}: no records of study {study_name}")
     write_whole(results / "tables" / f"{study_name}_summary.csv", summary_table(runs, study_name).to_csv(index=False))
     write_whole(results / "tables" / f"{study_name}.csv", runs.to_csv(index=False))
+    others, path = (
+        comparable(_records(results, find_study(study_name)))[1],
+        results / "tables" / f"{study_name}_others.csv",
+    )
+    path.unlink(missing_ok=True)
+    if others:
+        write_whole(path, pd.DataFrame({"run": others}).to_csv(index=False))
 
 
 def read_table(results: Path, name: str) -> pd.DataFrame | None:
@@ -94,7 +109,9 @@ def study_markdown(results: Path, study: Study, profile: str) -> str:
     runs, summary = read_table(results, study.name), read_table(results, f"{study.name}_summary")
     if runs is None or summary is None:
         return f"**{study.question}** {why_not_run(study, profile)}"
-    return f"**{study.question}** {provenance_sentence(runs)}\n\n{summary_markdown(summary)}"
+    others = read_table(results, f"{study.name}_others")
+    apart = "" if others is None else f"\n\nLeft out, because they were made otherwise: {', '.join(others['run'])}."
+    return f"**{study.question}** {provenance_sentence(runs)}\n\n{summary_markdown(summary)}{apart}"
 
 
 def summary_markdown(summary: pd.DataFrame) -> str:
@@ -149,7 +166,11 @@ def provenance_sentence(runs: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("study")
+    options = parser.parse_args()
     try:
-        write_tables(Path(sys.argv[1]), sys.argv[2])
+        write_tables(options.results, options.study)
     except InputError as error:
         sys.exit(f"error: {error}")

@@ -103,14 +103,22 @@ def main() -> None:
         "--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="further parameters; strings"
     )
     options = parser.parse_args()
-    parameters = json.loads(options.plan.read_text())["parameters"] if options.plan else {}
-    parameters |= dict(item.split("=", 1) for item in options.set)
-    if options.plan and options.jobs:
-        print(progress(options.plan, ROOT / parameters["results"], options.jobs), flush=True)
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # else a library's warnings, with paths, get into the outputs
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
+        parameters = json.loads(options.plan.read_text())["parameters"] if options.plan else {}
+        for change in options.set:
+            name, equals, value = change.partition("=")
+            if not equals:
+                raise ValueError(f"--set {change!r}: must be NAME=VALUE")
+            parameters[name] = value
+        if options.plan and options.jobs:
+            print(progress(options.plan, ROOT / parameters["results"], options.jobs), flush=True)
         execute(options.notebook, options.output, parameters)
+    except OSError as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except (KeyError, TypeError) as error:
+        sys.exit(f"error: {options.plan}: not a plan file ({type(error).__name__}: {error})")
     except ValueError as error:
         sys.exit(f"error: {error}")
 

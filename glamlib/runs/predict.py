@@ -15,7 +15,7 @@ from glamlib.data.cityscapes import CLASSES, RAW_IDS
 from glamlib.data.images import IMAGE_SUFFIXES, read_image
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes
-from glamlib.files import write_whole
+from glamlib.files import check_writable, write_whole
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions
@@ -88,6 +88,8 @@ def predict_files(
         raise InputError(
             f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
         )
+    for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else [])):
+        check_writable(out / kind / "probe")
     failed: list[str] = []
     taken: dict[str, Path] = {}
 

@@ -4,28 +4,41 @@ import io
 import json
 import math
 import os
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from glamlib.cost.count import Cost
 from glamlib.errors import InputError
 from glamlib.evaluation.processes import is_main
-from glamlib.files import write_whole
+from glamlib.files import check_writable, write_whole
 from glamlib.runs.places import CHECKPOINT, run_folder
-from glamlib.runs.provenance import commit, device_name, peak_memory_mib, process_seconds, versions
+from glamlib.runs.provenance import commit, computing_digest, device_name, peak_memory_mib, process_seconds, versions
+from glamlib.studies import find_study
 from glamlib.studies.parameters import RunParameters
+from glamlib.training.checkpoint import set_aside
 from glamlib.training.loop import resolve_device
+from glamlib.training.tasks import check_run
+
+# What does not decide a result, but for its last digits
+_NO_MATTER = ("seed", "workers", "checkpoint_every", "threads", "device", "compile", "accumulate")
+_LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
+_PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
 
 
 def open_run_folder(results: Path, run: RunParameters) -> Path:
-    """Return the run's folder, made and writable; to be called before anything costly.
+    """Return the run's folder, made, writable and locked; to be called before anything costly.
 
     Raises:
-        InputError: it cannot be written, or it holds a record of another study, variant, seed or profile.
+        InputError: the run's options cannot be used; the folder cannot be written, holds a record of another study,
+            variant, seed or profile, or another process is at work on the same run.
     """
+    check_run(run)
     folder = run_folder(results, run)
     record = folder / "record.json"
     if record.exists():
@@ -37,8 +50,12 @@ def open_run_folder(results: Path, run: RunParameters) -> Path:
                     "use another results folder"
                 )
     if is_main():
-        write_whole(folder / ".writable", b"")
-        (folder / ".writable").unlink()
+        check_writable(record)
+        lock = _LOCKS.setdefault(folder.resolve(), FileLock(folder / ".lock"))
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            raise InputError(f"{folder}: another process is at work on this run; wait for it or stop it") from None
     return folder
 
 
@@ -52,22 +69,21 @@ def write_record(
     history: list[dict[str, float]],
     train_seconds: float,
     arrays: dict[str, np.ndarray],
+    data: dict[str, object] | None = None,
 ) -> Path:
-    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint.
+    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint and the lock.
 
+    A record of other parameters or ``data`` is kept as record-old-1.json, the other files likewise.
     Returns the record's path. Of several processes, the main one writes.
     """
     path = folder / "record.json"
     if not is_main():
         return path
-    write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-    if arrays:
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
-        write_whole(folder / "pictures.npz", packed.getvalue())
     device = resolve_device(run.device)
     record = {
         "parameters": run.to_dict(),
+        "data": data,
+        "code": computing_digest(),
         "metrics": metrics,
         "classes": list(classes),
         "cost": asdict(cost),
@@ -79,9 +95,65 @@ def write_record(
         "versions": versions(),
         **commit(),
     }
+    if path.exists() and (other := differences(read_record(path), record, ("code", *_NO_MATTER))):
+        for name in ("history.csv", "pictures.npz", path.name):
+            kept = set_aside(folder / name) if (folder / name).exists() else None
+        print(f"{folder}: {other}: the old record is kept as {kept.name}")
+    write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+    if arrays:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        write_whole(folder / "pictures.npz", packed.getvalue())
     write_whole(path, json.dumps(without_nan(record), indent=1) + "\n")
     (folder / CHECKPOINT).unlink(missing_ok=True)
+    if lock := _LOCKS.pop(folder.resolve(), None):
+        lock.release(force=True)
     return path
+
+
+def identity(record: dict[str, object], but: Iterable[str] = _NO_MATTER) -> dict[str, object]:
+    """Return what decides a record's numbers, by name: parameters, data and code, without the names in ``but``."""
+    made_by = record["parameters"] | {"data": record.get("data"), "code": record.get("code")}
+    return {name: value for name, value in json.loads(json.dumps(made_by)).items() if name not in but}
+
+
+def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = _NO_MATTER) -> str:
+    """Return how the identities of two records differ, "steps 12 -> 1, code 0a.. -> 1b..", or an empty string."""
+    first, second = identity(record, but), identity(other, but)
+    names = [name for name in first | second if first.get(name) != second.get(name)]
+    return ", ".join(f"{name} {first.get(name)} -> {second.get(name)}" for name in names)
+
+
+def comparable(records: list[dict[str, object]]) -> tuple[list[dict[str, object]], list[str]]:
+    """Split a study's records into those that belong in one table, and a line for each other that says why not.
+
+    Runs of one variant must have one `identity`. Different variants may differ in the model, and in the rate where each
+    has its own. The largest group of runs is kept.
+    """
+    if not records:
+        return [], []
+    rates = [variant.lr for variant in find_study(records[0]["parameters"]["study"]).variants.values()]
+    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_NO_MATTER)
+    kept = _largest(records, own)
+    by_variant = defaultdict(list)
+    for record in kept:
+        by_variant[record["parameters"]["variant"]].append(record)
+    by_variant = {variant: _largest(held, _NO_MATTER) for variant, held in by_variant.items()}
+    kept = [record for held in by_variant.values() for record in held]
+    others = []
+    for record in (record for record in records if record not in kept):
+        variant, seed = record["parameters"]["variant"], record["parameters"]["seed"]
+        same = by_variant.get(variant)
+        why = differences(same[0], record) if same else differences(kept[0], record, own)
+        others.append(f"{variant}/seed-{seed} ({why})")
+    return kept, others
+
+
+def _largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
+    groups = defaultdict(list)
+    for record in records:
+        groups[json.dumps(identity(record, but), sort_keys=True)].append(record)
+    return max(groups.values(), key=len)
 
 
 def without_nan(value: object) -> object:

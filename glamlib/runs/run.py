@@ -7,12 +7,13 @@ from torch import nn
 
 from glamlib.cost.count import cost
 from glamlib.evaluation.processes import is_main
+from glamlib.files import check_writable
 from glamlib.runs.places import checkpoint_file, imagenet_file
 from glamlib.runs.provenance import computing_digest
 from glamlib.runs.records import open_run_folder, write_record
 from glamlib.runs.saved_model import SavedModel, save_model
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import AnyDataset, run_datasets
+from glamlib.training.datasets import GENERATED, AnyDataset, data_identity, run_datasets
 from glamlib.training.loop import train
 from glamlib.training.tasks import task_of
 from glamlib.zoo import create_model
@@ -31,6 +32,12 @@ def build_model(run: RunParameters, dataset: AnyDataset) -> nn.Module:
     )
 
 
+def data_of(run: RunParameters, train_data: AnyDataset, test_data: AnyDataset) -> dict[str, object]:
+    """Return what identifies the data of a run in its record; drawn training data are told by the parameters."""
+    test = {"test": data_identity(test_data)}
+    return test if run.dataset in GENERATED else test | {"train": data_identity(train_data)}
+
+
 def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> Path:
     """Train, evaluate and write the record below ``results``; go on from the run's checkpoint if there is one.
 
@@ -47,6 +54,8 @@ def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> P
         FloatingPointError: the loss is no longer finite.
     """
     folder = open_run_folder(results, run)
+    if weights is not None and is_main():
+        check_writable(weights)
     train_data, test_data = run_datasets(run)
     model = build_model(run, train_data)
     task = task_of(run)
@@ -64,4 +73,5 @@ def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> P
         history=history,
         train_seconds=seconds,
         arrays=pictures,
+        data=data_of(run, train_data, test_data),
     )

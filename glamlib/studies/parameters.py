@@ -1,5 +1,6 @@
 """The parameters of a run and of inference: frozen records, checked before anything is built."""
 
+import re
 import types
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar, Literal
@@ -10,6 +11,19 @@ Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NonNegative = Annotated[float, Range(0)]
 Sides = tuple[Count, Count]
+
+
+class _FolderName:
+    """Names of folders: letters, digits, "_", "-" and, not first, "."."""
+
+    def __contains__(self, name: str) -> bool:
+        return re.fullmatch(r"[\w-][\w.-]*", name) is not None
+
+    def __str__(self) -> str:
+        return "of letters, digits, _, - and ., not beginning with ."
+
+
+Name = Annotated[str, _FolderName()]
 
 # What IPython puts into a notebook's namespace
 _IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
@@ -77,10 +91,10 @@ class RunParameters(Checked):
 
     role: ClassVar[str] = "parameter"
 
-    study: str
-    variant: str
-    seed: Natural
-    profile: str
+    study: Name
+    variant: Name
+    seed: Annotated[int, Range(0, 2**32 - 1)]
+    profile: Name
     model: str
     dataset: str
     steps: Count

@@ -2,15 +2,23 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from glamlib.data.datasets import VOLUMES, InMemory, InMemoryVolumes, SegmentationDataset, load_dataset, load_volumes
+from glamlib.data.datasets import (
+    DATASETS,
+    VOLUMES,
+    InMemory,
+    InMemoryVolumes,
+    SegmentationDataset,
+    load_dataset,
+    load_volumes,
+)
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
 from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError, check, one_of
+from glamlib.errors import InputError, check_options, one_of
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
@@ -28,42 +36,61 @@ def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
     return run_data(run, "train"), run_data(run, "test")
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Options of generated data, beside those of their configuration: how many items are drawn."""
+
+    train: Count
+    test: Count
+
+
+@dataclass(frozen=True)
+class VolumeFiles:
+    """Options of volumes on disk, beside those of `load_volumes`: splits, and the number of first items to use."""
+
+    train: str
+    test: str
+    limit: Count | None = None
+
+
+@dataclass(frozen=True)
+class ImageFiles(VolumeFiles):
+    """Options of images on disk: also the [height, width] they are resized to; ``in_memory``: read once."""
+
+    size: Sides | None = None
+    in_memory: bool = True
+
+
+def data_options(run: RunParameters) -> dict[str, object]:
+    """Return the options ``run.data``, checked against the annotations of what takes them; InputError for bad ones."""
+    if run.dataset in GENERATED:
+        config = GENERATED[run.dataset][1]
+        options = check_options("option of data", run.data, Drawn, config)
+        config(**{name: value for name, value in options.items() if name not in ("train", "test")})  # its ranges
+    elif run.dataset in VOLUMES:
+        options = check_options("option of data", run.data, VolumeFiles, VOLUMES[run.dataset][0])
+    elif run.dataset in DATASETS:
+        options = check_options("option of data", run.data, ImageFiles)
+    else:
+        raise one_of("dataset", run.dataset, (*GENERATED, *DATASETS, *VOLUMES))
+    if options.get("limit") and not options.get("in_memory", True):
+        raise InputError(f"option of data limit={options['limit']}: cannot be combined with in_memory=false")
+    return options
+
+
 def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
-    """Return the training or the test data of a run.
-
-    Generated data take the options of `SceneConfig` or `CueVolumeConfig` and ``train``, ``test`` (counts); other data
-    ``train``, ``test`` (splits) and ``limit`` (use the first so many of each split), images ``size`` ([height, width]
-    to resize to) and ``in_memory`` (false: read at every use), volumes the options of `load_volumes`.
-
-    Raises:
-        InputError: unknown data, an unknown or bad option, or data that is not there.
-    """
+    """Return the training or the test data of a run; InputError for bad options, or data that is not there."""
+    options = data_options(run)
+    split = {name: options.pop(name) for name in ("train", "test")}[part]
     if run.dataset in GENERATED:
         make, config_class, hold = GENERATED[run.dataset]
-        options, others = _options(run, {"train": Count, "test": Count}, config_class.__dataclass_fields__)
-        config = config_class(**others)
-        if part == "test":
-            return make(config, options[part], TEST_SEED)
-        return hold(make(config, options[part], run.seed), workers=run.workers)
-    kinds = {"train": str, "test": str, "limit": Count | None}
+        data = make(config_class(**options), split, run.seed if part == "train" else TEST_SEED)
+        return hold(data, workers=run.workers) if part == "train" else data
+    limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        options, others = _options(run, kinds)
-        return InMemoryVolumes(load_volumes(run.dataset, options[part], **others), options["limit"], run.workers)
-    options, _ = _options(run, kinds | {"size": Sides | None, "in_memory": bool | None}, ())
-    limit, in_memory = options["limit"], options["in_memory"] is not False
-    if limit and not in_memory:
-        raise InputError(f"option of data limit={limit}: cannot be combined with in_memory=false")
-    data = load_dataset(run.dataset, options[part], size=options["size"])
+        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit, run.workers)
+    data = load_dataset(run.dataset, split, **options)
     return InMemory(data, limit, run.workers) if in_memory else data
-
-
-def _options(run: RunParameters, kinds: dict[str, object], others: Iterable[str] | None = None) -> tuple[dict, dict]:
-    """Return those options of ``run.data`` that are of ``kinds``, checked, and the rest, of ``others`` if given."""
-    rest = {name: value for name, value in run.data.items() if name not in kinds}
-    for name in rest:
-        if others is not None and name not in others:
-            raise one_of(f"option of {run.dataset}", name, [*kinds, *others])
-    return {name: check(f"option of data {name}", run.data.get(name), kind) for name, kind in kinds.items()}, rest
 
 
 def data_identity(dataset: AnyDataset) -> dict[str, object]:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glamlib.data.datasets import SegmentationDataset
+from glamlib.data.datasets import DATASETS, VOLUMES, SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError
+from glamlib.errors import InputError, check_options
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
@@ -20,8 +20,9 @@ from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import VolumeScores
 from glamlib.evaluation.processes import process_count
 from glamlib.studies.parameters import InferenceOptions, RunParameters
-from glamlib.training.datasets import VOLUME_DATA
+from glamlib.training.datasets import VOLUME_DATA, data_options
 from glamlib.training.losses import cross_entropy, deeply_supervised
+from glamlib.zoo import model_config
 
 AUXILIARY_WEIGHT = 0.4  # of the auxiliary head's loss, as in the published recipe
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
@@ -31,6 +32,7 @@ Evaluation = tuple[dict[str, object], dict[str, np.ndarray]]  # metrics for the 
 class ImageTask:
     """Images: cross-entropy, inference whole or by sliding window."""
 
+    ndim, augmentation = 2, TrainTransform
     divisible = True  # the loss is a mean over pixels, so a batch's is the weighted mean of its parts'
 
     def transform(self, dataset: SegmentationDataset, run: RunParameters) -> Transform | None:
@@ -83,6 +85,7 @@ class VolumeTask:
     Its methods are those of `ImageTask`.
     """
 
+    ndim, augmentation = 3, VolumeTransform
     divisible = False  # the Dice loss is of the whole batch
 
     def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
@@ -126,3 +129,19 @@ def task_of(run: RunParameters) -> ImageTask | VolumeTask:
     if run.evaluate:
         raise InputError(f"parameter evaluate={run.evaluate!r}: of images alone; must be empty for {run.dataset}")
     return VolumeTask()
+
+
+def check_run(run: RunParameters) -> None:
+    """Raise InputError, one line that says what is allowed, for a model, data or options that cannot be used together.
+
+    The schema of an option is the annotation of what takes it, so that a new option is checked as soon as it exists.
+    """
+    data, task = data_options(run), task_of(run)
+    if model_config(run.model, **run.overrides).ndim != task.ndim:
+        raise InputError(f"model {run.model!r}: cannot be used on {run.dataset}, which has {task.ndim} dimensions")
+    if run.augment:
+        task.augmentation(**check_options("option of augment", run.augment, task.augmentation))
+    elif run.dataset in VOLUMES:
+        raise InputError("missing option of augment: patch_size, because volumes differ in size")
+    elif run.dataset in DATASETS and not data.get("size"):
+        raise InputError("option of augment crop_size or option of data size: one is needed, because images differ")
