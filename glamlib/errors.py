@@ -71,9 +71,10 @@ def _converted(value: object, kind: object) -> object:
                 return _converted(value, part)
         allowed = False
     elif origin is tuple:
-        allowed = isinstance(value, list | tuple) and (len(value) == len(parts) or (parts[-1] is Ellipsis and value))
+        repeated = parts[-1:] == (Ellipsis,)
+        allowed = isinstance(value, list | tuple) and (len(value) > 0 if repeated else len(value) == len(parts))
         if allowed:
-            kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+            kinds = parts[:1] * len(value) if repeated else parts
             value = tuple(map(_converted, value, kinds))
     else:
         value = float(value) if kind is float and type(value) is int else value

@@ -41,6 +41,7 @@ def test_good_data_are_counted(root):
         "path": str(root),
         "ok": True,
         "problems": [],
+        "warnings": [],
         "splits": {
             "test": {
                 "pairs": 1,

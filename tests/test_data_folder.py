@@ -220,7 +220,7 @@ def test_colour_labels_are_refused(root):
 
 @pytest.mark.parametrize("size", [(0, 4), (4,), "44", 4, (4.0, 4), (True, 4)])
 def test_bad_sizes_are_refused(root, size):
-    with refused("size", repr(size), "(height, width)"):
+    with refused(f"size={size!r}: must be a list"):
         FolderDataset(root, "train", size=size)
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from glamlib.data import fetch_camvid as module
-from glamlib.data.camvid import CamVid
-from glamlib.data.fetch_camvid import LABEL_DIGEST, fetch_camvid, label_digest, main
+from glamlib.data import camvid as module
+from glamlib.data.camvid import LABEL_DIGEST, CamVid, fetch_camvid, label_digest, main
 from glamlib.errors import InputError
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data") / "camvid"
@@ -139,7 +138,7 @@ def test_the_command_line_reports(source, tmp_path, monkeypatch, capsys):
     assert main([str(dest)]) == 0
     assert capsys.readouterr().out == f"{dest}: CamVid fetched and verified\n"
     assert main([str(dest)]) == 0
-    assert capsys.readouterr().out == f"{dest}: CamVid is there already and complete\n"
+    assert capsys.readouterr().out == f"{dest}: CamVid is already there and complete\n"
     (dest / "val" / "v.png").unlink()
     assert main([str(dest)]) == 1
     said = capsys.readouterr()

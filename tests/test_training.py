@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from glamlib import create_model, studies
-from glamlib.data.datasets import InMemory, all_items
+from glamlib.data.datasets import InMemory
 from glamlib.data.images import FolderDataset
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
@@ -260,8 +260,9 @@ def test_every_epoch_sees_every_image_once() -> None:
 
 def test_processes_draw_the_same_items_in_order() -> None:
     drawn = cue_scenes(100)
-    for one, other in zip(all_items(drawn, 90, 2), all_items(drawn, 90), strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    alone, shared = InMemory(drawn, 90), InMemory(drawn, 90, workers=2)
+    for index in range(90):
+        assert all(torch.equal(a, b) for a, b in zip(alone[index], shared[index], strict=True))
 
 
 def decayed_names(model: nn.Module, decay: str) -> set[str]:

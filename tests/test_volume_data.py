@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from glamlib.data.brains import brain_labels
 from glamlib.data.check import check_data
-from glamlib.data.datasets import VOLUMES, InMemoryVolumes, has_volumes, load_volumes
-from glamlib.data.synapse import EIGHT, ORGANS, TEST, TRAIN
+from glamlib.data.datasets import VOLUMES, InMemoryVolumes, has_dataset, load_volumes
+from glamlib.data.volume_sets import EIGHT, ORGANS, brain_labels
+from glamlib.data.volume_sets import SYNAPSE_TEST as TEST
+from glamlib.data.volume_sets import SYNAPSE_TRAIN as TRAIN
 from glamlib.data.volumes import (
-    class_numbers,
+    Labels,
     read_volume,
     resample_image,
     resample_label,
@@ -143,7 +144,7 @@ def test_an_image_and_a_label_of_different_voxels_are_refused(tmp_path):
     for shape, affine, needle in (
         ((6, 7, 9), np.eye(4), "shape: 8 x 7 x 6 and 9 x 7 x 6 voxels"),
         ((6, 8, 7), np.eye(4), "shape: 8 x 7 x 6 and 7 x 8 x 6 voxels"),
-        ((6, 7, 8), np.diag([1.0, 1.0, 1.5, 1.0]), "affine: the same voxel lies up to 3.5 mm apart"),
+        ((6, 7, 8), np.diag([1.0, 1.0, 1.5, 1.0]), "affine: voxels lie up to 3.5 mm apart"),
         ((6, 7, 8), np.array([[1, 0, 0, 2.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "up to 2 mm apart"),
         ((6, 7, 8), np.diag([-1.0, 1.0, 1.0, 1.0]), "apart"),  # mirrored
     ):
@@ -190,9 +191,9 @@ def test_unknown_label_values_are_named(tmp_path, values, needle):
 
 def test_class_numbers_are_those_of_the_map():
     values = np.array([[[9.0, -2.0, 4.0]]])
-    assert class_numbers(Path("a"), values, {4: 0, -2: 7, 9: 3}).tolist() == [[[3, 7, 0]]]
+    assert Labels((), {4: 0, -2: 7, 9: 3}, False).decode(Path("a"), values).tolist() == [[[3, 7, 0]]]
     with pytest.raises(InputError, match=r"a: unknown label value\(s\) 9; allowed: -2, 4..6, 8"):
-        class_numbers(Path("a"), values, {4: 0, 5: 0, 6: 0, 8: 1, -2: 7})
+        Labels((), {4: 0, 5: 0, 6: 0, 8: 1, -2: 7}, False).decode(Path("a"), values)
 
 
 # Intensities and spacings
@@ -427,8 +428,8 @@ def test_the_split_of_synapse_is_whole():
 
 def test_absent_and_unknown_data_are_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("GLAM_DATA", raising=False)
-    for name, (_, source) in VOLUMES.items():
-        assert not has_volumes(name)
+    for name, source in ((name, volumes.source) for name, volumes in VOLUMES.items()):
+        assert not has_dataset(name)
         with pytest.raises(InputError) as caught:
             load_volumes(name, "train")
         assert "GLAM_DATA is not set" in str(caught.value)
@@ -437,20 +438,20 @@ def test_absent_and_unknown_data_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=f"{name}: no such folder"):
             load_volumes(name, "train")
         (tmp_path / name).mkdir()
-        assert has_volumes(name)
+        assert has_dataset(name)
         with pytest.raises(InputError) as caught:  # there, and empty
             load_volumes(name, "train")
         assert source in str(caught.value)
         monkeypatch.delenv("GLAM_DATA")
     for call, needle in (
         (lambda: load_volumes("brain", "train"), "unknown data set of volumes 'brain'; allowed: hippocampus, brains"),
-        (lambda: has_volumes("brain"), "unknown data set of volumes"),
+        (lambda: has_dataset("brain"), "unknown dataset"),
         (
             lambda: load_volumes("hippocampus", "test", root=hippocampus(tmp_path / "h")),
             "split 'test'; allowed: train, val",
         ),
         (
-            lambda: load_volumes("hippocampus", "val", sides=True),
+            lambda: load_volumes("hippocampus", "val", root=tmp_path / "h", sides=True),
             "unknown option of hippocampus 'sides'; allowed: spacing",
         ),
         (
@@ -472,7 +473,6 @@ def test_volumes_in_memory_are_the_same(tmp_path):
         file.unlink()
     assert len(held) == 3
     assert all(torch.equal(a, b) for index in range(3) for a, b in zip(files[index], held[index], strict=True))
-    for attribute in ("classes", "palette", "ignore_index", "sided"):
         assert getattr(held, attribute) == getattr(volumes, attribute)
     assert [held.name(i) for i in range(3)] == [volumes.name(i) for i in range(3)]
     assert held.spacing(2) == (1.0, 1.0, 1.0)
@@ -500,7 +500,6 @@ def test_real_brains_have_right_on_the_right():
     assert label.unique().tolist() == list(range(26))
     for number in range(1, 25, 2):
         assert volumes.classes[number].removeprefix("right ") == volumes.classes[number + 1].removeprefix("left ")
-        right, left = (np.nonzero(label.numpy() == n)[2].mean() for n in (number, number + 1))
         assert right > left + 10
     stem, cortex = (np.nonzero(label.numpy() == n)[0].mean() for n in (25, 1))
     assert stem < cortex  # the axis from inferior to superior
@@ -557,6 +556,6 @@ def test_check_data_tells_incomplete_and_absent_sets(tmp_path):
     for name in VOLUMES:
         problems = check_data(name, tmp_path / "empty").problems
         assert len(problems) == 1
-        assert VOLUMES[name][1] in problems[0]
+        assert VOLUMES[name].source in problems[0]
     root = abdomens(tmp_path / "synapse", ("img", "label"), "img{:04}", "label{:04}")
     assert check_data("synapse", root).ok

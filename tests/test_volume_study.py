@@ -11,7 +11,7 @@ from torch import nn
 
 from glamlib import create_model, studies
 from glamlib.cost.count import cost
-from glamlib.data.brains import brain_labels
+from glamlib.data.volume_sets import brain_labels
 from glamlib.report import figures, tables
 from glamlib.report.tables import read_table, run_table, write_tables
 from glamlib.runs.records import open_run_folder, write_record

@@ -4,22 +4,25 @@
     ROOT[/ADEChallengeData2016]/annotations/{training,validation}/ADE_{train,val}_00000001.png ...
 
 Source: ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; Zhou, Zhao, Puig, Fidler, Barriuso, Torralba,
-CVPR 2017. In its label files 0 is void ("other objects") and 1..150 are the classes, which are 0..149 once read. A few
-of the photographs are greyscale. The challenge's own test set has no labels and is not read here.
+CVPR 2017. In its label files 0 is void ("other objects") and 1..150 are the classes, which become 0..149. Names in
+ade20k_classes.csv: the first synonym of each line of objectInfo150.txt in github.com/CSAILVision/sceneparsing; colours:
+its color150.mat, as mmsegmentation lists them (road and skyscraper share theirs).
 """
 
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.ade20k_classes import COLOURS
-from glamlib.data.images import NAMED, LabelCode, Pair, PairedFiles, SplitFiles, match_pairs, refuse
+import pandas as pd
+
+from glamlib.data.images import NAMED, LabelCode, Pair, PairedFiles, SplitFiles, match_pairs
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 
 SPLIT_SIZES = {"train": 20210, "val": 2000}
 FOLDERS = {"train": "training", "val": "validation"}
-CLASSES = tuple(COLOURS)
-PALETTE = tuple(COLOURS.values())
+_TABLE = pd.read_csv(Path(__file__).with_name("ade20k_classes.csv"))
+CLASSES = tuple(_TABLE["name"])
+PALETTE = tuple(_TABLE[["red", "green", "blue"]].itertuples(index=False, name=None))
 CODE = LabelCode({0: VOID} | {value: value - 1 for value in range(1, 151)}, "1..150 and 0 (void)")
 LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png"
 
@@ -38,9 +41,7 @@ class ADE20K(PairedFiles):
     def __init__(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> None:
         if split not in SPLIT_SIZES:
             raise one_of("ADE20K split", split, SPLIT_SIZES)
-        found = find_files(Path(root), split)
-        refuse(found.images, found.problems)
-        super().__init__(found.pairs, CLASSES, PALETTE, found.code, size)
+        super().__init__(find_files(Path(root), split).checked(), CLASSES, PALETTE, CODE, size)
 
 
 def find_files(root: Path, split: str) -> SplitFiles:
@@ -49,7 +50,7 @@ def find_files(root: Path, split: str) -> SplitFiles:
     for base in (root, root / "ADEChallengeData2016"):
         images, labels = base / "images" / part, base / "annotations" / part
         if images.is_dir() or labels.is_dir():
-            return SplitFiles(images, *match_pairs(images, labels, LAYOUT), CODE)
+            return match_pairs(images, labels, CODE, LAYOUT)
     raise InputError(f"{root}: no ADE20K {split} split; expected {LAYOUT}")
 
 

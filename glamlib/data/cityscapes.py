@@ -13,7 +13,7 @@ The labels of test are dummies: the hood of the car and the frame, which are voi
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.images import LabelCode, Pair, PairedFiles, SplitFiles, plain_code, refuse
+from glamlib.data.images import LabelCode, Pair, PairedFiles, SplitFiles
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 
@@ -61,7 +61,7 @@ CODES = {
     RAW_END: LabelCode(
         dict.fromkeys(range(34), VOID) | {raw: number for number, raw in enumerate(RAW_IDS)}, "the raw ids 0..33"
     ),
-    TRAIN_END: plain_code(len(CLASSES), VOID),
+    TRAIN_END: LabelCode.plain(len(CLASSES), VOID),
 }
 LAYOUT = f"leftImg8bit/SPLIT/CITY/NAME{IMAGE_END} and gtFine/SPLIT/CITY/NAME{RAW_END} (or NAME{TRAIN_END})"
 
@@ -81,8 +81,7 @@ class Cityscapes(PairedFiles):
         if split not in SPLIT_SIZES:
             raise one_of("Cityscapes split", split, SPLIT_SIZES)
         found = find_files(Path(root), split)
-        refuse(found.images, found.problems)
-        super().__init__(found.pairs, CLASSES, PALETTE, found.code, size)
+        super().__init__(found.checked(), CLASSES, PALETTE, found.code, size)
 
 
 def find_files(root: Path, split: str) -> SplitFiles:
@@ -97,12 +96,10 @@ def find_files(root: Path, split: str) -> SplitFiles:
     images = _by_place(image_folder, IMAGE_END)
     if not images:
         raise InputError(f"{image_folder}: no images; expected {LAYOUT}")
-    end = RAW_END
-    labels = _by_place(label_folder, end)
-    if not labels:
-        end = TRAIN_END
-        labels = _by_place(label_folder, end)
-    if not labels:
+    for end in (RAW_END, TRAIN_END):
+        if labels := _by_place(label_folder, end):
+            break
+    else:
         raise InputError(f"{label_folder}: no labels; expected {LAYOUT}")
     pairs = [Pair(file.stem, file, labels[place]) for place, file in images.items() if place in labels]
     problems = [f"image {place}{IMAGE_END} has no label {place}{end}" for place in images if place not in labels]

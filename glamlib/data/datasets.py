@@ -1,68 +1,27 @@
-"""Drawing or decoding all items of a data set, by several processes where there are some.
+"""The data sets of images and volumes by name, and the same held in memory."""
 
-MERGED: The datasets by name, and what every one of them offers.
-
-MERGED: The data sets of volumes by name.
-"""
-
-import inspect
-import multiprocessing
 import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from glamlib.data import brains, hippocampus, synapse
 from glamlib.data.ade20k import ADE20K
 from glamlib.data.camvid import CamVid
 from glamlib.data.cityscapes import Cityscapes
-from glamlib.data.images import FolderDataset
-from glamlib.data.volumes import Spacing, VolumeDataset
+from glamlib.data.images import FolderDataset, PairedFiles
+from glamlib.data.volume_sets import VOLUMES
+from glamlib.data.volumes import FileVolumes, Spacing, VolumeDataset
 from glamlib.errors import InputError, one_of
 
-_CHUNK = 32  # items a task
-
-_dataset: "Items | None" = None  # of a worker process
-
-
-class Items(Protocol):
-    """What items are taken from."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
-
-
-def all_items(dataset: Items, count: int, workers: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the first ``count`` items, in order; the same with any number of ``workers``.
-
-    They are arrays: a tensor that goes to another process holds a file open.
-    """
-    if not workers or count < 2 * _CHUNK:
-        return [(image.numpy(), label.numpy()) for image, label in (dataset[index] for index in range(count))]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _hold, (dataset,)) as pool:
-        return list(pool.map(_arrays, range(count), chunksize=_CHUNK))
-
-
-def _hold(dataset: Items) -> None:
-    global _dataset  # one data set a worker, which a fork hands over without a copy
-    _dataset = dataset
-
-
-def _arrays(index: int) -> tuple[np.ndarray, np.ndarray]:
-    image, label = _dataset[index]
-    return image.numpy(), label.numpy()
-
-
-Size = tuple[int, int] | None
+DATASETS = {"camvid": CamVid, "folder": FolderDataset, "ade20k": ADE20K, "cityscapes": Cityscapes}
 
 
 class SegmentationDataset(Protocol):
-    """What training, evaluation and plots ask of a dataset; no base class is needed.
+    """What training, evaluation and figures ask of a data set of images; no base class is needed.
 
     Item i is (image uint8 (3, H, W) RGB, label uint8 (H, W)); label values are 0..len(classes) - 1, or 255 for void.
     """
@@ -79,47 +38,41 @@ class SegmentationDataset(Protocol):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
-class Entry(NamedTuple):
-    """A line of the table: how a dataset is made of (root, split, size), and whether it lies on disk at all."""
-
-    make: Callable[[Path | None, str | None, Size], SegmentationDataset]
-    on_disk: bool = True
-
-
-DATASETS = {
-    "camvid": Entry(CamVid),
-    "folder": Entry(FolderDataset),
-    "ade20k": Entry(ADE20K),
-    "cityscapes": Entry(Cityscapes),
-}
-
-
 def load_dataset(
-    name: str, split: str | None, *, size: Size = None, root: str | PathLike[str] | None = None
-) -> SegmentationDataset:
-    """Return the dataset ``name``, its items resized to ``size`` = (height, width) if that is given.
+    name: str,
+    split: str | None,
+    *,
+    size: tuple[int, int] | None = None,
+    root: str | PathLike[str] | None = None,
+) -> PairedFiles:
+    """Return the data set of images ``name``, its items resized to ``size`` = (height, width) if that is given.
 
-    Data on disk lies in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names. Raises
+    The data lie in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names. Raises
     InputError for an unknown name or split, and for data that are missing or malformed.
     """
-    entry = _entry(name)
-    if entry.on_disk and root is None:
-        root = data_root(name)
-        if root is None or not root.is_dir():
-            raise InputError(_how_to_get(name, root))
-    return entry.make(None if root is None else Path(root), split, size)
+    if name not in DATASETS:
+        raise one_of("dataset", name, DATASETS)
+    hint = "/, or run `make camvid`" if name == "camvid" else "/"
+    return DATASETS[name](_root(name, root, hint), split, size)
+
+
+def load_volumes(name: str, split: str, *, root: str | PathLike[str] | None = None, **options: object) -> FileVolumes:
+    """Return a split of the data set of volumes ``name``, in ``root`` or below GLAM_DATA as in `load_dataset`.
+
+    Options: ``spacing`` of all sets, ``sides`` of brains, ``organs`` of synapse. Raises InputError for an unknown name,
+    split or option, and for data that are missing or malformed.
+    """
+    if name not in VOLUMES:
+        raise one_of("data set of volumes", name, VOLUMES)
+    return VOLUMES[name].open(name, _root(name, root, f"/, which is {VOLUMES[name].source}"), split, **options)
 
 
 def has_dataset(name: str) -> bool:
-    """Tell whether `load_dataset` finds ``name`` without being told a root; InputError for an unknown name."""
-    entry, root = _entry(name), data_root(name)
-    return not entry.on_disk or (root is not None and root.is_dir())
-
-
-def _entry(name: str) -> Entry:
-    if name not in DATASETS:
-        raise one_of("dataset", name, DATASETS)
-    return DATASETS[name]
+    """Tell whether a data set of images or volumes lies below GLAM_DATA; InputError for an unknown name."""
+    if name not in DATASETS and name not in VOLUMES:
+        raise one_of("dataset", name, [*DATASETS, *VOLUMES])
+    root = data_root(name)
+    return root is not None and root.is_dir()
 
 
 def data_root(name: str) -> Path | None:
@@ -128,32 +81,39 @@ def data_root(name: str) -> Path | None:
     return Path(base) / name if base else None
 
 
-def _how_to_get(name: str, root: Path | None) -> str:
-    missing = "GLAM_DATA is not set" if root is None else f"{root}: no such folder"
-    fetch = ", or run `make camvid`" if name == "camvid" else ""
-    return f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}/{fetch}"
+def _root(name: str, given: str | PathLike[str] | None, hint: str) -> Path:
+    if given is not None:
+        return Path(given)
+    root = data_root(name)
+    if root is None or not root.is_dir():
+        missing = "GLAM_DATA is not set" if root is None else f"{root}: no such folder"
+        raise InputError(f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}{hint}")
+    return root
 
 
 class InMemory:
-    """A dataset decoded once and held as uint8 tensors, 4 bytes a pixel; otherwise the same as the one it is made from.
+    """A data set read once and held: the same items as the one it is made from.
 
-    With ``limit``, only its first so many items; ``workers`` processes decode them. The tensors it hands out are those
-    it holds: do not write into them.
+    With ``limit``, only its first so many items; ``workers`` processes read them. Do not write into the items. They are
+    held as arrays, because a tensor that goes to another process keeps a file open.
     """
 
-    def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
+    def __init__(
+        self, dataset: SegmentationDataset | VolumeDataset, limit: int | None = None, workers: int = 0
+    ) -> None:
         count = len(dataset) if limit is None else min(limit, len(dataset))
         self.classes = dataset.classes
         self.palette = dataset.palette
         self.ignore_index = dataset.ignore_index
         self._names = [dataset.name(index) for index in range(count)]
-        self._items = all_items(dataset, count, workers)
+        loader = DataLoader(dataset, batch_size=None, sampler=range(count), num_workers=workers)
+        self._items = [(image.numpy().copy(), label.numpy().copy()) for image, label in loader]
 
     def __len__(self) -> int:
         return len(self._items)
 
     def name(self, index: int) -> str:
-        """Return the file stem of item ``index``."""
+        """Return the name of item ``index``."""
         return self._names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
@@ -162,7 +122,7 @@ class InMemory:
 
 
 class InMemoryVolumes(InMemory):
-    """A `VolumeDataset` read and preprocessed once and held: 5 bytes a voxel of one channel; as `InMemory` is."""
+    """A `VolumeDataset` read and preprocessed once and held."""
 
     def __init__(self, dataset: VolumeDataset, limit: int | None = None, workers: int = 0) -> None:
         super().__init__(dataset, limit, workers)
@@ -172,42 +132,3 @@ class InMemoryVolumes(InMemory):
     def spacing(self, index: int) -> Spacing:
         """Return the sides (depth, height, width) of item ``index``'s voxels in mm."""
         return self._spacings[index]
-
-
-VOLUMES = {
-    "hippocampus": (hippocampus.Hippocampus, hippocampus.SOURCE),
-    "brains": (brains.Brains, brains.SOURCE),
-    "synapse": (synapse.Synapse, synapse.SOURCE),
-}
-
-
-def load_volumes(name: str, split: str, *, root: str | PathLike[str] | None = None, **options: object) -> VolumeDataset:
-    """Return the split of the data set ``name``; its files are read when items are asked for (see `InMemoryVolumes`).
-
-    The data lie in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names, or as a pack
-    (`glamlib.data.volumes.packed`) in ``name``.zip there. Options are
-    those of the data set's class: ``spacing`` of all, ``sides`` of brains, ``organs`` of synapse. Raises InputError for
-    an unknown name, split or option, and for data that are missing or malformed.
-    """
-    if name not in VOLUMES:
-        raise one_of("data set of volumes", name, VOLUMES)
-    make, source = VOLUMES[name]
-    allowed = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in allowed:
-            raise one_of(f"option of {name}", option, allowed)
-    root = data_root(name) if root is None else Path(root)
-    if root is None or not root.is_dir():
-        missing = "GLAM_DATA is not set" if root is None else f"{root}: no such folder"
-        raise InputError(
-            f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}/, which is {source}"
-        )
-    return make(root, split, **options)
-
-
-def has_volumes(name: str) -> bool:
-    """Tell whether `load_volumes` finds ``name`` without being told a root; InputError for an unknown name."""
-    if name not in VOLUMES:
-        raise one_of("data set of volumes", name, VOLUMES)
-    root = data_root(name)
-    return root is not None and root.is_dir()

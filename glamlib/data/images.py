@@ -1,17 +1,18 @@
-"""What the values stored in label files mean: a class, void, or nothing.
+"""Image and label files: how they are read, paired, and what the values of a label mean.
 
-MERGED: Bring your own data: a folder of images, a folder of label images of the same names, and a list of classes.
+One's own data is such a folder, `FolderDataset`:
 
-    ROOT/classes.json                          {"classes": [NAME, ...], "ignore_index": 0..255 or null,
-                                                "palette": [[r, g, b], ...] (may be left out)}
-    ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png)    any size, any mode
-    ROOT[/SPLIT]/labels/NAME.png               the same size, palettised or greyscale; values are class numbers
+    ROOT/classes.json                     {"classes": [NAME, ...], "ignore_index": 0..255 or null,
+                                           "palette": [[r, g, b], ...] (optional)}
+    ROOT[/SPLIT]/images/NAME.(jpg|png|...)    any size, any mode; turned as its EXIF orientation says
+    ROOT[/SPLIT]/labels/NAME.png              the same size, palettised or greyscale; values are class numbers
 
-The label value `ignore_index` of the files (null: there is none) becomes 255 at reading. Pixels are taken as stored: an
-EXIF orientation is not applied, for the label has none.
+The label value `ignore_index` of the files becomes 255 when a label is read.
 """
 
 import json
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -20,16 +21,85 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from glamlib.data.transforms import VOID, check_size, resize
-from glamlib.errors import InputError
+from glamlib.data.transforms import VOID, Side, resize
+from glamlib.errors import InputError, check
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png|...) and ROOT[/SPLIT]/labels/NAME.png"
+NAMED = 3  # how many of several bad files an error names; check_data names them all
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+def read_image(path: Path) -> Tensor:
+    """Read an image file of any mode as uint8 RGB ``(3, H, W)``, turned as its EXIF orientation says.
+
+    16-bit values are divided by 256, real values from 0 to 1 multiplied by 255. InputError names a file that is
+    damaged, has several frames or values of unknown range.
+    """
+    image = _decode(path)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_to_bytes(path, np.asarray(image)))
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _to_bytes(path: Path, values: np.ndarray) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
+        raise InputError(f"{path}: values from {low} to {high}; allowed: 0..255, 0..65535, or real values 0..1")
+    if values.dtype.kind == "f" and high <= 1:
+        values = np.round(values * 255)
+    elif values.dtype == np.uint16 or high > 255:
+        values = values // 256
+    return values.astype(np.uint8)
+
+
+def read_label_values(path: Path) -> np.ndarray:
+    """Read a label file's values as stored, uint8 ``(H, W)``; InputError if damaged, or not palettised or grey."""
+    label = _decode(path)
+    if label.mode not in ("P", "L"):
+        raise InputError(f"{path}: a label image of mode {label.mode}; allowed: palettised (P) or 8-bit greyscale (L)")
+    return np.array(label)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        _check_whole(path.read_bytes())
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # a phone's MPO holds a photo, and smaller copies of it
+                raise InputError(f"{path}: {frames} frames; allowed: one image in a file")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except InputError:
+        raise
+    # What PIL raises for damaged files depends on where the damage lies; SyntaxError is its word for a broken PNG.
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
+
+
+def _check_whole(content: bytes) -> None:
+    """Raise ValueError for a PNG with a wrong checksum or a JPEG without its end, which PIL lets pass."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        place, kind = 8, b""
+        while kind != b"IEND":
+            if place + 12 > len(content):
+                raise ValueError("the file is cut off")
+            (length,) = struct.unpack(">I", content[place : place + 4])
+            kind, body = content[place + 4 : place + 8], content[place + 4 : place + 8 + length]
+            if struct.pack(">I", zlib.crc32(body)) != content[place + 8 + length : place + 12 + length]:
+                raise ValueError(f"wrong checksum of the chunk at byte {place}")
+            place += 12 + length
+    elif content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise ValueError("the file is cut off")
 
 
 @dataclass(frozen=True)
 class LabelCode:
-    """How the labels of a dataset are stored.
+    """How the labels of a data set are stored.
 
     Attributes:
         meaning: what each stored value 0..255 is, a class from 0 or 255 for void; a value that is absent is wrong.
@@ -39,34 +109,23 @@ class LabelCode:
     meaning: Mapping[int, int]
     allowed: str
 
-    def check(self, path: Path, values: np.ndarray) -> None:
-        """Raise an InputError that names the file and the values unless all uint8 ``values`` mean something."""
+    @classmethod
+    def plain(cls, num_classes: int, void: int | None) -> "LabelCode":
+        """Return the code of labels that store class numbers, and ``void`` where it is not None."""
+        meaning = {value: value for value in range(num_classes)}
+        if void is None:
+            return cls(meaning, f"0..{num_classes - 1}")
+        return cls(meaning | {void: VOID}, f"0..{num_classes - 1} and {void} (void)")
+
+    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
+        """Return stored uint8 ``values`` as classes and 255; InputError names the file and wrong values."""
         found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         wrong = [str(value) for value in found if value not in self.meaning]
         if wrong:
             raise InputError(f"{path}: label value(s) {', '.join(wrong)} out of range; allowed: {self.allowed}")
-
-    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
-        """Return stored uint8 ``values`` as classes and 255, of the same shape; raises InputError as `check` does."""
-        self.check(path, values)
         table = np.full(256, VOID, np.uint8)
         table[list(self.meaning)] = list(self.meaning.values())
         return table[values]
-
-
-def plain_code(num_classes: int, void: int | None) -> LabelCode:
-    """Return the code of labels that store class numbers, and ``void`` where it is not None."""
-    meaning = {value: value for value in range(num_classes)}
-    if void is None:
-        return LabelCode(meaning, f"0..{num_classes - 1}")
-    return LabelCode(meaning | {void: VOID}, f"0..{num_classes - 1} and {void} (void)")
-
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png) and ROOT[/SPLIT]/labels/NAME.png"
-NAMED = 3  # how many of several bad files an error names; check_data names them all
-
-Palette = tuple[tuple[int, int, int], ...]
 
 
 class Pair(NamedTuple):
@@ -75,6 +134,12 @@ class Pair(NamedTuple):
     name: str
     image: Path
     label: Path
+
+    def check_same_size(self, image: Tensor, values: np.ndarray) -> None:
+        """Raise an InputError that names both files unless image (3, H, W) and label values (H, W) agree in size."""
+        if image.shape[1:] != values.shape:
+            have = " and ".join("{} x {}".format(*shape) for shape in (image.shape[1:], values.shape))
+            raise InputError(f"{self.image} and {self.label.name} differ in size: {have} (height x width)")
 
 
 class SplitFiles(NamedTuple):
@@ -85,9 +150,17 @@ class SplitFiles(NamedTuple):
     problems: list[str]
     code: LabelCode
 
+    def checked(self) -> list[Pair]:
+        """Return the pairs; InputError with the number of problems and the first few of them, if there are any."""
+        if self.problems:
+            more = "; ..." if len(self.problems) > NAMED else ""
+            listed = "; ".join(self.problems[:NAMED])
+            raise InputError(f"{self.images}: {len(self.problems)} file(s) do not pair up: {listed}{more}")
+        return self.pairs
+
 
 class PairedFiles:
-    """A dataset over image and label files: item i is (image uint8 (3, H, W) RGB, label uint8 (H, W)).
+    """A data set over image and label files: item i is (image uint8 ``(3, H, W)`` RGB, label uint8 ``(H, W)``).
 
     Label values are 0..len(classes) - 1, or 255 for void. Files are opened when an item is asked for; the InputError
     for a bad one names it.
@@ -114,7 +187,7 @@ class PairedFiles:
         self.classes = classes
         self.palette = palette
         self._code = code
-        self._size = None if size is None else check_size("size", size)
+        self._size = check("size", size, tuple[Side, Side] | None)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -126,13 +199,13 @@ class PairedFiles:
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pair = self.pairs[index]
         image, values = read_image(pair.image), read_label_values(pair.label)
-        check_same_size(pair, image, values)
+        pair.check_same_size(image, values)
         label = torch.from_numpy(self._code.decode(pair.label, values))
         return (image, label) if self._size is None else resize(image, label, self._size)
 
 
 class FolderDataset(PairedFiles):
-    """The folder layout at the top of this file, read as `PairedFiles`.
+    """One's own folder, in the layout at the top of this file.
 
     Args:
         root: the folder that holds classes.json.
@@ -150,14 +223,11 @@ class FolderDataset(PairedFiles):
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; expected {LAYOUT}")
         if not folder.is_dir():
-            raise InputError(
-                f"{root}: no split {split!r}; there are: {', '.join(list_splits(root)) or 'none'}; expected {LAYOUT}"
-            )
-        table = read_classes(root / "classes.json")
-        pairs, problems = match_pairs(folder / "images", folder / "labels")
-        refuse(folder, problems)
-        code = plain_code(len(table.classes), table.ignore_index)
-        super().__init__(pairs, table.classes, table.palette, code, size)
+            splits = ", ".join(list_splits(root)) or "none"
+            raise InputError(f"{root}: no split {split!r}; there are: {splits}; expected {LAYOUT}")
+        classes, void, palette = read_classes(root / "classes.json")
+        files = match_pairs(folder / "images", folder / "labels", LabelCode.plain(len(classes), void))
+        super().__init__(files._replace(images=folder).checked(), classes, palette, files.code, size)
 
 
 def list_splits(root: Path) -> list[str]:
@@ -165,17 +235,11 @@ def list_splits(root: Path) -> list[str]:
     return sorted(f.name for f in root.iterdir() if (f / "images").is_dir() or (f / "labels").is_dir())
 
 
-@dataclass(frozen=True)
-class ClassTable:
-    """What classes.json says: class names, the files' void value (None: there is none), one (r, g, b) a class."""
+def read_classes(path: Path) -> tuple[tuple[str, ...], int | None, Palette]:
+    """Return what a classes.json says: class names, the files' void value or None, and one (r, g, b) a class.
 
-    classes: tuple[str, ...]
-    ignore_index: int | None
-    palette: Palette
-
-
-def read_classes(path: Path) -> ClassTable:
-    """Read a classes.json; without a palette the classes get the PASCAL VOC colours. Raises InputError if malformed."""
+    Without a palette the classes get the PASCAL VOC colours. Raises InputError if the file is missing or malformed.
+    """
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -186,7 +250,6 @@ def read_classes(path: Path) -> ClassTable:
         raise InputError(
             f'{path}: allowed: {{"classes": [...], "ignore_index": int or null, "palette": [[r, g, b], ...]}}'
         )
-
     classes, void, palette = table.get("classes"), table.get("ignore_index"), table.get("palette")
     if not (isinstance(classes, list) and 0 < len(classes) <= VOID and all(isinstance(c, str) and c for c in classes)):
         raise InputError(f'{path}: "classes" must be a list of 1 to {VOID} names')
@@ -200,7 +263,7 @@ def read_classes(path: Path) -> ClassTable:
     right_length = isinstance(palette, list) and len(palette) in (len(classes), len(classes) + 1)
     if not right_length or not all(_is_colour(colour) for colour in palette):
         raise InputError(f'{path}: "palette" must have {len(classes)} colours [r, g, b] in 0..255, one a class')
-    return ClassTable(tuple(classes), void, tuple((r, g, b) for r, g, b in palette[: len(classes)]))
+    return tuple(classes), void, tuple((r, g, b) for r, g, b in palette[: len(classes)])
 
 
 def _is_colour(value: object) -> bool:
@@ -209,16 +272,15 @@ def _is_colour(value: object) -> bool:
 
 
 def voc_colour(value: int) -> tuple[int, int, int]:
-    """Return the PASCAL VOC colour of a label value: its bits dealt to r, g, b in turn, the lowest to the top bits."""
+    """Return the PASCAL VOC colour of a label value: its bits go to r, g, b in turn, the lowest to the top bits."""
     return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
 
 
-def match_pairs(images: Path, labels: Path, layout: str = LAYOUT) -> tuple[list[Pair], list[str]]:
+def match_pairs(images: Path, labels: Path, code: LabelCode, layout: str = LAYOUT) -> SplitFiles:
     """Pair the files of two folders by their stems, sorted; only names are looked at.
 
-    Returns the pairs and one line for every file that has no partner or whose name is taken. Files with other suffixes
-    and hidden files do not count. Raises InputError, which tells the ``layout``, if a folder is missing or holds no
-    image.
+    Files with other suffixes and hidden files do not count. Raises InputError, which names the ``layout``, if a folder
+    is missing or holds no image.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -236,48 +298,8 @@ def match_pairs(images: Path, labels: Path, layout: str = LAYOUT) -> tuple[list[
     problems += [f"label {file.name} has no image" for stem, file in label_files.items() if stem not in pairs]
     if not pairs and not problems:
         raise InputError(f"{images}: no images; expected {layout}")
-    return list(pairs.values()), problems
+    return SplitFiles(images, list(pairs.values()), problems, code)
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
-
-
-def refuse(folder: Path, problems: list[str]) -> None:
-    """Raise an InputError with the number of ``problems`` and the first few of them, if there are any."""
-    if problems:
-        more = "; ..." if len(problems) > NAMED else ""
-        raise InputError(f"{folder}: {len(problems)} file(s) do not pair up: {'; '.join(problems[:NAMED])}{more}")
-
-
-def read_image(path: Path) -> Tensor:
-    """Read an image file of any mode as uint8 RGB (3, H, W). Raises InputError, naming the file, if it is damaged."""
-    image = _decode(path)
-    if image.mode.startswith("I"):  # 16 bits: PIL's own conversion would clip at 255, not scale
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def read_label_values(path: Path) -> np.ndarray:
-    """Read a label file's values as stored, uint8 (H, W). Raises InputError if damaged, or not palettised or grey."""
-    label = _decode(path)
-    if label.mode not in ("P", "L"):
-        raise InputError(f"{path}: a label image of mode {label.mode}; allowed: palettised (P) or 8-bit greyscale (L)")
-    return np.array(label)
-
-
-def _decode(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    # What PIL raises for damaged files, by where the damage lies; SyntaxError is its word for a broken PNG.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
-        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
-
-
-def check_same_size(pair: Pair, image: Tensor, values: np.ndarray) -> None:
-    """Raise an InputError that names both files unless image (3, H, W) and label values (H, W) agree in size."""
-    if image.shape[1:] != values.shape:
-        have = " and ".join("{} x {}".format(*shape) for shape in (image.shape[1:], values.shape))
-        raise InputError(f"{pair.image} and {pair.label.name} differ in size: {have} (height x width)")

@@ -5,16 +5,21 @@ random crop, horizontal flip, photometric distortion, padding. Images and labels
 """
 
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
-from glamlib.errors import InputError
+from glamlib.errors import Checked, InputError, Range
 
-VOID = 255
-"""The one label value of every dataset here that no loss and no metric counts."""
+Side = Annotated[int, Range(1)]
+Factor = Annotated[float, Range(0.01, 100)]
+Share = Annotated[float, Range(0, 1)]
+Byte = Annotated[int, Range(0, 255)]
+
+VOID = 255  # the one label value of every data set here that no loss and no metric counts
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -24,22 +29,6 @@ BRIGHTNESS_DELTA = 32 / 255
 CONTRAST_RANGE = (0.5, 1.5)
 SATURATION_RANGE = (0.5, 1.5)
 HUE_DELTA = 18 / 180  # of the colour circle: mmsegmentation's 18 counts OpenCV's hue steps, which are 2 degrees each
-
-
-def check_size(what: str, size: object) -> tuple[int, int]:
-    """Return ``size`` as (height, width) in pixels; InputError, naming ``what``, unless it is two whole numbers > 0."""
-    if isinstance(size, tuple | list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size):
-        return size[0], size[1]
-    raise InputError(f"{what} {size!r} cannot be used; allowed: (height, width), two whole numbers above 0")
-
-
-def check_long_short(what: str, sides: object) -> tuple[int, int]:
-    """Return ``sides`` as (long, short) in pixels; InputError, naming ``what``, unless whole numbers, long first."""
-    if isinstance(sides, tuple | list) and len(sides) == 2 and all(type(side) is int for side in sides):
-        long, short = sides
-        if long >= short > 0:
-            return long, short
-    raise InputError(f"{what} {sides!r} cannot be used; allowed: (long, short), whole numbers with long >= short > 0")
 
 
 def keep_ratio_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
@@ -75,48 +64,38 @@ def normalise(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TrainTransform:
+class TrainTransform(Checked):
     """Random scale, crop, flip and colour jitter; every draw comes from the generator that the call is given.
 
     Args:
         crop_size: (height, width) of what comes out, in pixels.
         scale_range: the image is resized by a factor drawn evenly from this range, its aspect kept.
-        long_short: None, or (long, short) in pixels: the factor multiplies these two, and the image is resized to
-            `keep_ratio_size` within them, whatever its own size (mmsegmentation's img_scale; ADE20K: (2048, 512)).
         flip: probability of a horizontal flip.
         jitter: whether to apply `photometric_distortion`.
         cat_max_ratio: draw the crop again, up to ten times, while one class covers this share or more of the pixels
             that are not void (mmsegmentation: 0.75); 1.0 takes the first crop.
-        fill: (r, g, b) of what pads an image that is smaller than the crop. mmsegmentation pads after normalising, with
-            0, which before it is the mean colour (124, 116, 104).
-
-    Raises InputError for values outside these meanings.
+        long_short: None, or (long, short) in pixels: the factor multiplies these two, and the image is resized to
+            `keep_ratio_size` within them, whatever its own size (mmsegmentation's img_scale; ADE20K: (2048, 512)).
+        fill: (r, g, b) of what pads an image that is smaller than the crop. mmsegmentation pads with 0 after
+            normalising, which is the mean colour (124, 116, 104) before it.
     """
 
-    crop_size: tuple[int, int]
-    scale_range: tuple[float, float] = (0.5, 2.0)
-    flip: float = 0.5
+    role: ClassVar[str] = "option of augment"
+
+    crop_size: tuple[Side, Side]
+    scale_range: tuple[Factor, Factor] = (0.5, 2.0)
+    flip: Share = 0.5
     jitter: bool = True
-    cat_max_ratio: float = 1.0
-    long_short: tuple[int, int] | None = None
-    fill: tuple[int, int, int] = (0, 0, 0)
+    cat_max_ratio: Annotated[float, Range(0.01, 1)] = 1.0
+    long_short: tuple[Side, Side] | None = None
+    fill: tuple[Byte, Byte, Byte] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "crop_size", check_size("crop_size", self.crop_size))
-        if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
-            raise InputError(
-                f"scale_range {self.scale_range!r} cannot be used; allowed: (low, high) with 0 < low <= high"
-            )
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"flip {self.flip!r} cannot be used; allowed: a probability from 0 to 1")
-        if not 0 < self.cat_max_ratio <= 1:
-            raise InputError(f"cat_max_ratio {self.cat_max_ratio!r} cannot be used; allowed: above 0, up to 1 (off)")
-        if self.long_short is not None:
-            object.__setattr__(self, "long_short", check_long_short("long_short", self.long_short))
-        colour = tuple(self.fill) if isinstance(self.fill, tuple | list) else ()
-        if len(colour) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in colour):
-            raise InputError(f"fill {self.fill!r} cannot be used; allowed: (r, g, b) in 0..255")
-        object.__setattr__(self, "fill", colour)
+        super().__post_init__()
+        if self.scale_range[0] > self.scale_range[1]:
+            raise InputError(f"{self.role} scale_range={self.scale_range}: must be (low, high) with low <= high")
+        if self.long_short and self.long_short[0] < self.long_short[1]:
+            raise InputError(f"{self.role} long_short={self.long_short}: must be (long, short) with long >= short")
 
     def __call__(self, image: Tensor, label: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return a new uint8 pair (3, h, w), (h, w) of the crop size from an image (3, H, W) and its label (H, W).
