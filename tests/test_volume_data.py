@@ -473,6 +473,7 @@ def test_volumes_in_memory_are_the_same(tmp_path):
         file.unlink()
     assert len(held) == 3
     assert all(torch.equal(a, b) for index in range(3) for a, b in zip(files[index], held[index], strict=True))
+    for attribute in ("classes", "palette", "ignore_index", "sided"):
         assert getattr(held, attribute) == getattr(volumes, attribute)
     assert [held.name(i) for i in range(3)] == [volumes.name(i) for i in range(3)]
     assert held.spacing(2) == (1.0, 1.0, 1.0)
@@ -500,6 +501,7 @@ def test_real_brains_have_right_on_the_right():
     assert label.unique().tolist() == list(range(26))
     for number in range(1, 25, 2):
         assert volumes.classes[number].removeprefix("right ") == volumes.classes[number + 1].removeprefix("left ")
+        right, left = (np.nonzero(label.numpy() == n)[2].mean() for n in (number, number + 1))
         assert right > left + 10
     stem, cortex = (np.nonzero(label.numpy() == n)[0].mean() for n in (25, 1))
     assert stem < cortex  # the axis from inferior to superior
