@@ -1,9 +1,9 @@
-"""What the neighbours cost against the size of the image: backbones, and GLAM with each way to exchange.
+"""What the neighbours cost against image size: other backbones, and GLAM with each mixer.
 
 python -m glamlib.cost.neighbours RESULTS
 
-Published figures are those of ``published_backbones.csv`` beside this file, of whole ImageNet classifiers: ours has no
-classifier (1000 C multiply-adds), and its pyramid, which a classifier lacks, is left out of the difference.
+Published figures (``published_backbones.csv``) are those of whole ImageNet classifiers. Ours have no classifier (1000 C
+multiply-adds), and their pyramid, which a classifier lacks, is left out of the difference.
 """
 
 import sys
@@ -18,7 +18,6 @@ import torch
 from glamlib.backbones.create import create_backbone
 from glamlib.cost.count import macs_by_module
 from glamlib.cost.table import macs_of, parameters_of, percent
-from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.models.config import ModelConfig
@@ -40,7 +39,7 @@ PUBLISHED = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbon
 class Counted:
     """Cost of a network without a decoder: parameters, and multiply-adds of one image.
 
-    ``mixer`` and ``pyramid`` are those of the exchange between windows, and of the simple pyramid on one scale.
+    ``mixer`` and ``pyramid`` are the parts of ``macs`` for the exchange between windows, and for a ViT's pyramid.
     """
 
     parameters: int
@@ -67,22 +66,19 @@ def backbone_cost(name: str, side: int) -> Counted:
 
 
 def mixer_config(mixer: str) -> ModelConfig:
-    """Return GLAM-Swin-T with a mixer; one that acts on patches has no global tokens."""
+    """Return GLAM-Swin-T with a mixer; a mixer that acts on patches has no global tokens."""
     tokens = {"num_global_tokens": 0} if acts_on_patches(mixer) else {}
     return model_config(f"{GLAM}_linear", mixer=mixer, **tokens)
 
 
 def growth(macs: dict[int, int]) -> dict[int, float]:
-    """Return the exponent a in macs ~ pixels^a from each side to the next, by the next; ``macs`` by side, in order."""
-    return {
-        after: log(macs[after] / macs[before]) / (2 * log(after / before))
-        for before, after in pairwise(macs)
-        if macs[before]
-    }
+    """Return the exponent a in macs ~ pixels^a from each side to the next, keyed by the latter; ``macs`` by side."""
+    steps = [(before, after) for before, after in pairwise(macs) if macs[before]]
+    return {after: log(macs[after] / macs[before]) / (2 * log(after / before)) for before, after in steps}
 
 
 def _rows(counts: dict[int, Counted], **network: object) -> list[dict]:
-    """Return a row a side of one network."""
+    """Return a row for each side of one network."""
     whole = growth({side: count.macs for side, count in counts.items()})
     mixer = growth({side: count.mixer for side, count in counts.items()})
     return [
@@ -93,35 +89,36 @@ def _rows(counts: dict[int, Counted], **network: object) -> list[dict]:
     ]
 
 
-def _encoder_rows(config: ModelConfig, **network: object) -> list[dict]:
+def encoder_rows(config: ModelConfig, **network: object) -> list[dict]:
+    """Return the rows of Swin or GLAM."""
     return _rows({side: encoder_cost(config, side) for side in SIDES}, **network)
 
 
 def backbone_rows(name: str) -> list[dict]:
-    """Return the rows of a neighbour, with one more, without growth, at the size of its published figure."""
+    """Return the rows of a neighbour, the first at the size of its published figure, if there is one."""
     rows = _rows({side: backbone_cost(name, side) for side in SIDES}, network=name)
-    if name in PUBLISHED.index:
-        published = PUBLISHED.loc[name]
-        count = backbone_cost(name, int(published["height"]))
-        (row,) = _rows({int(published["height"]): count}, network=name)
-        row |= {"published_gmacs": published["gmacs"], "published_source": published["source"]}
-        row["published_percent"] = percent((count.macs - count.pyramid) / 1e9, published["gmacs"])
-        rows.insert(0, row)
-    return rows
+    if name not in PUBLISHED.index:
+        return rows
+    published = PUBLISHED.loc[name]
+    side = int(published["height"])
+    count = backbone_cost(name, side)
+    (row,) = _rows({side: count}, network=name)
+    row |= {f"published_{what}": published[what] for what in ("gmacs", "source")}
+    row["published_percent"] = percent((count.macs - count.pyramid) / 1e9, published["gmacs"])
+    return [row, *rows]
 
 
 def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
     """Return one tidy row for each of `KEY`: Swin-T, GLAM-Swin-T with each mixer, and the neighbours.
 
-    Columns: `KEY` (mixer is empty but for GLAM), tokens a window, parameters, gmacs (1e9 multiply-adds of one image of
-    side x side pixels), growth (the exponent, in pixels, since the side before); mixer_gmacs and mixer_growth, of the
-    exchange alone, its projections included; pyramid_gmacs, of the simple pyramid alone; published_gmacs,
-    published_percent (ours above theirs) and published_source.
+    Columns: `KEY` (mixer only for GLAM), tokens a window, parameters, gmacs of one square image, growth (the exponent,
+    in pixels, since the side before); mixer_gmacs and mixer_growth of the exchange alone, with its projections;
+    pyramid_gmacs of the pyramid alone; published_gmacs, published_percent (ours above theirs), published_source.
     """
-    rows = _encoder_rows(model_config("swin_tiny_linear"), network="swin_tiny")
+    rows = encoder_rows(model_config("swin_tiny_linear"), network="swin_tiny")
     for mixer in mixers:
         config = mixer_config(mixer)
-        rows += _encoder_rows(config, network=GLAM, mixer=mixer, tokens=config.num_global_tokens)
+        rows += encoder_rows(config, network=GLAM, mixer=mixer, tokens=config.num_global_tokens)
     for name in backbones:
         rows += backbone_rows(name)
     order = ["network", "mixer", "tokens", "side", "parameters", "gmacs", "growth"]
@@ -130,13 +127,5 @@ def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, 
     return pd.DataFrame(rows).reindex(columns=order).astype({"tokens": "Int64"})
 
 
-def write_neighbours_cost(results: Path) -> None:
-    """Write ``tables/neighbours_cost.csv``."""
-    write_whole(results / "tables" / "neighbours_cost.csv", neighbours_cost().to_csv(index=False))
-
-
 if __name__ == "__main__":
-    try:
-        write_neighbours_cost(Path(sys.argv[1]))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    write_whole(Path(sys.argv[1]) / "tables" / "neighbours_cost.csv", neighbours_cost().to_csv(index=False))

@@ -2,12 +2,10 @@
 
 python -m glamlib.cost.table RESULTS
 
-Sources of the figures beside ours:
 - published: microsoft/Swin-Transformer README (ADE20K, UPerNet, 150 classes). Its "FLOPs" are multiply-adds at 512 x
-  2048. The GLAM paper's tables could not be read where this was written, so nothing of them is here.
-- released: ``reference_costs.csv`` beside this file: facts found by building and running themyrl/glam at 44abe55 with
-  150 classes. ``multiply_adds`` are those of convolutions and matrix products. ``counter`` says who counted: torch's on
-  the meta device sees everything that runs, fvcore leaves out what the result does not depend on.
+  2048. The GLAM paper's tables were not available, so none of its figures are here.
+- released: ``reference_costs.csv``, found by building and running themyrl/glam at 44abe55 with 150 classes. ``counter``
+  names what counted: torch's, on the meta device, sees everything that runs; fvcore skips what no output depends on.
 """
 
 import re
@@ -20,7 +18,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
 
 from glamlib.cost.count import COMPONENTS, component, count_parameters, macs_by_module, own_macs
 from glamlib.errors import InputError
@@ -85,38 +82,23 @@ def parameters_of(config: ModelConfig) -> dict[str, int]:
 
 
 @cache
-def _thin_model(config: ModelConfig) -> Segmenter:
-    """Return the network without norms and activations, which have no multiply-adds: they take most of the time."""
-    model = _model(config)
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.LayerNorm | nn.BatchNorm2d | nn.GELU | nn.ReLU):
-                setattr(module, name, nn.Identity())
-    return model
-
-
-@cache
-def _thin_macs(config: ModelConfig, height: int, width: int) -> dict[str, int]:
-    """Return the multiply-adds of every module itself, of those that have any."""
-    by_module = macs_by_module(_thin_model(config), height, width)
-    return {name: macs for name, macs in own_macs(by_module).items() if macs}
+def _own_macs(config: ModelConfig, height: int, width: int) -> dict[str, int]:
+    return own_macs(macs_by_module(_model(config), height, width))
 
 
 def macs_of(config: ModelConfig, height: int, width: int) -> dict[str, int]:
     """Return what `glamlib.cost.count.count_macs` does, in a fraction of the time.
 
-    All blocks of a stage but the last cost the same: the shift changes no number. So two blocks a stage are counted,
-    and the first is taken as often as needed. Models that differ in depth alone share the count. Tested to agree.
+    All blocks of a stage but the last cost the same, so two blocks a stage are counted, and the first is multiplied.
     """
-    thin = replace(config, depths=(2,) * len(config.depths))
     counts = dict.fromkeys(COMPONENTS, 0)
-    for name, macs in _thin_macs(thin, height, width).items():
-        times, first = 1, re.match(r"(encoder\.layers|decoder\.layers_up)\.(\d+)\.blocks\.0\.", name)
+    for name, macs in _own_macs(replace(config, depths=(2,) * len(config.depths)), height, width).items():
+        first = re.match(r"(encoder\.layers|decoder\.layers_up)\.(\d+)\.blocks\.0\.", name)
         if first:
             number = int(first[2])
             level = number if first[1] == "encoder.layers" else len(config.depths) - 2 - number
-            times = config.depths[level] - 1
-        counts[component(name)] += times * macs
+            macs *= config.depths[level] - 1
+        counts[component(name)] += macs
     return {"total": sum(counts.values())} | counts
 
 
@@ -127,7 +109,7 @@ def _stages(config: ModelConfig) -> list[tuple[int, int, int]]:
 
 
 def parameter_terms(config: ModelConfig) -> dict[str, int]:
-    """Return, by hand, every reason why a model has more (or fewer) parameters than the released one."""
+    """Return, derived by hand, each reason why a model has more (or fewer) parameters than the released one."""
     terms, stages, tokens = {}, _stages(config), config.num_global_tokens
     paper, window = config.behaviour == "paper", config.window_size
     if paper and tokens:
@@ -147,7 +129,7 @@ def parameter_terms(config: ModelConfig) -> dict[str, int]:
 
 
 def macs_terms(config: ModelConfig, height: int, width: int, counter: str) -> dict[str, int]:
-    """Return, by hand, every reason why a model has more (or fewer) multiply-adds than ``counter`` found released."""
+    """Return, derived by hand, each reason why a model has more (or fewer) multiply-adds than the released one."""
     mlp = unread = 0
     for c, depth, level in _stages(config):
         rows, columns = (ceil(side / (config.patch_size * 2**level)) for side in (height, width))
@@ -164,10 +146,10 @@ def macs_terms(config: ModelConfig, height: int, width: int, counter: str) -> di
 
 
 def explain(what: str, unit: str, scale: float, ours: int, theirs: int, terms: dict[str, int]) -> str:
-    """Return a clause with the reasons of a notable difference that matter (above 0.1 %).
+    """Return a clause with the reasons (above 0.1 %) of a difference, or nothing for one below `NOTABLE` percent.
 
     Raises:
-        RuntimeError: all reasons together are not the difference, to the last parameter or multiply-add.
+        RuntimeError: the reasons do not add up to the difference, to the last parameter or multiply-add.
     """
     if ours - theirs != sum(terms.values()):
         raise RuntimeError(f"{what}: {ours} and {theirs} differ by {ours - theirs}, and the reasons say {terms}")
@@ -183,24 +165,21 @@ def percent(ours: float, theirs: float) -> float:
 
 
 def _beside_published(case: Case, size: tuple[int, int], parameters: int, macs: int) -> dict[str, object]:
-    """Return the published figures and the differences to them, where there are any; none is notable."""
-    row = {}
-    _, _, found = case.model.partition("swin_")
-    scale, _, decoder = found.partition("_")
-    if not case.tokens and decoder == "upernet" and scale in PUBLISHED:
-        published_parameters, published_gmacs = PUBLISHED[scale]
-        row |= {"published_parameters": int(published_parameters)}
-        row |= {"published_parameters_percent": percent(parameters, published_parameters)}
-        if size == (512, 2048):
-            row |= {"published_gmacs": published_gmacs, "published_gmacs_percent": percent(macs / 1e9, published_gmacs)}
-        row["published_source"] = SWIN_README
+    """Return the published figures and the differences from them, where there are any; none is notable."""
+    scale, _, decoder = case.model.removeprefix("swin_").partition("_")
+    if decoder != "upernet" or scale not in PUBLISHED:
+        return {}
+    published, gmacs = PUBLISHED[scale]
+    row = {"published_parameters": int(published), "published_parameters_percent": percent(parameters, published)}
+    if size == (512, 2048):
+        row |= {"published_gmacs": gmacs, "published_gmacs_percent": percent(macs / 1e9, gmacs)}
     if any(abs(value) > NOTABLE for name, value in row.items() if name.endswith("_percent")):
-        raise RuntimeError(f"{case}: a difference to the published figures that nothing explains: {row}")
-    return row
+        raise RuntimeError(f"{case}: a difference from the published figures that nothing explains: {row}")
+    return row | {"published_source": SWIN_README}
 
 
 def _beside_released(case: Case, size: tuple[int, int], parameters: int, macs: int) -> dict[str, object]:
-    """Return the released code's figures, the differences to them, and why they differ."""
+    """Return the released code's figures, the differences from them, and the reasons."""
     reference = case.reference
     if reference.empty:
         return {}
@@ -212,11 +191,11 @@ def _beside_released(case: Case, size: tuple[int, int], parameters: int, macs: i
         row |= {"released_gmacs": theirs / 1e9, "released_gmacs_percent": percent(macs, theirs)}
         row["released_counter"] = counter
         reasons.append(explain("multiply-adds", "G", 1e9, macs, theirs, macs_terms(config, *size, counter)))
-    return row | {"why": "; ".join(reason for reason in reasons if reason)}
+    return row | {"why": "; ".join(filter(None, reasons))}
 
 
 def cost_row(case: Case, height: int, width: int) -> dict[str, object]:
-    """Return one row of the table, without gmacs where a released model cannot run at this size; ``why`` says so."""
+    """Return one row of the table. Where a released model cannot run at this size, ``why`` says so, without gmacs."""
     config = case.config
     parameters = parameters_of(config)
     row = {"model": case.model, "tokens": case.tokens, "behaviour": case.behaviour, "classes": CLASSES}
@@ -228,17 +207,16 @@ def cost_row(case: Case, height: int, width: int) -> dict[str, object]:
         beside = _beside_released(case, (0, 0), parameters["total"], 0)
         return row | beside | {"why": "; ".join(filter(None, [f"cannot run: {error}", beside.get("why")]))}
     row |= {"gmacs": macs["total"] / 1e9} | {f"{name}_gmacs": macs[name] / 1e9 for name in COLUMNS}
-    for beside in (_beside_published, _beside_released):
-        row |= beside(case, (height, width), parameters["total"], macs["total"])
-    return row
+    compared = case, (height, width), parameters["total"], macs["total"]
+    return row | _beside_published(*compared) | _beside_released(*compared)
 
 
 def cost_table(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> pd.DataFrame:
     """Return one tidy row for each of `KEY`.
 
-    Columns: `KEY`, classes, parameters and COMPONENT_parameters, gmacs and COMPONENT_gmacs (1e9 multiply-adds of one
-    image); published_ and released_ parameters and gmacs, empty where nobody says; _percent, ours above theirs;
-    published_source, released_counter; why, for every difference above `NOTABLE` percent.
+    Columns: `KEY`, classes, parameters and COMPONENT_parameters, gmacs and COMPONENT_gmacs of one image; published_ and
+    released_ parameters and gmacs where known; _percent, ours above theirs; published_source, released_counter; why,
+    for every difference above `NOTABLE` percent.
     """
     order = [*KEY[:3], "classes", *KEY[3:]]
     for quantity in ("parameters", "gmacs"):
@@ -252,13 +230,5 @@ def cost_table(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> pd.DataF
     return table.astype(dict.fromkeys(whole, "Int64"))
 
 
-def write_cost_table(results: Path) -> None:
-    """Write ``tables/cost.csv``."""
-    write_whole(results / "tables" / "cost.csv", cost_table().to_csv(index=False))
-
-
 if __name__ == "__main__":
-    try:
-        write_cost_table(Path(sys.argv[1]))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    write_whole(Path(sys.argv[1]) / "tables" / "cost.csv", cost_table().to_csv(index=False))
