@@ -36,7 +36,7 @@ def root(tmp_path):
 
 
 def test_void_is_255_and_every_class_moves_down_by_one(root):
-    data = ADE20K(root, "train")
+    data = ADE20K.open(root, "train")
     assert [data.name(i) for i in range(len(data))] == [f"ADE_train_{n:08}" for n in (1, 2, 3)]
     for item, shape in zip((data[0], data[1], data[2]), SHAPES.values(), strict=True):
         image, label = item
@@ -50,7 +50,7 @@ def test_all_150_values_are_classes_and_151_is_refused(root):
     values = np.full((9, 5), 150)
     values[0, 0] = 0
     add(root, "train", 2, values)
-    data = ADE20K(root, "train")
+    data = ADE20K.open(root, "train")
     assert data[1][1].unique().tolist() == [149, 255]
     assert len(data.classes) == len(data.palette) == 150
     add(root, "train", 3, np.full((4, 4), 151))
@@ -86,15 +86,15 @@ def test_the_folder_may_lie_where_the_archive_puts_it(root, monkeypatch):
 
 def test_bad_input_is_one_clear_error(root):
     with pytest.raises(InputError, match="unknown ADE20K split 'validation'; allowed: train, val"):
-        ADE20K(root, "validation")
+        ADE20K.open(root, "validation")
     with pytest.raises(InputError, match="nowhere: no ADE20K val split; expected images"):
-        ADE20K(root / "nowhere", "val")
+        ADE20K.open(root / "nowhere", "val")
     (root / "annotations" / "validation" / "ADE_val_00000002.png").unlink()
     with pytest.raises(InputError, match=r"1 file\(s\) do not pair up: image ADE_val_00000002.jpg has no label"):
-        ADE20K(root, "val")
+        ADE20K.open(root, "val")
     (root / "annotations" / "training").rename(root / "annotations" / "train")
     with pytest.raises(InputError, match=r"training: no such folder; expected images/\{training,validation\}/NAME.jpg"):
-        ADE20K(root, "train")
+        ADE20K.open(root, "train")
 
 
 def test_check_data_counts_and_names_what_is_missing(root, monkeypatch):

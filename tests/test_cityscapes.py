@@ -7,7 +7,7 @@ from PIL import Image
 
 from glamlib.data import cityscapes
 from glamlib.data.check import check_data
-from glamlib.data.cityscapes import CITIES, CLASSES, PALETTE, SPLIT_SIZES, Cityscapes
+from glamlib.data.cityscapes import CITIES, CLASSES, PALETTE, SPLIT_SIZES, CITYSCAPES
 from glamlib.data.datasets import load_dataset
 from glamlib.errors import InputError
 from glamlib.runs.predict import write_for_server
@@ -46,13 +46,13 @@ def root(tmp_path):
 
 def test_raw_ids_become_the_19_classes_and_255(root):
     for split, names in PAIRS.items():
-        data = Cityscapes(root, split)
+        data = CITYSCAPES.open(root, split)
         assert [data.name(i) for i in range(len(data))] == [f"{name}_leftImg8bit" for name in names]
-    image, label = Cityscapes(root, "train")[2]
+    image, label = CITYSCAPES.open(root, "train")[2]
     assert image.shape == (3, 5, 8)
     assert image.dtype == label.dtype == torch.uint8
     assert label.flatten().tolist()[:34] == TRAIN_IDS
-    assert Cityscapes(root, "test")[0][1].unique().tolist() == [255]  # its labels are dummies
+    assert CITYSCAPES.open(root, "test")[0][1].unique().tolist() == [255]  # its labels are dummies
 
 
 def test_label_train_ids_are_read_where_there_is_nothing_else(root):
@@ -60,13 +60,13 @@ def test_label_train_ids_are_read_where_there_is_nothing_else(root):
     for split, names in PAIRS.items():
         for name in names:
             add(root, split, name, values, end="labelTrainIds")
-    assert Cityscapes(root, "val")[0][1].flatten().tolist()[:34] == TRAIN_IDS  # labelIds are there and come first
+    assert CITYSCAPES.open(root, "val")[0][1].flatten().tolist()[:34] == TRAIN_IDS  # labelIds are there and come first
     for file in root.glob("gtFine/val/*/*_labelIds.png"):
         file.unlink()
-    assert Cityscapes(root, "val")[0][1].tolist() == values.tolist()
+    assert CITYSCAPES.open(root, "val")[0][1].tolist() == values.tolist()
     add(root, "val", PAIRS["val"][0], RAW, end="labelTrainIds")
     with pytest.raises(InputError, match=r"19, 20.* out of range; allowed: 0\.\.18 and 255 \(void\)"):
-        Cityscapes(root, "val")[0]
+        CITYSCAPES.open(root, "val")[0]
 
 
 def test_classes_and_palette_are_complete():
@@ -83,25 +83,25 @@ def test_classes_and_palette_are_complete():
 
 def test_bad_input_is_one_clear_error(root, monkeypatch):
     with pytest.raises(InputError, match="unknown Cityscapes split 'valid'; allowed: train, val, test"):
-        Cityscapes(root, "valid")
+        CITYSCAPES.open(root, "valid")
     with pytest.raises(InputError, match=r"nowhere/leftImg8bit/train: no such folder; expected leftImg8bit/SPLIT/CITY"):
-        Cityscapes(root / "nowhere", "train")
+        CITYSCAPES.open(root / "nowhere", "train")
     add(root, "val", PAIRS["val"][0], np.full((5, 8), 34, np.uint8))
     with pytest.raises(InputError, match=r"000294_gtFine_labelIds.png: label value\(s\) 34 .*the raw ids 0..33"):
-        Cityscapes(root, "val")[0]
+        CITYSCAPES.open(root, "val")[0]
     label = root / "gtFine/val/munster/munster_000173_000019_gtFine_labelIds.png"
     label.rename(label.with_name("munster_000174_000019_gtFine_labelIds.png"))
     with pytest.raises(InputError, match=r"image munster/munster_000173_\d+_leftImg8bit\.png has no label munster/m"):
-        Cityscapes(root, "val")
+        CITYSCAPES.open(root, "val")
     (root / "val").mkdir()
     (root / "leftImg8bit" / "val").rename(root / "val" / "images")
     (root / "leftImg8bit" / "val").mkdir()
     with pytest.raises(InputError, match="leftImg8bit/val: no images; expected"):
-        Cityscapes(root, "val")
+        CITYSCAPES.open(root, "val")
     for file in root.glob("gtFine/train/*/*.png"):
         file.unlink()
     with pytest.raises(InputError, match="gtFine/train: no labels; expected"):
-        Cityscapes(root, "train")
+        CITYSCAPES.open(root, "train")
     monkeypatch.delenv("GLAM_DATA", raising=False)
     with pytest.raises(InputError, match="dataset 'cityscapes': GLAM_DATA is not set"):
         load_dataset("cityscapes", "val")
@@ -134,7 +134,7 @@ def test_check_data_counts_by_city(root, monkeypatch):
 
 
 def test_predictions_for_the_server_are_raw_ids_under_names_it_finds(root):
-    data = Cityscapes(root, "val")
+    data = CITYSCAPES.open(root, "val")
     written = [write_for_server(root / "out", data.name(i), data[i][1].long() % 19) for i in range(len(data))]
     # as the server's getPrediction looks for them
     found = [fnmatch.filter([path.name for path in written], f"{name}*.png") for name in PAIRS["val"]]

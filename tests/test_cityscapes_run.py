@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from glamlib.cli import main
-from glamlib.data.cityscapes import RAW_IDS, Cityscapes
+from glamlib.data.cityscapes import RAW_IDS, CITYSCAPES
 from glamlib.runs import plan
 from glamlib.runs.records import read_record
 from glamlib.studies import find_study
@@ -82,7 +82,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     record = read_record(folder / "record.json")
     assert record["parameters"] == json.loads(json.dumps(PLANNED.to_dict() | SMALLER))
     assert len(record["metrics"]["iou"]) == 19
-    validation = Cityscapes(root, "val")
+    validation = CITYSCAPES.open(root, "val")
     valid = sum(int((validation[index][1] != 255).sum()) for index in range(3))
     assert np.sum(record["metrics"]["confusion"]) == valid  # three images over two processes, each once
     last = (folder / "history.csv").read_text().splitlines()[-1].split(",")

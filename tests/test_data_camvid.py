@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glamlib.data.camvid import CLASSES, PALETTE, CamVid
+from glamlib.data.camvid import CLASSES, PALETTE, CAMVID
 from glamlib.data.datasets import has_dataset, load_dataset
 from glamlib.errors import InputError
 
@@ -40,26 +40,26 @@ def make(root, layout):
 def test_both_layouts_read_the_same(tmp_path, layout):
     root = make(tmp_path, layout)
     for split, count in COUNTS.items():
-        data = CamVid(root, split)
+        data = CAMVID.open(root, split)
         assert [data.name(index) for index in range(len(data))] == [f"{split}_{index}" for index in range(count)]
         assert data[0][1].tolist() == [[255, count, count, count], [count] * 4, [count] * 4]
-    both = CamVid(root, "trainval")
+    both = CAMVID.open(root, "trainval")
     assert [both.name(index) for index in range(len(both))] == ["train_0", "train_1", "train_2", "val_0"]
-    assert CamVid(root, "test", size=(6, 8))[0][0].shape == (3, 6, 8)
+    assert CAMVID.open(root, "test", size=(6, 8))[0][0].shape == (3, 6, 8)
 
 
 def test_bad_roots_splits_and_pairs_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown CamVid split 'valid'; allowed: train, val, test, trainval"):
-        CamVid(tmp_path, "valid")
+        CAMVID.open(tmp_path, "valid")
     with pytest.raises(
         InputError, match=r"no CamVid val split; expected val/images and val/labels, or val and valannot"
     ):
-        CamVid(tmp_path, "val")
+        CAMVID.open(tmp_path, "val")
     make(tmp_path, LAYOUTS["the source's"])
     (tmp_path / "testannot" / "test_1.png").unlink()
-    assert len(CamVid(tmp_path, "train")) == 3
+    assert len(CAMVID.open(tmp_path, "train")) == 3
     with pytest.raises(InputError, match=r"test: 1 file\(s\) do not pair up: image test_1.png has no label test_1.png"):
-        CamVid(tmp_path, "test")
+        CAMVID.open(tmp_path, "test")
 
 
 def test_values_above_void_are_refused(tmp_path):
@@ -68,7 +68,7 @@ def test_values_above_void_are_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"test_1.png: label value\(s\) 12 out of range; allowed: 0..10 and 11 \(void\)"
     ):
-        CamVid(tmp_path, "test")[1]
+        CAMVID.open(tmp_path, "test")[1]
 
 
 def test_missing_data_say_how_to_get_them(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_missing_data_say_how_to_get_them(tmp_path, monkeypatch):
 
 @needs_camvid
 def test_the_real_splits_are_complete_and_the_class_table_is_theirs():
-    assert {split: len(CamVid(REAL, split)) for split in ("train", "val", "test", "trainval")} == {
+    assert {split: len(CAMVID.open(REAL, split)) for split in ("train", "val", "test", "trainval")} == {
         "train": 367,
         "val": 101,
         "test": 233,
@@ -96,7 +96,7 @@ def test_the_real_splits_are_complete_and_the_class_table_is_theirs():
 
 @needs_camvid
 def test_a_real_item_is_what_its_files_hold():
-    data = CamVid(REAL, "test")
+    data = CAMVID.open(REAL, "test")
     image, label = data[0]
     assert data.name(0) == "0001TP_008550"
     assert (image.shape, label.shape, image.dtype, label.dtype) == ((3, 360, 480), (360, 480), torch.uint8, torch.uint8)

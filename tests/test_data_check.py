@@ -123,7 +123,7 @@ def test_images_and_labels_in_the_root_are_one_nameless_split(tmp_path):
 
 
 def test_unknown_names_and_paths_are_refused(tmp_path):
-    with pytest.raises(InputError, match="unknown dataset to check 'camvit'; allowed: camvid, folder"):
+    with pytest.raises(InputError, match="unknown dataset to check 'camvit'; allowed: folder, camvid"):
         check_data("camvit", tmp_path)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         check_data("folder", tmp_path / "nowhere")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from glamlib.data import camvid as module
-from glamlib.data.camvid import LABEL_DIGEST, CamVid, fetch_camvid, label_digest, main
+from glamlib.data.camvid import LABEL_DIGEST, CAMVID, fetch_camvid, label_digest, main
 from glamlib.errors import InputError
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data") / "camvid"
@@ -54,7 +54,7 @@ def test_fetches_the_named_commits_camvid_and_nothing_else(source, tmp_path):
     assert fetch_camvid(dest, **source) is True
     assert os.listdir(dest.parent) == ["camvid"]
     assert sorted(os.listdir(dest)) == ["test", "testannot", "train", "trainannot", "val", "valannot"]
-    assert CamVid(dest, "train")[0][1].unique().tolist() == [2]  # not the later commit's 9
+    assert CAMVID.open(dest, "train")[0][1].unique().tolist() == [2]  # not the later commit's 9
 
 
 def test_a_complete_folder_is_left_alone_in_either_layout(source, tmp_path):

@@ -13,9 +13,9 @@ from PIL import Image
 # GONE glamlib.study.standin: standin
 from glamlib.bench.step import StepSpeed
 from glamlib.data.ade20k import ADE20K
-from glamlib.data.camvid import CamVid
+from glamlib.data.camvid import CAMVID
 from glamlib.data.check import check_data
-from glamlib.data.cityscapes import Cityscapes
+from glamlib.data.cityscapes import CITYSCAPES
 from glamlib.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_standins_are_read_as_the_real_set_is(
     name: str, make: type, size: tuple[int, int], stored: int, data: Path, tmp_path: Path
 ) -> None:
     """By its own reader and by check-data: no file is bad, 3 pairs, CamVid's class 3 is the set's class 3."""
-    standin.write_standin(name, CamVid(data / "camvid", "train"), tmp_path / name, 3)
+    standin.write_standin(name, CAMVID.open(data / "camvid", "train"), tmp_path / name, 3)
     items = make(tmp_path / name, "train")
     assert len(items) == 3
     image, label = items[2]
@@ -52,7 +52,7 @@ def test_standins_are_read_as_the_real_set_is(
     assert sorted(report.splits["train"].values) == [0, stored]
     assert not [line for line in report.problems if "cannot be read" in line or "out of range" in line]
     with pytest.raises(InputError, match="unknown set to stand in for 'bcv'; allowed: ade20k, cityscapes"):
-        standin.write_standin("bcv", CamVid(data / "camvid", "train"), tmp_path / "bcv", 1)
+        standin.write_standin("bcv", CAMVID.open(data / "camvid", "train"), tmp_path / "bcv", 1)
 
 
 def test_the_loader_is_timed_with_the_recipe_and_says_whose_pictures(data: Path) -> None:
@@ -64,8 +64,8 @@ def test_the_loader_is_timed_with_the_recipe_and_says_whose_pictures(data: Path)
 
 
 def test_a_set_that_is_there_is_timed_itself(data: Path) -> None:
-    standin.write_standin("ade20k", CamVid(data / "camvid", "train"), data / "ade20k", 2)
-    standin.write_standin("cityscapes", CamVid(data / "camvid", "train"), data / "cityscapes", 2)
+    standin.write_standin("ade20k", CAMVID.open(data / "camvid", "train"), data / "ade20k", 2)
+    standin.write_standin("cityscapes", CAMVID.open(data / "camvid", "train"), data / "cityscapes", 2)
     (data / "camvid").rename(data / "elsewhere")
     rows = paper_speed.loader_rows((0,), {"ade20k": 1, "cityscapes": 1})
     assert {row.pictures for row in rows} == {"its own"}

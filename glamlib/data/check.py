@@ -6,15 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from glamlib.data import ade20k, camvid, cityscapes
+from glamlib.data.datasets import DATASETS, PUBLISHED
 from glamlib.data.images import (
     LabelCode,
-    Pair,
     SplitFiles,
     list_splits,
     match_pairs,
@@ -30,24 +28,7 @@ from glamlib.errors import InputError, one_of
 WHOLE = "(no split)"  # the name under which images/ and labels/ in the root itself are reported
 
 
-class Published(NamedTuple):
-    """A set of which everybody has the same files: where they are, how many, and the names of those missing."""
-
-    title: str
-    classes: tuple[str, ...]
-    sizes: Mapping[str, int]
-    find: Callable[[Path, str], SplitFiles]
-    missing: Callable[[str, list[Pair]], str] = lambda split, pairs: ""
-
-
-PUBLISHED = {
-    "camvid": Published("CamVid", camvid.CLASSES, camvid.SPLIT_SIZES, camvid.find_files),
-    "ade20k": Published("ADE20K", ade20k.CLASSES, ade20k.SPLIT_SIZES, ade20k.find_files, ade20k.missing),
-    "cityscapes": Published(
-        "Cityscapes", cityscapes.CLASSES, cityscapes.SPLIT_SIZES, cityscapes.find_files, cityscapes.missing
-    ),
-}
-CHECKED = ("camvid", "folder", "ade20k", "cityscapes", *VOLUMES)
+CHECKED = (*DATASETS, *VOLUMES)
 
 
 @dataclass
@@ -184,12 +165,12 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
 
 
 def _check_folder(report: CheckReport, root: Path) -> None:
-    classes, void = (), None
+    classes, code = (), LabelCode.plain(256, None)
     try:
-        classes, void, _ = read_classes(root / "classes.json")
+        table = read_classes(root / "classes.json")
+        classes, code = table.classes, LabelCode.plain(len(table.classes), table.ignore_index)
     except InputError as problem:
         report.problems.append(str(problem))
-    code = LabelCode.plain(len(classes) or 256, void)
     splits = list_splits(root)
     if not splits or (root / "images").is_dir():
         splits = [WHOLE, *splits]

@@ -10,12 +10,11 @@ github.com/mcordts/cityscapesScripts: labelIds hold the raw ids 0..33, labelTrai
 The labels of test are dummies: the hood of the car and the frame, which are void, and nothing else.
 """
 
-from os import PathLike
 from pathlib import Path
 
-from glamlib.data.images import LabelCode, Pair, PairedFiles, SplitFiles
+from glamlib.data.images import ImageSet, LabelCode, Pair, SplitFiles
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError, one_of
+from glamlib.errors import InputError
 
 # Images of each city, counted in the real set.
 CITIES = {
@@ -66,24 +65,6 @@ CODES = {
 LAYOUT = f"leftImg8bit/SPLIT/CITY/NAME{IMAGE_END} and gtFine/SPLIT/CITY/NAME{RAW_END} (or NAME{TRAIN_END})"
 
 
-class Cityscapes(PairedFiles):
-    """Cityscapes as pairs of image uint8 (3, 1024, 2048) and label uint8 (1024, 2048) with values 0..18 or 255.
-
-    Args:
-        root: the folder that holds leftImg8bit and gtFine.
-        split: "train", "val" or "test"; the labels of test are nearly all void.
-        size: (height, width) to resize to, or None.
-
-    Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
-    """
-
-    def __init__(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> None:
-        if split not in SPLIT_SIZES:
-            raise one_of("Cityscapes split", split, SPLIT_SIZES)
-        found = find_files(Path(root), split)
-        super().__init__(found.checked(), CLASSES, PALETTE, found.code, size)
-
-
 def find_files(root: Path, split: str) -> SplitFiles:
     """Return the files of a split, sorted by city; labelTrainIds only where a split has no labelIds at all.
 
@@ -120,3 +101,6 @@ def missing(split: str, pairs: list[Pair]) -> str:
         city = pair.image.parent.name
         have[city] = have.get(city, 0) + 1
     return ", ".join(f"{city} ({have[city]} of {count})" for city, count in CITIES[split].items() if have[city] < count)
+
+
+CITYSCAPES = ImageSet("Cityscapes", CLASSES, PALETTE, SPLIT_SIZES, find_files, missing)

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from glamlib.data.ade20k import ADE20K
-from glamlib.data.camvid import CamVid
-from glamlib.data.cityscapes import Cityscapes
+from glamlib.data.camvid import CAMVID
+from glamlib.data.cityscapes import CITYSCAPES
 from glamlib.data.images import FolderDataset, PairedFiles
 from glamlib.data.volume_sets import VOLUMES
 from glamlib.data.volumes import FileVolumes, Spacing, VolumeDataset
 from glamlib.errors import InputError, one_of
 
-DATASETS = {"camvid": CamVid, "folder": FolderDataset, "ade20k": ADE20K, "cityscapes": Cityscapes}
+PUBLISHED = {"camvid": CAMVID, "ade20k": ADE20K, "cityscapes": CITYSCAPES}
+DATASETS = {"folder": FolderDataset} | {name: images.open for name, images in PUBLISHED.items()}
 
 
 class SegmentationDataset(Protocol):

@@ -13,19 +13,19 @@ The label value `ignore_index` of the files becomes 255 when a label is read.
 import json
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from glamlib.data.transforms import VOID, Side, resize
-from glamlib.errors import InputError, check
+from glamlib.data.transforms import VOID, Byte, Side, resize
+from glamlib.errors import Checked, InputError, Range, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png|...) and ROOT[/SPLIT]/labels/NAME.png"
@@ -204,6 +204,38 @@ class PairedFiles:
         return (image, label) if self._size is None else resize(image, label, self._size)
 
 
+@dataclass(frozen=True)
+class ImageSet:
+    """A published set, of which everybody has the same files.
+
+    Attributes:
+        title, classes, palette: its name, and its classes in the order of the label values.
+        sizes: pairs of each split.
+        find: returns the files of a split below a folder; InputError if they are not there.
+        missing: names what a split of these pairs lacks; "" if it cannot tell.
+        unions: splits that are others together.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    palette: Palette
+    sizes: Mapping[str, int]
+    find: Callable[[Path, str], SplitFiles]
+    missing: Callable[[str, list[Pair]], str] = lambda split, pairs: ""
+    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def open(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> PairedFiles:
+        """Return a split, resized to ``size`` = (height, width) if given.
+
+        Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
+        """
+        if split not in self.sizes and split not in self.unions:
+            raise one_of(f"{self.title} split", split, [*self.sizes, *self.unions])
+        found = [self.find(Path(root), part) for part in self.unions.get(split, (split,))]
+        pairs = [pair for files in found for pair in files.checked()]
+        return PairedFiles(pairs, self.classes, self.palette, found[0].code, size)
+
+
 class FolderDataset(PairedFiles):
     """One's own folder, in the layout at the top of this file.
 
@@ -225,9 +257,10 @@ class FolderDataset(PairedFiles):
         if not folder.is_dir():
             splits = ", ".join(list_splits(root)) or "none"
             raise InputError(f"{root}: no split {split!r}; there are: {splits}; expected {LAYOUT}")
-        classes, void, palette = read_classes(root / "classes.json")
-        files = match_pairs(folder / "images", folder / "labels", LabelCode.plain(len(classes), void))
-        super().__init__(files._replace(images=folder).checked(), classes, palette, files.code, size)
+        table = read_classes(root / "classes.json")
+        code = LabelCode.plain(len(table.classes), table.ignore_index)
+        files = match_pairs(folder / "images", folder / "labels", code)._replace(images=folder)
+        super().__init__(files.checked(), table.classes, table.palette, code, size)
 
 
 def list_splits(root: Path) -> list[str]:
@@ -235,11 +268,32 @@ def list_splits(root: Path) -> list[str]:
     return sorted(f.name for f in root.iterdir() if (f / "images").is_dir() or (f / "labels").is_dir())
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], int | None, Palette]:
-    """Return what a classes.json says: class names, the files' void value or None, and one (r, g, b) a class.
+@dataclass(frozen=True)
+class ClassTable(Checked):
+    """What a classes.json says. Without a palette the classes get the PASCAL VOC colours."""
 
-    Without a palette the classes get the PASCAL VOC colours. Raises InputError if the file is missing or malformed.
-    """
+    role: ClassVar[str] = "entry"
+
+    classes: tuple[str, ...]
+    ignore_index: Annotated[int, Range(1, 255)] | None = None
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        count = len(self.classes)
+        if count > VOID or not all(self.classes) or len(set(self.classes)) < count:
+            raise InputError(f"entry classes={list(self.classes)}: must be 1 to {VOID} different names")
+        if self.ignore_index is not None and self.ignore_index < count:
+            raise InputError(f"entry ignore_index={self.ignore_index}: must be null or from {count} to 255, no class")
+        palette = tuple(map(voc_colour, range(count))) if self.palette is None else self.palette
+        # One colour more than classes is the void's, as in the files of the SegNet tutorial's CamVid.
+        if len(palette) not in (count, count + 1):
+            raise InputError(f"entry palette: has {len(palette)} colours; must be {count}, one a class")
+        object.__setattr__(self, "palette", palette[:count])
+
+
+def read_classes(path: Path) -> ClassTable:
+    """Read a classes.json, whose other entries are ignored; InputError if the file is missing or malformed."""
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -247,28 +301,12 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], int | None, Palette]:
     except (OSError, ValueError) as problem:
         raise InputError(f"{path}: cannot be read as JSON ({problem})") from problem
     if not isinstance(table, dict):
-        raise InputError(
-            f'{path}: allowed: {{"classes": [...], "ignore_index": int or null, "palette": [[r, g, b], ...]}}'
-        )
-    classes, void, palette = table.get("classes"), table.get("ignore_index"), table.get("palette")
-    if not (isinstance(classes, list) and 0 < len(classes) <= VOID and all(isinstance(c, str) and c for c in classes)):
-        raise InputError(f'{path}: "classes" must be a list of 1 to {VOID} names')
-    if len(set(classes)) < len(classes):
-        raise InputError(f'{path}: "classes" names {next(c for c in classes if classes.count(c) > 1)!r} twice')
-    if void is not None and not (type(void) is int and len(classes) <= void <= 255):
-        raise InputError(f'{path}: "ignore_index" is {void!r}; allowed: null or {len(classes)}..255 (0.. are classes)')
-    if palette is None:
-        palette = [voc_colour(value) for value in range(len(classes))]
-    # One colour more than classes is the void's, as in the files of the SegNet tutorial's CamVid.
-    right_length = isinstance(palette, list) and len(palette) in (len(classes), len(classes) + 1)
-    if not right_length or not all(_is_colour(colour) for colour in palette):
-        raise InputError(f'{path}: "palette" must have {len(classes)} colours [r, g, b] in 0..255, one a class')
-    return tuple(classes), void, tuple((r, g, b) for r, g, b in palette[: len(classes)])
-
-
-def _is_colour(value: object) -> bool:
-    is_triple = isinstance(value, list | tuple) and len(value) == 3
-    return is_triple and all(type(channel) is int and 0 <= channel <= 255 for channel in value)
+        raise InputError(f'{path}: must be {{"classes": [...], "ignore_index": number or null, "palette": [...]}}')
+    try:
+        known = [item.name for item in fields(ClassTable)]
+        return ClassTable.from_dict({name: value for name, value in table.items() if name in known})
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
 
 
 def voc_colour(value: int) -> tuple[int, int, int]:
