@@ -73,7 +73,7 @@ $(BUILD)/state: always
 ifdef PLANNED
 include $(BUILD)/plan.mk
 
-# Notebooks and report read all studies of a profile; a part of them (STUDY=...), and the paper's, gives tables alone.
+# Notebooks and report read all studies of a profile: a part of them (STUDY=...), and the paper's, give tables alone.
 results: $(TABLES) $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
 
 # One run. The record is the target and the notebook's last act: an interrupted run leaves none.
@@ -82,7 +82,6 @@ $(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json
 
 $(RESULTS)/tables/%.csv:
 	@"$(PYTHON)" -m glamlib.report.tables $(RESULTS) $*
-
 $(RESULTS)/tables/cost.csv $(RESULTS)/tables/neighbours_cost.csv: $(BUILD)/code.txt
 	@"$(PYTHON)" -m glamlib.cost.$(if $(filter %/cost.csv,$@),table,neighbours) $(RESULTS)
 
@@ -95,7 +94,6 @@ endif
 $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@echo "notebook $*"
 	@$(NOTEBOOK) $< $@ --set profile=$(PROFILE) results=$(RESULTS)
-
 # These read tables.
 $(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours 13_speed,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
 

@@ -27,10 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
     """Execute ``notebook`` in a fresh kernel at the project's root and write it to ``output``.
 
-    A notebook with a parameter ``more`` gets there what has no name of its own.
-
-    Raises:
-        ValueError: an unknown parameter, or the notebook stopped with an error (the message says which).
+    A notebook with a parameter ``more`` gets there what has no name of its own. ValueError for an unknown parameter, or
+    an error in the notebook (the message says which).
     """
     known = papermill.inspect_notebook(str(notebook))
     others = {name: value for name, value in parameters.items() if name not in known}
@@ -63,29 +61,24 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
 def progress(plan: Path, results: Path, jobs: int) -> str:
     """Return "run 12 of 188 NAME, about 40 min left", by the seconds in the records of the finished runs.
 
-    To be called once at the start of each run: the file ``started.txt`` of the build, which `make` removes first, holds
-    the runs that have started.
-
-    Args:
-        plan: the run's plan file, BUILD/plan/STUDY/VARIANT/seed-K.json.
-        results: where the records are.
-        jobs: how many runs go at a time.
+    Called once at the start of each run, with its plan file, BUILD/plan/STUDY/VARIANT/seed-K.json; BUILD/started.txt,
+    which `make` removes first, lists the runs that have started. ``jobs`` runs go at a time.
     """
     build, name = plan.parents[3], "/".join(plan.with_suffix("").parts[-3:])
     with (build / "started.txt").open("a") as file:
         file.write(f"{name}\n")
     started = (build / "started.txt").read_text().split()
-    begun, seconds, waiting = set(started[: started.index(name) + 1]), defaultdict(list), []
-    runs = set(re.findall(r"runs/(\S+)/record\.json", (build / "plan.mk").read_text()))
-    for run in runs:
+    names = set(re.findall(r"runs/(\S+)/record\.json", (build / "plan.mk").read_text()))
+    seconds, waiting = defaultdict(list), []  # of finished runs and of others, by study
+    begun = set(started[: started.index(name) + 1])
+    for run in names:
         record, study = results / "runs" / run / "record.json", run.split("/")[0]
         if record.exists() and record.stat().st_mtime >= (build / "plan" / f"{run}.json").stat().st_mtime:
-            held = json.loads(record.read_text())
-            seconds[study].append(held.get("seconds", held["train_seconds"]))
+            seconds[study].append(json.loads(record.read_text())["seconds"])
             begun.add(run)
         else:
             waiting.append(study)
-    line = f"run {len(begun)} of {len(runs)} {name}"
+    line = f"run {len(begun)} of {len(names)} {name}"
     if not seconds:
         return line
     overall = mean(time for times in seconds.values() for time in times)
@@ -107,12 +100,10 @@ def main() -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         parameters = json.loads(options.plan.read_text())["parameters"] if options.plan else {}
-        for change in options.set:
-            name, equals, value = change.partition("=")
-            if not equals:
-                raise ValueError(f"--set {change!r}: must be NAME=VALUE")
-            parameters[name] = value
-        if options.plan and options.jobs:
+        if unnamed := [change for change in options.set if "=" not in change]:
+            raise ValueError(f"--set {unnamed[0]!r}: must be NAME=VALUE")
+        parameters |= dict(change.split("=", 1) for change in options.set)
+        if options.jobs:
             print(progress(options.plan, ROOT / parameters["results"], options.jobs), flush=True)
         execute(options.notebook, options.output, parameters)
     except OSError as error:

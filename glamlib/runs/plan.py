@@ -34,7 +34,7 @@ def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
     for candidate in search.runs(run.profile) if search else []:
         try:
             record = json.loads((run_folder(results, candidate) / "record.json").read_text())
-            if RunParameters.from_dict(record["parameters"]) != candidate:
+            if RunParameters.from_dict(record["parameters"] | {"device": candidate.device}) != candidate:
                 return run
             scores[candidate.lr].append(record["metrics"][search.metric])
         except (OSError, ValueError, KeyError, TypeError):  # InputError is a ValueError
@@ -52,8 +52,7 @@ def _has_data(study: Study) -> bool:
 def chosen_studies(names: str, profile: str) -> list[Study]:
     """Return the studies of a comma-separated list, or those of "all" that have the profile and their data.
 
-    Raises:
-        InputError: an unknown study, or a named one whose data are absent.
+    InputError for an unknown study, or a named one whose data are absent.
     """
     if names == "all":
         return [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]

@@ -26,10 +26,7 @@ _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".we
 def image_files(source: Path) -> list[Path]:
     """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
 
-    Of a folder without images, those of its sub-folders, as Cityscapes has one for each city.
-
-    Raises:
-        InputError: nothing there, no image in the folder, or a video file.
+    Of a folder without images, those of its sub-folders, as Cityscapes has one for each city. InputError for none.
     """
     if source.is_dir():
         files = _images_in(source) or [file for folder in _visible(source) for file in _images_in(folder)]
@@ -65,22 +62,11 @@ def predict_files(
     """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken image stops nothing.
 
     A label map is a palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered
-    by the classes' colours.
+    by the classes' colours. With ``raw_ids`` also ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes
+    server. ``batch_size`` images of one size are predicted together.
 
-    Args:
-        saved: a model of RGB images, on any device.
-        files: the images.
-        out: a folder, made where it is missing.
-        batch_size: images of one size that are predicted together.
-        precision: "fp32" or "bf16".
-        options: how an image is predicted.
-        raw_ids: also write ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes server.
-
-    Returns:
-        A line for every image of which nothing was written.
-
-    Raises:
-        InputError: a model of something else, or ``out`` cannot be written to.
+    Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
+    RGB images, or an ``out`` that cannot be written to.
     """
     if raw_ids and tuple(saved.classes) != CLASSES:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
@@ -137,9 +123,7 @@ def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -
 
     The server's evaluation (``evalPixelLevelSemanticLabeling.py`` in github.com/mcordts/cityscapesScripts) wants one
     PNG an image, of the image's own size; sub-folders do not matter, but a second file of the same beginning does.
-
-    Raises:
-        InputError: other values, a ``name`` that does not begin with CITY_SEQUENCE_FRAME, or a failed write.
+    InputError for other values, or a ``name`` that does not begin with CITY_SEQUENCE_FRAME.
     """
     classes = np.asarray(prediction)
     if classes.ndim != 2 or classes.dtype.kind not in "iu":

@@ -34,9 +34,8 @@ _PATIENCE = 10  # seconds in which the loader processes of a run that was killed
 def open_run_folder(results: Path, run: RunParameters) -> Path:
     """Return the run's folder, made, writable and locked; to be called before anything costly.
 
-    Raises:
-        InputError: the run's options cannot be used; the folder cannot be written, holds a record of another study,
-            variant, seed or profile, or another process is at work on the same run.
+    InputError where the run's options cannot be used, the folder cannot be written or holds a record of another study,
+    variant, seed or profile, or another process is at work on the same run.
     """
     check_run(run)
     folder = run_folder(results, run)
@@ -89,7 +88,6 @@ def write_record(
         "cost": asdict(cost),
         "train_seconds": train_seconds,
         "seconds": process_seconds(),
-        "images_per_second": run.steps * run.batch_size / train_seconds,
         "peak_memory_mib": peak_memory_mib(device),
         "device": device_name(device),
         "versions": versions(),

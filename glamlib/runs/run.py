@@ -39,19 +39,10 @@ def data_of(run: RunParameters, train_data: AnyDataset, test_data: AnyDataset) -
 
 
 def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> Path:
-    """Train, evaluate and write the record below ``results``; go on from the run's checkpoint if there is one.
+    """Train, evaluate and write the record below ``results``, from the run's checkpoint on if there is one.
 
-    Args:
-        run: everything that decides what is computed.
-        results: the folder that gets ``runs/STUDY/VARIANT/seed-K``.
-        weights: also save the trained weights in this file (see `SavedModel`).
-
-    Returns:
-        The record's path.
-
-    Raises:
-        InputError: data, model, device or a place to write that cannot be used.
-        FloatingPointError: the loss is no longer finite.
+    Returns the record's path; ``weights`` is a file to save the trained model in, too. Raises InputError for data, a
+    model, a device or a place to write that cannot be used, FloatingPointError when the loss is no longer finite.
     """
     folder = open_run_folder(results, run)
     if weights is not None and is_main():

@@ -28,7 +28,7 @@ class SavedModel:
 
 
 def save_model(path: Path, saved: SavedModel) -> None:
-    """Write a weights file, whole or not at all; InputError where that cannot be done."""
+    """Write a weights file atomically; InputError where that cannot be done."""
     about = {
         "parameters": saved.run.to_dict(),
         "in_channels": saved.model.in_channels,
@@ -41,7 +41,7 @@ def save_model(path: Path, saved: SavedModel) -> None:
 
 
 def load_model(path: Path) -> SavedModel:
-    """Return the model of a weights file, on the CPU, in evaluation mode; InputError that names the file if it cannot.
+    """Return the model of a weights file, on the CPU, in evaluation mode; InputError that names a bad file.
 
     Nothing but tensors and JSON is read from the file.
     """
@@ -50,8 +50,7 @@ def load_model(path: Path) -> SavedModel:
             about = json.loads(file.metadata()[_KEY])
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
         run = RunParameters.from_dict(about["parameters"])
-        classes = tuple(str(name) for name in about["classes"])
-        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in about["palette"])
+        classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
         in_channels = about["in_channels"]
     except InputError as error:  # parameters that this version does not know
         raise InputError(f"{path}: {error}") from None
