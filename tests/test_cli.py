@@ -27,10 +27,10 @@ def glamlib(*arguments: str) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path) -> Path:
     """A good dataset of the form "folder": two images with labels, classes 0 and 1, void 255."""
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": 255}))
-    for kind, shape in (("images", (6, 8, 3)), ("labels", (6, 8))):
+    for kind, pixels in (("images", np.zeros((6, 8, 3), np.uint8)), ("labels", np.tri(6, 8, dtype=np.uint8))):
         (tmp_path / "train" / kind).mkdir(parents=True)
         for name in ("a", "b"):
-            Image.fromarray(np.ones(shape, np.uint8)).save(tmp_path / "train" / kind / f"{name}.png")
+            Image.fromarray(pixels).save(tmp_path / "train" / kind / f"{name}.png")
     return tmp_path
 
 

@@ -127,7 +127,10 @@ def test_good_options_pass(values: dict) -> None:
             STREETS | {"augment": STREETS["augment"] | {"jitter": "no"}},
             "option of augment jitter='no': must be true",
         ),
-        (STREETS | {"augment": STREETS["augment"] | {"flip": 2}}, "flip 2.0 cannot be used; allowed: a probability"),
+        (
+            STREETS | {"augment": STREETS["augment"] | {"flip": 2}},
+            "option of augment flip=2: must be a number from 0 to 1",
+        ),
         (STREETS | {"model": "nnformer_nano"}, "model 'nnformer_nano': cannot be used on camvid, which"),
         (STREETS | {"overrides": {"depth": 2}}, "unknown override for swin_nano_linear: 'depth'; allowed: "),
         (

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -18,11 +18,12 @@ from glamlib.data.datasets import (
 )
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
 from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError, check_options, one_of
+from glamlib.errors import InputError, Range, check_options, one_of
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
 
+Length = Annotated[float, Range(0.01, 100)]
 TEST_SEED = 1_000_000_007  # of generated test data, the same for every run
 GENERATED = {
     "scenes": (CueScenes, SceneConfig, InMemory),
@@ -45,8 +46,8 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class VolumeFiles:
-    """Options of volumes on disk, beside those of `load_volumes`: splits, and the number of first items to use."""
+class Files:
+    """Options of all data on disk: splits, and the number of their first items to use."""
 
     train: str
     test: str
@@ -54,8 +55,15 @@ class VolumeFiles:
 
 
 @dataclass(frozen=True)
-class ImageFiles(VolumeFiles):
-    """Options of images on disk: also the [height, width] they are resized to; ``in_memory``: read once."""
+class VolumeFiles(Files):
+    """Also the spacing in mm to resample volumes to, beside the options of their data set's labels."""
+
+    spacing: tuple[Length, Length, Length] | None = None
+
+
+@dataclass(frozen=True)
+class ImageFiles(Files):
+    """Also the [height, width] that images are resized to; ``in_memory``: read once."""
 
     size: Sides | None = None
     in_memory: bool = True
@@ -68,7 +76,7 @@ def data_options(run: RunParameters) -> dict[str, object]:
         options = check_options("option of data", run.data, Drawn, config)
         config(**{name: value for name, value in options.items() if name not in ("train", "test")})  # its ranges
     elif run.dataset in VOLUMES:
-        options = check_options("option of data", run.data, VolumeFiles, VOLUMES[run.dataset][0])
+        options = check_options("option of data", run.data, VolumeFiles, VOLUMES[run.dataset].labels)
     elif run.dataset in DATASETS:
         options = check_options("option of data", run.data, ImageFiles)
     else:

@@ -11,7 +11,7 @@ from glamlib.data.datasets import DATASETS, VOLUMES, SegmentationDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError, check_options
+from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
@@ -140,7 +140,7 @@ def check_run(run: RunParameters) -> None:
     if model_config(run.model, **run.overrides).ndim != task.ndim:
         raise InputError(f"model {run.model!r}: cannot be used on {run.dataset}, which has {task.ndim} dimensions")
     if run.augment:
-        task.augmentation(**check_options("option of augment", run.augment, task.augmentation))
+        task.augmentation.from_dict(run.augment)
     elif run.dataset in VOLUMES:
         raise InputError("missing option of augment: patch_size, because volumes differ in size")
     elif run.dataset in DATASETS and not data.get("size"):
