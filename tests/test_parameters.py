@@ -93,7 +93,7 @@ def test_good_options_pass(values: dict) -> None:
         ({"study": "../x", "data": SCENES}, "parameter study='../x': must be a string of letters, digits"),
         ({"variant": "", "data": SCENES}, "parameter variant='': must be a string of letters"),
         ({"seed": 2**32, "data": SCENES}, "parameter seed=4294967296: must be a whole number from 0 to 4294967295"),
-        ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, camvid"),
+        ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, "),
         (
             STREETS | {"data": SPLITS | {"limit": 2, "in_memory": False}},
             "limit=2: cannot be combined with in_me",
