@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 import torch
+from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -47,17 +48,9 @@ def slide_logits(
 ) -> Tensor:
     """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
-    The last window along a side ends at the border; a side shorter than the window is padded, evenly on both ends.
-
-    Args:
-        model: maps ``(n, C, *window)`` to logits ``(n, K, *window)``.
-        window, stride: one length for each of two or three dimensions; no stride above the window.
-        mode: "constant" averages, "gaussian" gives the centre of a window more weight than its border.
-        batch_size: windows that are predicted together.
-        outside: the value to pad with.
+    The last window along a side ends at the border; a side shorter than the window is padded with ``outside``, evenly on
+    both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
     """
-    from monai.inferers import sliding_window_inference  # takes seconds, and most runs slide no window
-
     # MONAI takes the overlap as a fraction and rounds the stride down: half an element more gives exactly this one
     overlap = [max(0.0, 1 - (step + 0.5) / side) for side, step in zip(window, stride, strict=True)]
     return sliding_window_inference(

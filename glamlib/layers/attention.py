@@ -62,16 +62,9 @@ class WindowAttention(nn.Module):
     def forward(
         self, x: Tensor, layout: WindowLayout, num_tokens: int = 0, return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend inside each window.
+        """Attend inside each window of ``x``, ``(B, nW, T + P, C)``: T = ``num_tokens`` tokens first, then P patches.
 
-        Args:
-            x: ``(B, nW, T + P, C)``: the T global tokens of each window first, then its P patches.
-            layout: how the windows lie on the map.
-            num_tokens: T.
-            return_attention: compute explicitly and return the weights.
-
-        Returns:
-            The attended sequence, shaped as ``x``, and the weights ``(B, nW, heads, T + P, T + P)`` or None.
+        Returns the attended sequence, shaped as ``x``, and the weights ``(B, nW, heads, T + P, T + P)`` or None.
         """
         batch, windows, length, channels = x.shape
         qkv = self.qkv(x).view(batch, windows, length, 3, self.num_heads, -1)
@@ -93,11 +86,10 @@ class WindowAttention(nn.Module):
 
 @cached
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the code of each window's place in the grid of windows, ``(nW, dim)``.
+    """Return the code of each window's place in the grid of windows, ``(nW, dim)``: sines and cosines of row, column
+    (and slice), after Vaswani et al. (2017).
 
-    Sines and cosines of the window's row, column (and slice), as Vaswani et al. (2017) have them for one dimension; the
-    channels are divided between the dimensions. It has no parameters and is defined for any number of windows. The
-    released code's learned table is neither: it fails or misplaces windows on large images.
+    Unlike the released code's learned table, it is defined for any number of windows and has no parameters.
     """
     frequencies = dim // (2 * len(grid))
     scale = 1000.0 ** (-torch.arange(frequencies, device=device, dtype=torch.float32) / max(frequencies, 1))
@@ -131,15 +123,9 @@ class GlobalAttention(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Let every token attend to every token.
+        """Let every token ``(B, nW, T, C)`` attend to every token; ``grid`` is the windows along each dimension.
 
-        Args:
-            tokens: ``(B, nW, T, C)``.
-            grid: windows along each dimension of the map; their product is nW.
-            return_attention: compute explicitly and return the weights.
-
-        Returns:
-            The attended tokens, shaped as ``tokens``, and the weights ``(B, heads, nW * T, nW * T)`` or None.
+        Returns the attended tokens, shaped as ``tokens``, and the weights ``(B, heads, nW * T, nW * T)`` or None.
         """
         batch, windows, per_window, channels = tokens.shape
         qkv = self.qkv(self.add_position(tokens, grid)).view(batch, windows * per_window, 3, self.num_heads, -1)

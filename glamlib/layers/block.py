@@ -23,16 +23,8 @@ from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 class GlamBlock(nn.Module):
     """W-MSA over tokens and patches, exchange between windows, MLP; each residual and pre-norm.
 
-    Args:
-        dim: channels C.
-        num_heads: attention heads of W-MSA and of the mixer.
-        window_size: patches along each dimension of a window.
-        shifted: whether the windows lie half a window off (every second block).
-        mixer: name of what exchanges between windows.
-        is_last: the last block of a stage. Nothing reads its tokens, so it builds no mixer of tokens and returns none;
-            what a mixer of patches does is read, so that is built.
-        mlp_ratio: hidden channels of the MLP over C.
-        drop_path: probability of dropping a residual branch, per sample.
+    Windows of every second block are ``shifted`` by half their size. Nothing reads the tokens of a stage's last block
+    (``is_last``), so it builds no mixer of tokens and returns none.
     """
 
     def __init__(
@@ -61,7 +53,7 @@ class GlamBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def layout_of(self, x: Tensor) -> WindowLayout:
-        """Return how this block's windows lie on the map ``x``, ``(B, *size, C)``."""
+        """Return how the windows lie on the map ``(B, *size, C)``."""
         return WindowLayout.fit(tuple(x.shape[1:-1]), self.window_size, self.shifted)
 
     def enter(self, tokens: Tensor) -> Tensor:
@@ -82,17 +74,10 @@ class GlamBlock(nn.Module):
     def forward(
         self, x: Tensor, tokens: Tensor | None = None, trace: dict | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Apply the block.
+        """Return the new map ``(B, *size, C)`` and tokens ``(B, nW, T, C)``, None after the last block of a stage.
 
-        Args:
-            x: the map, ``(B, *size, C)``.
-            tokens: ``(B, nW, T, C)``, or None.
-            trace: if given, attention is explicit and its weights are stored here under ``layout``,
-                ``window`` ``(B, nW, heads, T + P, T + P)`` and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of
-                patches: see there) or None.
-
-        Returns:
-            The new map and the new tokens, shaped as they came; tokens are None after the last block of a stage.
+        With ``trace``, attention is explicit and stored there: ``layout``, ``window`` ``(B, nW, heads, T + P, T + P)``
+        and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of patches: see there) or None.
         """
         layout = self.layout_of(x)
         num_tokens = 0 if tokens is None else tokens.shape[2]

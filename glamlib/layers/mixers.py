@@ -47,11 +47,7 @@ def acts_on_patches(name: str) -> bool:
 
 
 def create_mixer(name: str, dim: int, num_heads: int, window_size: tuple[int, ...]) -> GlobalAttention | None:
-    """Return a new mixer of ``dim`` channels for windows of ``window_size``, None for "none".
-
-    Raises:
-        InputError: an unknown name.
-    """
+    """Return a new mixer of ``dim`` channels for windows of ``window_size``, None for "none"; InputError if unknown."""
     mixer = find_mixer(name)
     if acts_on_patches(name):
         return mixer(dim, num_heads, window_size)

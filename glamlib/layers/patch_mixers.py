@@ -12,13 +12,7 @@ from glamlib.layers.windows import WindowLayout, cached, from_windows, to_window
 
 
 class PatchMixer(GlobalAttention):
-    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid.
-
-    Args:
-        dim: channels C.
-        num_heads: heads.
-        window_size: patches along each dimension of a window of the block.
-    """
+    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid."""
 
     acts_on = "patches"
 
@@ -56,9 +50,8 @@ class ReducedAttention(PatchMixer):
     """Every patch attends to one key a window: a strided convolution of the window's patches, and a norm.
 
     Wang et al., "Pyramid Vision Transformer" (ICCV 2021), eq. 1 to 5 (spatial-reduction attention), with the window as
-    its reduction R in every stage, where PVT has 8, 4, 2, 1. The convolution is written as a linear layer on the
-    patches of a window in a row. A window at the border that the map does not fill goes on with zeros, so there is no
-    key of nothing. Quadratic in the number of patches, divided by the patches of a window.
+    its reduction R in every stage, where PVT has 8, 4, 2, 1. The convolution is a linear layer on the patches of a
+    window in a row; a window that the map does not fill is padded with zeros.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
@@ -83,10 +76,8 @@ class ReducedAttention(PatchMixer):
 class SharedTokens(PatchMixer):
     """A few learned tokens attend to all patches and to themselves; then all patches attend to the tokens.
 
-    Zhang et al., "Multi-scale Vision Longformer" (ICCV 2021), section 3.2: global tokens see the whole map and are seen
-    from everywhere. Local attention is the block's W-MSA, apart from this. ViL's tokens live on through the blocks;
-    here each block starts its own, so that nothing but the map goes from block to block.
-    Linear in the number of patches.
+    Zhang et al., "Multi-scale Vision Longformer" (ICCV 2021), section 3.2. Local attention is the block's W-MSA. ViL's
+    tokens live on through the blocks; here each block starts its own. Linear in the number of patches.
     """
 
     num_tokens = 8
@@ -111,13 +102,8 @@ class SharedTokens(PatchMixer):
 class DilatedLayout:
     """Windows of patches that lie ``step`` apart on a map, all sizes in patches, one entry a dimension.
 
-    The step is at most the window's side w, so that a patch of a dilated window lies in every whole window that it
-    spans; on a map smaller than w * w it is smaller. Where several dilated windows lie side by side they share the map
-    out evenly.
-
-    Args:
-        size: of the map.
-        window_size: patches along each dimension of a dilated window.
+    The step is at most the window's side w, so that a dilated window has a patch in every whole window that it spans.
+    Dilated windows side by side divide the map evenly.
     """
 
     def __init__(self, size: tuple[int, ...], window_size: tuple[int, ...]) -> None:
@@ -152,10 +138,9 @@ def padding_mask(size: tuple[int, ...], window_size: tuple[int, ...], device: to
 class SparseAttention(PatchMixer):
     """Attention inside dilated windows: as many patches as in a window, one from each of the windows around.
 
-    The strided half of Child et al., "Generating long sequences with sparse Transformers" (2019), section 4.3, on maps
-    and in windows, as in Hassani and Shi, "Dilated neighborhood attention transformer" (2022); on a map of at most
-    w * w patches a side it is the grid attention of MaxViT (Tu et al., ECCV 2022). A patch reads w * w patches a side
-    and none beyond. Linear in the number of patches.
+    The strided half of Child et al., "Generating long sequences with sparse Transformers" (2019), section 4.3, in 2D as
+    in Hassani and Shi, "Dilated neighborhood attention transformer" (2022); on a map of at most w * w patches a side it
+    is the grid attention of MaxViT (Tu et al., ECCV 2022). Linear in the number of patches.
     """
 
     def forward(

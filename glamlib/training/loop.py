@@ -93,22 +93,11 @@ def train(
 
     Process 0 of a launcher writes the checkpoint, which all must be able to read. Resuming is exact for the same number
     of processes; for another it goes on with the same data in the same order. A checkpoint of another run is kept under
-    another name.
+    another name. ``code`` is a digest of the code that decides what is computed.
 
-    Args:
-        model: its auxiliary head, if it has one, joins the loss.
-        dataset: images or volumes with labels; all of one size where ``run.augment`` is empty.
-        run: steps, batch size, learning rate and the rest.
-        checkpoint: file that is written every ``run.checkpoint_every`` steps and at the end.
-        code: digest of the code that decides what is computed.
-        on_step: called after each step with the number of finished steps.
-
-    Returns:
-        The history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds spent training.
-
-    Raises:
-        InputError: no such device, a batch that cannot be split, an unusable checkpoint or image.
-        FloatingPointError: the loss is no longer finite.
+    Returns the history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds of training.
+    Raises InputError for no such device, a batch that cannot be split, an unusable checkpoint or image, and
+    FloatingPointError if the loss is no longer finite.
     """
     accelerator = Accelerator(
         cpu=resolve_device(run.device) == "cpu",
