@@ -49,7 +49,7 @@ def _described(kind: object) -> str:
     if origin is Annotated:
         return f"{_described(parts[0])} {parts[1]}"
     if origin is Literal:
-        return f"one of {', '.join(parts)}"
+        return f"one of {', '.join(map(str, parts))}"
     if origin in (Union, UnionType):
         return " or ".join(map(_described, parts))
     if origin is tuple:

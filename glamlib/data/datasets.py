@@ -14,7 +14,7 @@ from glamlib.data.camvid import CAMVID
 from glamlib.data.cityscapes import CITYSCAPES
 from glamlib.data.images import FolderDataset, PairedFiles
 from glamlib.data.volume_sets import VOLUMES
-from glamlib.data.volumes import FileVolumes, Spacing, VolumeDataset
+from glamlib.data.volumes import FileVolumes, Spacing
 from glamlib.errors import InputError, one_of
 
 PUBLISHED = {"camvid": CAMVID, "ade20k": ADE20K, "cityscapes": CITYSCAPES}
@@ -37,6 +37,15 @@ class SegmentationDataset(Protocol):
         """Return the file stem of item ``index``, for messages and outputs."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
+
+
+class VolumeDataset(SegmentationDataset, Protocol):
+    """The same of volumes: item i is (image float32 (C, D, H, W), normalised; label uint8 (D, H, W)), background 0."""
+
+    sided: bool  # whether left and right differ: then no mirror along `LEFT_RIGHT`
+
+    def spacing(self, index: int) -> Spacing:
+        """Return the sides (depth, height, width) of item ``index``'s voxels in mm."""
 
 
 def load_dataset(
@@ -65,7 +74,7 @@ def load_volumes(name: str, split: str, *, root: str | PathLike[str] | None = No
     """
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
-    return VOLUMES[name].open(name, _root(name, root, f"/, which is {VOLUMES[name].source}"), split, **options)
+    return VOLUMES[name].open(_root(name, root, f"/, which is {VOLUMES[name].source}"), split, **options)
 
 
 def has_dataset(name: str) -> bool:

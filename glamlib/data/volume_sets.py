@@ -16,19 +16,19 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 "test".
 """
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
-from glamlib.data.volumes import FileVolumes, Labels, Layout, Spacing, match_volumes, read_names, window, z_score
-from glamlib.errors import InputError, one_of
-
-HIPPOCAMPUS = Labels(("background", "anterior", "posterior"), {0: 0, 1: 1, 2: 2}, sided=False)
+from glamlib.data.images import NAMED
+from glamlib.data.volumes import Case, FileVolumes, Labels, window, z_score
+from glamlib.errors import InputError, Range, check_options, one_of
 
 # Brains: the label values of each group's right and left part. Cortical parcels are even on the right.
 CORTEX_RIGHT = tuple(value for value in range(100, 208, 2) if value not in (110, 130, 158, 188))  # some are never used
@@ -64,7 +64,7 @@ HOUNSFIELD = (-175.0, 250.0)  # soft tissue; the range of MONAI's BTCV recipes (
 
 def hippocampus_labels() -> Labels:
     """Return background, anterior and posterior part."""
-    return HIPPOCAMPUS
+    return Labels(("background", "anterior", "posterior"), {0: 0, 1: 1, 2: 2}, sided=False)
 
 
 def brain_labels(*, sides: bool = False) -> Labels:
@@ -72,8 +72,6 @@ def brain_labels(*, sides: bool = False) -> Labels:
 
     The cerebellar vermis belongs to the cerebellar cortex; it has no side, so with ``sides`` it is background.
     """
-    if type(sides) is not bool:
-        raise InputError(f"sides {sides!r} cannot be used; allowed: true, false")
     numbers = dict.fromkeys(BRAIN_BACKGROUND + VERMIS, 0)
     classes = ["background"]
     for name, (right, left) in PAIRS.items():
@@ -87,141 +85,185 @@ def brain_labels(*, sides: bool = False) -> Labels:
     return Labels(tuple(classes), numbers | {BRAIN_STEM: len(classes) - 1}, sided=sides)
 
 
-def synapse_labels(*, organs: int = 13) -> Labels:
+def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
     """Return the 13 organs in the files' order, or the 8 of TransUNet in its order, the other five as background.
 
     The classes have sides, and so has the body: the liver lies on the right.
     """
-    chosen = {13: ORGANS, 8: EIGHT}.get(organs) if type(organs) is int else None
-    if chosen is None:
-        raise one_of("number of organs", organs, (13, 8))
+    chosen = {13: ORGANS, 8: EIGHT}[organs]
     numbers = {value: chosen.index(organ) + 1 if organ in chosen else 0 for value, organ in enumerate(ORGANS, start=1)}
     return Labels(("background", *chosen), {0: 0} | numbers, sided=True)
 
 
-def find_hippocampus(root: Path) -> Layout:
-    """Look through imagesTr and labelsTr below ``root`` or ``root``/Task04_Hippocampus.
+class Layout(NamedTuple):
+    """What lies in a data set's folder: the folder of the images; cases by name, sorted; names of each split's cases;
+    one line for each file without a partner and each name without files."""
 
-    The splits are those of train.txt and val.txt (one name a line) where both are there; without them every fifth case,
-    in the order of the names, is val. A dataset.json, as the Decathlon's archive has one, is held against the files.
-    """
-    base = root / "Task04_Hippocampus" if (root / "Task04_Hippocampus").is_dir() else root
-    images, labels = base / "imagesTr", base / "labelsTr"
-    if not images.is_dir() or not labels.is_dir():
-        raise InputError(f"{root}: no imagesTr and labelsTr; expected {VOLUMES['hippocampus'].source}")
-    cases, problems = match_volumes(images, r"(hippocampus_\d+)", labels, r"(hippocampus_\d+)")
-    lists = {split: read_names(base / f"{split}.txt") for split in ("train", "val")}
-    if None in lists.values():
-        lists = {split: [n for i, n in enumerate(cases) if (i % 5 == 4) == (split == "val")] for split in lists}
-    problems += [f"{name} is in dataset.json and not here" for name in _decathlon(base) if name not in cases]
-    return Layout(images, cases, lists, problems)
+    folder: Path
+    cases: dict[str, Case]
+    splits: dict[str, list[str]]
+    problems: list[str]
 
-
-def _decathlon(base: Path) -> list[str]:
-    """Return the training cases that a Decathlon's dataset.json names, none without one; InputError if malformed."""
-    path = base / "dataset.json"
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-        values = {int(value) for value in table["labels"]}
-        names = [Path(case["image"]).name.partition(".")[0] for case in table["training"]]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as problem:
-        raise InputError(f"{path}: not a Decathlon's dataset.json ({type(problem).__name__}: {problem})") from problem
-    if values != HIPPOCAMPUS.numbers.keys():
-        raise InputError(f"{path}: its labels are {sorted(values)}; hippocampus has {sorted(HIPPOCAMPUS.numbers)}")
-    return names
+    def select(self, split: str) -> list[Case]:
+        """Return the cases of a split; InputError for an unknown split, or if anything is missing."""
+        if split not in self.splits:
+            raise one_of("split", split, self.splits)
+        if self.problems:
+            more = "; ..." if len(self.problems) > NAMED else ""
+            listed = "; ".join(self.problems[:NAMED])
+            raise InputError(f"{self.folder}: {len(self.problems)} problem(s): {listed}{more}")
+        return [self.cases[name] for name in self.splits[split]]
 
 
-def find_brains(root: Path) -> Layout:
-    """Look through ``root``: images/ID.nii.gz and labels/ID.nii.gz, or the source's ID_SS.nii.gz and ID_glm.nii.gz.
+class Files(NamedTuple):
+    """Where a set's files may lie: folders of images and labels, and patterns of their names without .nii or .nii.gz,
+    whose first group names the case."""
 
-    The splits are train.txt and test.txt, or else the challenge's own.
-    """
-    folder = root
-    if (root / "images").is_dir() and (root / "labels").is_dir():
-        folder = root / "images"
-        cases, problems = match_volumes(folder, r"(\d+)", root / "labels", r"(\d+)")
-    else:
-        try:
-            cases, problems = match_volumes(root, r"(\d+)_SS", root, r"(\d+)_glm")
-        except InputError:
-            source = VOLUMES["brains"].source
-            raise InputError(f"{root}: neither images and labels nor ID_SS.nii.gz; expected {source}") from None
-    splits = {split: read_names(root / f"{split}.txt") for split in ("train", "test")}
-    if None in splits.values():
-        splits = {"train": list(BRAIN_TRAIN), "test": [name for name in cases if name not in BRAIN_TRAIN]}
-    return Layout(folder, cases, splits, problems)
+    images: str
+    labels: str
+    image_name: str
+    label_name: str
 
 
-def find_synapse(root: Path) -> Layout:
-    """Look for img and label, or imagesTr and labelsTr, in ``root`` or its RawData and Training.
-
-    Files are told by the four digits of their case: img0001.nii.gz and label0001.nii.gz, or names like BCV_0001.nii.gz
-    (images also BCV_0001_0000.nii.gz) on both sides.
-    """
-    for base in (root, root / "Training", root / "RawData" / "Training", root / "RawData"):
-        for images, labels in (("img", "label"), ("imagesTr", "labelsTr")):
-            if (base / images).is_dir() and (base / labels).is_dir():
-                image_name, label_name = r"[A-Za-z_]*(\d{4})(?:_0000)?", r"[A-Za-z_]*(\d{4})"
-                cases, problems = match_volumes(base / images, image_name, base / labels, label_name)
-                splits = {"train": list(SYNAPSE_TRAIN), "test": list(SYNAPSE_TEST)}
-                return Layout(base / images, cases, splits, problems)
-    source = VOLUMES["synapse"].source
-    raise InputError(f"{root}: no folders img and label, or imagesTr and labelsTr; expected {source}")
+Side = Annotated[float, Range(0.01, 100)]
 
 
-class VolumeSet(NamedTuple):
+@dataclass(frozen=True)
+class Resampling:
+    """The option of every set: sides (depth, height, width) in mm of the voxels to resample to; None: the files'."""
+
+    spacing: tuple[Side, Side, Side] | None = None
+
+
+@dataclass(frozen=True)
+class VolumeSet:
     """A data set of volumes.
 
     Attributes:
-        find: looks through a folder; raises InputError where the files are missing.
+        source: where to get it.
+        num_cases: how many it has.
+        files: where they may lie; the first that are there count.
+        bases: sub-folders in which to look for them.
+        split: the names of each split's cases, of all names; unless the folder holds a list SPLIT.txt for each split.
         labels: what the values mean; its keyword arguments are options of the set.
         normalise: maps a volume's values to float32.
-        sizes: cases of each split; None under a split: only the sum of all counts.
-        source: where to get it.
-        spacing: (depth, height, width) in mm to resample to unless told otherwise; None leaves the files' own.
+        spacing: to resample to unless told otherwise.
     """
 
-    find: Callable[[Path], Layout]
+    source: str
+    num_cases: int
+    files: tuple[Files, ...]
+    split: Callable[[list[str]], dict[str, list[str]]]
     labels: Callable[..., Labels]
     normalise: Callable[[np.ndarray], np.ndarray]
-    sizes: Mapping[str, int]
-    source: str
-    spacing: Spacing | None = None
+    bases: tuple[str, ...] = ("",)
+    spacing: tuple[float, float, float] | None = None
 
-    def open(self, name: str, root: Path, split: str, **options: object) -> FileVolumes:
+    @property
+    def options(self) -> tuple[Callable, ...]:
+        """What takes the set's options, for `check_options`."""
+        return Resampling, self.labels
+
+    def open(self, root: Path, split: str, **options: object) -> FileVolumes:
         """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
-        spacing = options.pop("spacing", self.spacing)
-        known = list(inspect.signature(self.labels).parameters)
-        for option in options:
-            if option not in known:
-                raise one_of(f"option of {name}", option, ["spacing", *known])
+        options = {"spacing": self.spacing} | check_options("option of volumes", options, *self.options)
+        spacing = options.pop("spacing")
         return FileVolumes(self.find(root).select(split), self.labels(**options), self.normalise, spacing)
+
+    def find(self, root: Path) -> Layout:
+        """Look through a folder, without opening a volume; InputError where there are none of the expected names."""
+        for base, files in ((root / base, files) for base in self.bases for files in self.files):
+            problems: list[str] = []
+            images = _by_case(base / files.images, files.image_name, problems)
+            labels = _by_case(base / files.labels, files.label_name, problems)
+            if images or labels:
+                break
+        else:
+            raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
+        cases = {name: Case(name, path, labels[name]) for name, path in images.items() if name in labels}
+        problems += [f"image {path.name} has no label" for name, path in images.items() if name not in cases]
+        problems += [f"label {path.name} has no image" for name, path in labels.items() if name not in cases]
+        here = {path.name for path in images.values()}
+        listed = self._listed(base / "dataset.json")
+        problems += [f"{name} is in dataset.json and not here" for name in listed if name not in here]
+        splits = self.split(list(cases))
+        lists = {split: base / f"{split}.txt" for split in splits}
+        if all(path.is_file() for path in lists.values()):
+            splits = {split: _read(path).split() for split, path in lists.items()}
+        seen: dict[str, str] = {}
+        for split, names in splits.items():
+            problems += [f"{split}: no image and label of {name}" for name in names if name not in cases]
+            problems += [f"{name} is in {seen[name]} and in {split}" for name in names if name in seen]
+            seen |= dict.fromkeys(names, split)
+        return Layout(base / files.images, cases, splits, problems)
+
+    def _listed(self, path: Path) -> list[str]:
+        """Return the training images that a dataset.json of the Decathlon or of nnU-Net names; none without it."""
+        if not path.is_file():
+            return []
+        try:
+            table = json.loads(_read(path))
+            # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
+            values = {int(part) for pair in table["labels"].items() for part in pair if str(part).isdigit()}
+            names = [Path(case["image"]).name for case in table.get("training", ())]
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise InputError(f"{path}: not a Decathlon's dataset.json ({type(problem).__name__}: {problem})") from None
+        known = self.labels().numbers
+        if values != set(known):
+            raise InputError(f"{path}: its labels are {sorted(values)}; the data set's are {sorted(known)}")
+        return names
+
+
+def _by_case(folder: Path, name: str, problems: list[str]) -> dict[str, Path]:
+    """Return the NIfTI files of the expected name by case; a case's second file becomes a problem."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):
+        match = re.fullmatch(rf"{name}\.nii(\.gz)?", path.name)
+        if match and match[1] in found:
+            problems.append(f"{path.name} is the same case as {found[match[1]].name}")
+        elif match:
+            found[match[1]] = path
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot be read as text ({problem})") from problem
 
 
 VOLUMES = {
     "hippocampus": VolumeSet(
-        find_hippocampus,
-        hippocampus_labels,
-        z_score,
-        {"all": 260},
-        "Task04_Hippocampus of the Medical Segmentation Decathlon, http://medicaldecathlon.com",
+        source="Task04_Hippocampus of the Medical Segmentation Decathlon, http://medicaldecathlon.com",
+        num_cases=260,
+        files=(Files("imagesTr", "labelsTr", r"(hippocampus_\d+)", r"(hippocampus_\d+)"),),
+        bases=("", "Task04_Hippocampus"),
+        split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
+        labels=hippocampus_labels,
+        normalise=z_score,
     ),
     "brains": VolumeSet(
-        find_brains,
-        brain_labels,
-        z_score,
-        {"train": 15, "test": 20},
-        "inst/extdata of https://github.com/muschellij2/malf.templates",
+        source="inst/extdata of https://github.com/muschellij2/malf.templates",
+        num_cases=35,
+        files=(Files("images", "labels", r"(\d+)", r"(\d+)"), Files("", "", r"(\d+)_SS", r"(\d+)_glm")),
+        split=lambda names: {"train": list(BRAIN_TRAIN), "test": [n for n in names if n not in BRAIN_TRAIN]},
+        labels=brain_labels,
+        normalise=z_score,
     ),
-    # The files' own spacings differ: 2.5 to 5 by 0.6 to 1 by 0.6 to 1 mm. MONAI's recipes use (2, 1.5, 1.5).
+    # Either as unpacked, or as the Decathlon's programs want it: img0001.nii.gz, BCV_0001.nii.gz, BCV_0001_0000.nii.gz.
+    # The files' own spacings differ, from 2.5 x 0.6 x 0.6 to 5 x 1 x 1 mm; these are those of MONAI's recipes.
     "synapse": VolumeSet(
-        find_synapse,
-        synapse_labels,
-        partial(window, low=HOUNSFIELD[0], high=HOUNSFIELD[1]),
-        {"train": 18, "test": 12},
-        "Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
-        (2.0, 1.5, 1.5),
+        source="Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
+        num_cases=30,
+        files=tuple(
+            Files(images, labels, r"[A-Za-z_]*(\d{4})(?:_0000)?", r"[A-Za-z_]*(\d{4})")
+            for images, labels in (("img", "label"), ("imagesTr", "labelsTr"))
+        ),
+        bases=("", "Training", "RawData/Training", "RawData"),
+        split=lambda names: {"train": list(SYNAPSE_TRAIN), "test": list(SYNAPSE_TEST)},
+        labels=synapse_labels,
+        normalise=partial(window, low=HOUNSFIELD[0], high=HOUNSFIELD[1]),
+        spacing=(2.0, 1.5, 1.5),
     ),
 }

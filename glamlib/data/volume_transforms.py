@@ -1,34 +1,24 @@
 """Training patches of volumes: where they are cut and how they are varied, by MONAI's transforms.
 
 What is varied follows the released 3D configurations (flips, rotation, scaling, intensity, noise); the numbers are a
-study's choice. The random numbers of an item come from the generator that the call is given.
+study's choice. All random numbers of an item come from the generator that the call is given.
 """
 
 from dataclasses import dataclass
-from math import ceil, radians, sin
+from math import radians, sin
 from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms import (
-    Compose,
-    Lambdad,
-    RandAffined,
-    RandCropByLabelClassesd,
-    RandFlipd,
-    RandGaussianNoised,
-    Randomizable,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-    RandSpatialCropd,
-)
 from torch import Tensor
 
-from glamlib.data.transforms import Factor, Share, Side
-from glamlib.data.volumes import VolumeDataset
+from glamlib.data.datasets import VolumeDataset
+from glamlib.data.transforms import VOID, Share, Side
+from glamlib.data.volumes import LEFT_RIGHT
 from glamlib.errors import Checked, InputError, Range
 
+Factor = Annotated[float, Range(0.25, 4)]
 _BOTH = ("image", "label")
 
 
@@ -38,12 +28,12 @@ class VolumeTransform(Checked):
 
     Args:
         patch_size: (depth, height, width) of what comes out, in voxels.
-        foreground: share of the patches that are centred on a voxel of a structure, all structures of the volume
-            equally likely, however small. The other patches lie anywhere.
+        foreground: share of the patches that are centred on a voxel of a structure, as far as the volume's border lets
+            them: all structures of the volume are equally likely, however small. The other patches lie anywhere.
         flip_axes: axes of (D, H, W) along which a patch may be mirrored.
         flip: probability of a mirror along each of them.
         rotate: the largest angle in degrees, either way, about each axis; meant for voxels that are nearly cubes.
-        scale: range of the factor by which structures grow along each axis.
+        scale: range of the factor by which structures grow.
         intensity: the image is multiplied by a factor of 1 - intensity to 1 + intensity, and a shift of -intensity to
             intensity is added (units of the normalised image).
         noise: the largest standard deviation of the Gaussian noise, in the same units.
@@ -71,63 +61,65 @@ class VolumeTransform(Checked):
 
         Raises InputError for a bad option, and for ``flip_axes`` that would exchange the sides.
         """
-        side = 2 if dataset.sided else None
-        made = cls.from_dict({"flip_axes": tuple(axis for axis in range(3) if axis != side), **options})
-        if side in made.flip_axes:
+        made = cls.from_dict({"flip_axes": (0, 1) if dataset.sided else (0, 1, 2), **options})
+        if dataset.sided and LEFT_RIGHT in made.flip_axes:
             raise InputError(
-                f"{cls.role} flip_axes={made.flip_axes}: must be without {side}, left to right: labels have sides"
+                f"{cls.role} flip_axes={made.flip_axes}: must be without {LEFT_RIGHT}, left to right: labels have sides"
             )
         return made
 
     def __call__(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return new tensors (C, *patch_size) and (*patch_size) from an image (C, D, H, W) and its label (D, H, W).
 
-        Where the patch reaches beyond the volume, the image has its smallest value, which is what surrounds a body or
-        head, and the label is 255: what lies there is not known, and is not background.
+        Where the patch reaches beyond the volume, because that is smaller or by rotation, the image has its channel's
+        smallest value, which is what surrounds a body or head, and the label 255: what lies there is not known, and a
+        network should not be taught that it is background.
         """
+        from monai import transforms  # takes seconds, and most runs are on images
+
         if image.shape[1:] != label.shape:
             raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in shape")
-        smallest = float(image.min())
-        varied = bool(self.rotate) or self.scale != (1.0, 1.0)
-        # A patch that is rotated or shrunk is cut from a larger one, so that little of it is unknown.
-        grow = (1 + 2 * sin(radians(min(self.rotate, 90)))) / min(self.scale[0], 1.0) if varied else 1.0
-        sides = [ceil(side * grow) for side in self.patch_size]
-        spare = [max(side - length, 0) for side, length in zip(sides, label.shape, strict=True)]
-        widths = [end for n in reversed(spare) for end in (n // 2, n - n // 2)]
-        # Outside is 0 for both: the image is shifted by its smallest value and the label (uint8) by one, so 255 is 0.
-        item = {"image": F.pad(image - smallest, widths), "label": F.pad(label[None] + 1, widths).float()}
-        around = rng.random() < self.foreground
-        steps = self._steps(sides, around, varied, int(item["label"].max()) + 1, smallest)
-        item = steps.set_random_state(int(rng.integers(2**32)))(item)
-        item = item[0] if isinstance(item, list) else item  # a crop by classes may give several
-        image, label = (item[name].as_tensor() for name in _BOTH)
-        return image.float(), (label[0].round() - 1).to(torch.int16).to(torch.uint8)  # -1 becomes 255
+        # A patch that is rotated or scaled is cut with a margin, so that its corners are known, too.
+        varied = self.rotate > 0 or self.scale != (1.0, 1.0)
+        margin = self._margin() if varied else [0, 0, 0]
+        sides = [side + 2 * more for side, more in zip(self.patch_size, margin, strict=True)]
+        lacking = [max(want - have, 0) for want, have in zip(self.patch_size, label.shape, strict=True)]
+        around = [(more + n // 2, more + n - n // 2) for more, n in zip(margin, lacking, strict=True)]
+        widths = [width for ends in reversed(around) for width in ends]
+        # MONAI fills with 0, so 0 is what lies outside: in the image the smallest value, in the label 255 + 1.
+        low = image.amin((1, 2, 3), keepdim=True)
+        item = {"image": F.pad(image - low, widths), "label": F.pad(label[None] + 1, widths)}
 
-    def _steps(self, sides: list[int], around: bool, varied: bool, num_values: int, smallest: float) -> Compose:
-        anywhere = RandSpatialCropd(_BOTH, sides, random_size=False)
-        steps: list[Randomizable] = [anywhere]
-        if around and num_values > 2:
-            ratios = [0, 0, *[1] * (num_values - 2)]  # of void, background and structures
-            steps = [RandCropByLabelClassesd(_BOTH, "label", sides, ratios, num_classes=num_values, warn=False)]
+        steps = [transforms.RandSpatialCropSamplesd(_BOTH, sides, num_samples=1, random_size=False)]
+        structures = np.flatnonzero(torch.bincount(label.flatten(), minlength=VOID + 1)[1:VOID]) + 1
+        if structures.size and rng.random() < self.foreground:
+            item["structure"] = item["label"] == int(rng.choice(structures)) + 1
+            steps = [transforms.RandCropByPosNegLabeld(_BOTH, "structure", sides, pos=1, neg=0)]
         if varied:
-            low, high = self.scale
-            grid = (1 / high - 1, 1 / low - 1)  # the grid of samples shrinks where structures grow
-            steps.append(
-                RandAffined(
+            angles, factor = rng.uniform(-self.rotate, self.rotate, size=3), rng.uniform(*self.scale)
+            steps += [
+                transforms.Affined(
                     _BOTH,
-                    self.patch_size,
-                    prob=1.0,
-                    rotate_range=(radians(self.rotate),) * 3,
-                    scale_range=(grid,) * 3,
+                    rotate_params=np.radians(angles).tolist(),
+                    scale_params=(1 / factor,) * 3,
+                    spatial_size=self.patch_size,
                     mode=("bilinear", "nearest"),
                     padding_mode="zeros",
                 )
-            )
-        steps += [RandFlipd(_BOTH, self.flip, axis) for axis in self.flip_axes]
-        steps.append(Lambdad("image", lambda values: values + smallest))
+            ]
+        steps += [transforms.RandFlipd(_BOTH, self.flip, axis) for axis in self.flip_axes]
+        steps += [transforms.Lambdad("image", lambda values: values + low)]
         if self.intensity:
-            steps.append(RandScaleIntensityd("image", self.intensity, prob=1.0))
-            steps.append(RandShiftIntensityd("image", self.intensity, prob=1.0))
+            steps += [transforms.RandScaleIntensityd("image", self.intensity, prob=1)]
+            steps += [transforms.RandShiftIntensityd("image", self.intensity, prob=1)]
         if self.noise:
-            steps.append(RandGaussianNoised("image", 1.0, std=self.noise))
-        return Compose(steps)
+            steps += [transforms.RandGaussianNoised("image", prob=1, std=self.noise)]
+        (item,) = transforms.Compose(steps).set_random_state(int(rng.integers(2**32)))(item)
+        # plain tensors, not MONAI's
+        return item["image"].as_subclass(Tensor), item["label"].as_subclass(Tensor)[0].to(torch.uint8) - 1
+
+    def _margin(self) -> list[int]:
+        """Return by how much a rotated and shrunk patch reaches beyond the plain one, in voxels on each side."""
+        half = np.array(self.patch_size) / 2
+        reach = half + sin(radians(min(self.rotate, 90))) * (half.sum() - half)
+        return np.ceil(reach / min(self.scale[0], 1) - half).astype(int).tolist()

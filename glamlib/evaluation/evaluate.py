@@ -6,8 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from glamlib.data.datasets import SegmentationDataset
-from glamlib.data.volumes import VolumeDataset
+from glamlib.data.datasets import SegmentationDataset, VolumeDataset
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes
 from glamlib.evaluation.metrics import ConfusionMatrix

@@ -3,8 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from glamlib.data.datasets import SegmentationDataset
-from glamlib.data.volumes import VolumeDataset
+from glamlib.data.datasets import SegmentationDataset, VolumeDataset
 from glamlib.evaluation.processes import gathered
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,17 +13,16 @@ from glamlib.data.datasets import (
     InMemory,
     InMemoryVolumes,
     SegmentationDataset,
+    VolumeDataset,
     load_dataset,
     load_volumes,
 )
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
-from glamlib.data.volumes import VolumeDataset
-from glamlib.errors import InputError, Range, check_options, one_of
+from glamlib.errors import InputError, check_options, one_of
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
 
-Length = Annotated[float, Range(0.01, 100)]
 TEST_SEED = 1_000_000_007  # of generated test data, the same for every run
 GENERATED = {
     "scenes": (CueScenes, SceneConfig, InMemory),
@@ -55,13 +54,6 @@ class Files:
 
 
 @dataclass(frozen=True)
-class VolumeFiles(Files):
-    """Also the spacing in mm to resample volumes to, beside the options of their data set's labels."""
-
-    spacing: tuple[Length, Length, Length] | None = None
-
-
-@dataclass(frozen=True)
 class ImageFiles(Files):
     """Also the [height, width] that images are resized to; ``in_memory``: read once."""
 
@@ -76,7 +68,7 @@ def data_options(run: RunParameters) -> dict[str, object]:
         options = check_options("option of data", run.data, Drawn, config)
         config(**{name: value for name, value in options.items() if name not in ("train", "test")})  # its ranges
     elif run.dataset in VOLUMES:
-        options = check_options("option of data", run.data, VolumeFiles, VOLUMES[run.dataset].labels)
+        options = check_options("option of data", run.data, Files, *VOLUMES[run.dataset].options)
     elif run.dataset in DATASETS:
         options = check_options("option of data", run.data, ImageFiles)
     else:

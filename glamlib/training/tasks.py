@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glamlib.data.datasets import DATASETS, VOLUMES, SegmentationDataset
+from glamlib.data.datasets import DATASETS, VOLUMES, SegmentationDataset, VolumeDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
-from glamlib.data.volumes import VolumeDataset
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
