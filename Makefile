@@ -62,7 +62,7 @@ quick: ## the same study at smoke size, in minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=quick
 
 # Every run has a plan file, rewritten only when its content changes: then the run is made again.
-$(BUILD)/plan.mk: $(BUILD)/state $(shell find glamlib -name '*.py' -o -name '*.csv') notebooks/04_train.ipynb | setup
+$(BUILD)/plan.mk: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/04_train.ipynb | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
 	@"$(PYTHON)" -m glamlib.runs.plan --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) \
 	  $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)

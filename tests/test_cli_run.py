@@ -36,10 +36,8 @@ NAMED = ["--study", "context", "--variant", "glam_2", "--seed", "90", "--profile
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with record and weights, ``w.safetensors``, of RUN."""
     folder = tmp_path_factory.mktemp("run")
-    assert (
-        main(["train", "--out", str(folder), "--weights", str(folder / "w.safetensors"), *NAMED, "--set", *CHANGED])
-        == 0
-    )
+    places = ["--out", str(folder), "--weights", str(folder / "w.safetensors")]
+    assert main(["train", *places, *NAMED, "--set", *CHANGED]) == 0
     return folder
 
 
@@ -134,9 +132,8 @@ def test_predict_keeps_going_past_a_broken_file(
 def test_predict_of_one_good_image_is_status_0(trained: Path, tmp_path: Path) -> None:
     Image.new("L", (40, 36)).save(tmp_path / "grey.png")
     how = ["--flip", "--scales", "1", "1.5", "--slide", "32", "32", "--device", "cpu", "--precision", "bf16"]
-    assert (
-        main(["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path), *how]) == 0
-    )
+    arguments = [str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]
+    assert main(["predict", *arguments, *how]) == 0
     with Image.open(tmp_path / "labels" / "grey.png") as labels:
         assert labels.size == (40, 36)
 
@@ -171,6 +168,9 @@ def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.
     refused(capsys, ["predict", str(tmp_path / "w.safetensors"), grey, *out], "w.safetensors: not a weights file")
     refused(capsys, ["predict", str(tmp_path / "x.safetensors"), grey, *out], "x.safetensors: not a weights file")
     refused(capsys, ["predict", weights, grey, *out, "--stride", "8", "8"], "mode 'whole' takes no stride")
+    refused(
+        capsys, ["predict", weights, grey, *out, "--raw-ids"], "raw ids: glam_swin_nano_linear was trained on scenes"
+    )
     refused(capsys, ["predict", weights, grey, *out, "--device", "tpu"], "device='tpu': must be one of cpu")
     assert not (tmp_path / "out").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +134,9 @@ def test_rooms_that_compute_are_there() -> None:
     assert all((REPOSITORY / "glamlib" / room).exists() for room in provenance.ROOMS)
 
 
-def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_absent_data_are_left_out_of_all_and_an_error_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "decoders", "mixers", "release", "volumes_cues"}
     assert {study.name for study in plan.chosen_studies("all", "quick")} == generated
@@ -142,6 +145,13 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(monkeypatch: pytes
     (tmp_path / "camvid").mkdir()
     found = {study.name for study in plan.chosen_studies("all", "quick")}
     assert found - generated == {"camvid", "camvid_architectures"}
+    (tmp_path / "cityscapes").mkdir()
+    build = ["--build", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["plan", "--profile", "paper", *build])
+    plan.main()
+    said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
+    assert capsys.readouterr().out == said
+    assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
 
 
 @pytest.mark.parametrize(
@@ -175,3 +185,50 @@ def test_progress_counts_runs_and_estimates_by_the_finished_ones(tmp_path: Path)
     assert progress(second, results, jobs=1) == "run 2 of 16 context/glam_1/seed-0, about 2 h left"
     os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
     assert progress(third, results, jobs=1) == "run 2 of 16 context/glam_2/seed-0"
+
+
+STAND_IN = """#!{python}
+import json, os, pathlib, sys
+arguments = sys.argv[1:]
+with open("log.txt", "a") as log:
+    print(*arguments, file=log)
+if "glamlib.runs.plan" in arguments:
+    os.execv("{python}", ["{python}", *arguments])
+if "--plan" in arguments:  # a run: the notebook's record, better the nearer the rate is to 0.0003
+    run = json.loads(pathlib.Path(arguments[arguments.index("--plan") + 1]).read_text())["parameters"]
+    results = next(word.removeprefix("results=") for word in arguments if word.startswith("results="))
+    folder = pathlib.Path(results, "runs", run["study"], run["variant"], f"seed-{{run['seed']}}")
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {{"miou": 1 - abs(run["lr"] - 3e-4)}}
+    (folder / "record.json").write_text(json.dumps({{"parameters": run, "metrics": metrics, "seconds": 1}}))
+if "glamlib.report.tables" in arguments:
+    table = pathlib.Path(arguments[-2], "tables", arguments[-1] + ".csv")
+    table.parent.mkdir(exist_ok=True)
+    table.touch()
+"""
+
+
+@pytest.mark.slow
+def test_make_runs_the_search_first_takes_names_with_spaces_and_then_starts_no_python(tmp_path: Path) -> None:
+    clone = tmp_path / "my clone"
+    clone.mkdir()
+    for name in ("Makefile", "glamlib", "notebooks"):
+        (clone / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "my data" / "camvid").mkdir(parents=True)
+    (clone / "my python").write_text(STAND_IN.format(python=sys.executable))
+    (clone / "my python").chmod(0o755)
+    variables = {"PROFILE": "gpu", "STUDY": "camvid_tiny,camvid_tiny_rates", "SEEDS": 1, "DEVICE": "cpu", "JOBS": 2}
+    variables |= {"RESULTS": "my results", "GLAM_DATA": tmp_path / "my data", "PYTHON": "./my python"}
+    command = ["make", "reproduce", *(f"{name}={value}" for name, value in variables.items())]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    calls = (clone / "log.txt").read_text().splitlines()
+    runs = [call for call in calls if "--plan" in call]
+    assert len(runs) == 6 + 7
+    assert all("camvid_tiny_rates" in call for call in runs[:6])
+    records = [json.loads(file.read_text()) for file in (clone / "my results/runs/camvid_tiny").glob("*/*/record.json")]
+    assert [record["parameters"]["lr"] for record in records] == [3e-4] * 7
+    assert (clone / "my results/tables/camvid_tiny.csv").exists()
+    again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert (clone / "log.txt").read_text().splitlines() == calls  # nothing has changed: nothing was started

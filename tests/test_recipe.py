@@ -1,21 +1,66 @@
-"""The paper's profile: its values, and a rehearsal at tiny size."""
+"""The paper's profile: its values, and Cityscapes' end to end at tiny size, as the README launches it."""
 
+import fnmatch
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from PIL import Image
 from torch import distributed
 
+from glamlib.cli import main
+from glamlib.data.cityscapes import CITYSCAPES, RAW_IDS
 from glamlib.data.scenes import CueScenes, SceneConfig
-from glamlib.runs.run import build_model
+from glamlib.runs.records import read_record
 from glamlib.studies import find_study
-from glamlib.training.datasets import run_datasets
-from glamlib.training.loop import train
 from glamlib.training.tasks import task_of
 from glamlib.zoo import model_config
+
+NAMES = {
+    "train": [f"aachen_{number:06}_000019" for number in range(3)] + ["zurich_000000_000019"],
+    "val": ["frankfurt_000000_000294", "lindau_000000_000019", "munster_000000_000019"],
+    "test": ["berlin_000000_000019", "bonn_000000_000019"],
+}
+PLANNED = find_study("cityscapes").run("glam_10_tiny_upernet", 91, "paper")
+# Smaller pictures, network and batch, and a processor; all else is the profile's
+SMALLER = {
+    "model": "glam_swin_nano_upernet",
+    "overrides": PLANNED.overrides | {"num_global_tokens": 2},
+    "pretrained": "",
+    "augment": PLANNED.augment | {"crop_size": [64, 128], "long_short": [160, 80]},
+    "evaluate": {"resize": [160, 80]},
+    "device": "cpu",
+    "precision": "bf16",
+    "steps": 3,
+    "batch_size": 8,
+    "accumulate": 2,
+    "workers": 1,
+}
+
+
+def write_tiny(root: Path) -> None:
+    """Write pictures of 80 x 160 in the layout of the real set, with the files that lie beside; test has dummies."""
+    generator = np.random.default_rng(0)
+    for split, names in NAMES.items():
+        for name in names:
+            city = name.split("_")[0]
+            picture, labels = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
+            picture.mkdir(parents=True, exist_ok=True)
+            labels.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(256, size=(80, 160, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(picture / f"{name}_leftImg8bit.png")
+            ids = np.repeat(np.repeat(generator.integers(34, size=(5, 10), dtype=np.uint8), 16, 0), 16, 1)
+            ids = np.full_like(ids, 3) if split == "test" else ids
+            for end in ("labelIds", "instanceIds", "color"):
+                Image.fromarray(ids).save(labels / f"{name}_gtFine_{end}.png")
+            (labels / f"{name}_gtFine_polygons.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
@@ -46,46 +91,49 @@ def test_runs_are_those_of_the_released_configurations(study: str, crop_size: li
         assert (config.drop_path, config.window_size, config.behaviour) == (0.3, 7, "paper")
 
 
-def ade20k(root: Path) -> None:
-    """Write a set in the layout of ADEChallengeData2016, of images of different sizes."""
-    generator = np.random.default_rng(0)
-    for part, split in (("training", "train"), ("validation", "val")):
-        for kind in ("images", "annotations"):
-            (root / kind / part).mkdir(parents=True)
-        for number, (height, width) in enumerate([(60, 90), (72, 50)], start=1):
-            name = f"ADE_{split}_{number:08}"
-            pixels = generator.integers(256, size=(height, width, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / "images" / part / f"{name}.jpg")
-            classes = generator.integers(151, size=(height, width), dtype=np.uint8)
-            Image.fromarray(classes).save(root / "annotations" / part / f"{name}.png")
-
-
 @pytest.mark.slow
-def test_recipe_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data, augmentation, groups, schedule and evaluation of the profile, with a small network and small crops."""
-    ade20k(tmp_path / "ade20k")
+def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    root, results, weights = tmp_path / "cityscapes", tmp_path / "results", tmp_path / "w.safetensors"
+    write_tiny(root)
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    run = find_study("ade20k").run("glam_10_tiny_upernet", 0, "paper")
-    run = replace(
-        run,
-        model="glam_swin_nano_upernet",
-        overrides=run.overrides | {"num_global_tokens": 2},
-        pretrained="",
-        augment=run.augment | {"crop_size": [64, 64], "long_short": [256, 64]},
-        evaluate={"resize": [256, 64]},
-        device="cpu",
-        steps=2,
-        batch_size=4,
-        accumulate=2,
-        workers=0,
-    )
-    train_data, test_data = run_datasets(run)
-    model = build_model(run, train_data)
-    history, _ = train(model, train_data, run, tmp_path / "run.safetensors")
-    assert history[0]["lr"] == pytest.approx(6e-5 * (1e-6 + (1 - 1e-6) / 1500))  # the second step of the warm-up
-    metrics, _ = task_of(run).evaluate(model, test_data, run)
-    labels = [test_data[index][1] for index in range(2)]
-    assert np.sum(metrics["confusion"]) == sum(int((label != 255).sum()) for label in labels)
+    plan_file = tmp_path / "plan.json"
+    plan_file.write_text(json.dumps({"parameters": PLANNED.to_dict(), "code": ""}))
+    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "glamlib", "train", "--plan", str(plan_file), "--out", str(results), "--weights", str(weights)]
+    changes = [f"{name}={json.dumps(value)}" for name, value in SMALLER.items()]
+    done = subprocess.run(
+        [*launcher, *command, "--set", *changes],
+        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    folder = results / "runs/cityscapes/glam_10_tiny_upernet/seed-91"
+    assert [str(path.relative_to(results)) for path in results.rglob("record.json")] == [
+        str((folder / "record.json").relative_to(results))
+    ]
+    assert not (folder / "checkpoint.safetensors").exists()
+    record = read_record(folder / "record.json")
+    assert record["parameters"] == json.loads(json.dumps(PLANNED.to_dict() | SMALLER))
+    assert len(record["metrics"]["iou"]) == 19
+    validation = CITYSCAPES.open(root, "val")
+    valid = sum(int((validation[index][1] != 255).sum()) for index in range(3))
+    assert np.sum(record["metrics"]["confusion"]) == valid  # three images over two processes, each once
+    last = (folder / "history.csv").read_text().splitlines()[-1].split(",")
+    assert float(last[2]) == pytest.approx(6e-5 * (1e-6 + (1 - 1e-6) * 2 / 1500))  # the third step of the warm-up
+
+    capsys.readouterr()
+    out, source = tmp_path / "out", root / "leftImg8bit" / "test"
+    assert main(["predict", str(weights), str(source), "--out", str(out), "--device", "cpu", "--raw-ids"]) == 0
+    files = sorted(path.name for path in (out / "raw_ids").iterdir())
+    # as the server's getPrediction looks for them
+    assert [fnmatch.filter(files, f"{name}*.png") for name in NAMES["test"]] == [[file] for file in files]
+    for name in NAMES["test"]:
+        with (
+            Image.open(out / "raw_ids" / f"{name}_labelIds.png") as raw,
+            Image.open(out / "labels" / f"{name}_leftImg8bit.png") as classes,
+        ):
+            assert raw.size == (160, 80)
+            assert (np.array(raw) == np.array(RAW_IDS)[np.array(classes)]).all()
 
 
 @pytest.mark.parametrize(("processes", "turns", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
