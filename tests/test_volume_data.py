@@ -301,7 +301,7 @@ def test_hippocampus_splits(tmp_path):
     (root / "val.txt").write_text("hippocampus_003 hippocampus_001 hippocampus_999")
     with pytest.raises(InputError) as caught:
         load_volumes("hippocampus", "train", root=root)
-    assert "hippocampus_001 is in train and in val" in str(caught.value)
+    assert "hippocampus_001 is in the splits 2 times" in str(caught.value)
     assert "no image and label of hippocampus_999" in str(caught.value)
     (root / "val.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(InputError, match=r"val.txt: cannot be read as text"):

@@ -12,13 +12,13 @@ so it is the same on every platform.
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import and_
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from glamlib.errors import InputError
+from glamlib.errors import Checked, InputError, Range
 
 BACKGROUND = 96  # grey values of 0..255
 SHAPE = 160
@@ -33,7 +33,7 @@ _TRIES = 200
 
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SceneConfig(Checked):
     """What scenes look like; lengths in pixels.
 
     Attributes:
@@ -46,42 +46,40 @@ class SceneConfig:
             upper limit.
     """
 
-    size: int = 64
-    num_shapes: int = 4
-    num_cues: int = 2
-    cue_size: int = 9
-    noise: int = 16
-    min_distance: int = 0
-    max_distance: int = 0
+    role: ClassVar[str] = "option of data"
+    dims: ClassVar[int] = 2
+    smallest_radius: ClassVar[int] = 4
+    colours: ClassVar[tuple] = CUE_COLOURS
 
-    # not options, so without a type
-    dims, largest_size, smallest_radius, colours = 2, 4096, 4, CUE_COLOURS
+    size: Annotated[int, Range(16, 4096)] = 64
+    num_shapes: Annotated[int, Range(1, 200)] = 4
+    num_cues: Annotated[int, Range(2, len(CUE_COLOURS))] = 2
+    cue_size: Annotated[int, Range(1)] = 9
+    noise: Annotated[int, Range(0, 64)] = 16
+    min_distance: Annotated[int, Range(0)] = 0
+    max_distance: Annotated[int, Range(0)] = 0
 
     def __post_init__(self) -> None:
-        self._check("size", 16, self.largest_size)  # first: other limits depend on it
-        self._check("num_shapes", 1, 200)
-        self._check("num_cues", 2, len(self.colours))
-        self._check("cue_size", 1, self.size // 2)
-        self._check("noise", 0, 64)
-        self._check("min_distance", 0, self.size)
-        self._check("max_distance", 0, 2 * self.size)
+        super().__post_init__()
+        if self.cue_size > self.size // 2:
+            raise InputError(f"{self.role} cue_size={self.cue_size}: must be at most half the size, {self.size}")
         if self.max_distance and self.max_distance <= self.min_distance:
-            raise InputError(f"max_distance={self.max_distance}: must be above min_distance={self.min_distance}, or 0")
-
-    def _check(self, name: str, low: int, high: int) -> None:
-        value = getattr(self, name)
-        if type(value) is not int or not low <= value <= high:
-            raise InputError(f"{name}={value!r}: must be an integer from {low} to {high}")
+            raise InputError(
+                f"{self.role} max_distance={self.max_distance}: must be above min_distance={self.min_distance}, or 0"
+            )
 
 
 @dataclass(frozen=True)
 class CueVolumeConfig(SceneConfig):
     """What cue volumes look like: as `SceneConfig`, in voxels, with balls and cubes of radius 3 to 5 as shapes."""
 
-    size: int = 32
-    cue_size: int = 5
+    dims: ClassVar[int] = 3
+    smallest_radius: ClassVar[int] = 3
+    colours: ClassVar[tuple] = CUE_GREYS
 
-    dims, largest_size, smallest_radius, colours = 3, 256, 3, CUE_GREYS
+    size: Annotated[int, Range(16, 256)] = 32
+    num_cues: Annotated[int, Range(2, len(CUE_GREYS))] = 2
+    cue_size: Annotated[int, Range(1)] = 5
 
 
 class Scene(NamedTuple):

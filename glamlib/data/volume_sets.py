@@ -18,17 +18,18 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from glamlib.data.images import NAMED
-from glamlib.data.volumes import Case, FileVolumes, Labels, window, z_score
-from glamlib.errors import InputError, Range, check_options, one_of
+from glamlib.data.volumes import Case, FileVolumes, Labels, Spacing, window, z_score
+from glamlib.errors import InputError, check_options, one_of
 
 # Brains: the label values of each group's right and left part. Cortical parcels are even on the right.
 CORTEX_RIGHT = tuple(value for value in range(100, 208, 2) if value not in (110, 130, 158, 188))  # some are never used
@@ -104,16 +105,6 @@ class Layout(NamedTuple):
     splits: dict[str, list[str]]
     problems: list[str]
 
-    def select(self, split: str) -> list[Case]:
-        """Return the cases of a split; InputError for an unknown split, or if anything is missing."""
-        if split not in self.splits:
-            raise one_of("split", split, self.splits)
-        if self.problems:
-            more = "; ..." if len(self.problems) > NAMED else ""
-            listed = "; ".join(self.problems[:NAMED])
-            raise InputError(f"{self.folder}: {len(self.problems)} problem(s): {listed}{more}")
-        return [self.cases[name] for name in self.splits[split]]
-
 
 class Files(NamedTuple):
     """Where a set's files may lie: folders of images and labels, and patterns of their names without .nii or .nii.gz,
@@ -123,16 +114,6 @@ class Files(NamedTuple):
     labels: str
     image_name: str
     label_name: str
-
-
-Side = Annotated[float, Range(0.01, 100)]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """The option of every set: sides (depth, height, width) in mm of the voxels to resample to; None: the files'."""
-
-    spacing: tuple[Side, Side, Side] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,18 +138,25 @@ class VolumeSet:
     labels: Callable[..., Labels]
     normalise: Callable[[np.ndarray], np.ndarray]
     bases: tuple[str, ...] = ("",)
-    spacing: tuple[float, float, float] | None = None
+    spacing: Spacing | None = None
 
     @property
     def options(self) -> tuple[Callable, ...]:
         """What takes the set's options, for `check_options`."""
-        return Resampling, self.labels
+        return FileVolumes, self.labels
 
     def open(self, root: Path, split: str, **options: object) -> FileVolumes:
         """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
         options = {"spacing": self.spacing} | check_options("option of volumes", options, *self.options)
         spacing = options.pop("spacing")
-        return FileVolumes(self.find(root).select(split), self.labels(**options), self.normalise, spacing)
+        layout = self.find(root)
+        if split not in layout.splits:
+            raise one_of("split", split, layout.splits)
+        if layout.problems:
+            listed = "; ".join([*layout.problems[:NAMED], *["..."] * (len(layout.problems) > NAMED)])
+            raise InputError(f"{layout.folder}: {len(layout.problems)} problem(s): {listed}")
+        cases = [layout.cases[name] for name in layout.splits[split]]
+        return FileVolumes(cases, self.labels(**options), self.normalise, spacing=spacing)
 
     def find(self, root: Path) -> Layout:
         """Look through a folder, without opening a volume; InputError where there are none of the expected names."""
@@ -183,29 +171,27 @@ class VolumeSet:
         cases = {name: Case(name, path, labels[name]) for name, path in images.items() if name in labels}
         problems += [f"image {path.name} has no label" for name, path in images.items() if name not in cases]
         problems += [f"label {path.name} has no image" for name, path in labels.items() if name not in cases]
-        here = {path.name for path in images.values()}
-        listed = self._listed(base / "dataset.json")
-        problems += [f"{name} is in dataset.json and not here" for name in listed if name not in here]
+        lacking = self._listed(base / "dataset.json") - {path.name for path in images.values()}
+        problems += [f"{name} is in dataset.json and not here" for name in sorted(lacking)]
         splits = self.split(list(cases))
         lists = {split: base / f"{split}.txt" for split in splits}
         if all(path.is_file() for path in lists.values()):
             splits = {split: _read(path).split() for split, path in lists.items()}
-        seen: dict[str, str] = {}
         for split, names in splits.items():
             problems += [f"{split}: no image and label of {name}" for name in names if name not in cases]
-            problems += [f"{name} is in {seen[name]} and in {split}" for name in names if name in seen]
-            seen |= dict.fromkeys(names, split)
+        listed = Counter(name for names in splits.values() for name in names)
+        problems += [f"{name} is in the splits {times} times" for name, times in listed.items() if times > 1]
         return Layout(base / files.images, cases, splits, problems)
 
-    def _listed(self, path: Path) -> list[str]:
+    def _listed(self, path: Path) -> set[str]:
         """Return the training images that a dataset.json of the Decathlon or of nnU-Net names; none without it."""
         if not path.is_file():
-            return []
+            return set()
         try:
             table = json.loads(_read(path))
             # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
             values = {int(part) for pair in table["labels"].items() for part in pair if str(part).isdigit()}
-            names = [Path(case["image"]).name for case in table.get("training", ())]
+            names = {Path(case["image"]).name for case in table.get("training", ())}
         except (ValueError, TypeError, KeyError, AttributeError) as problem:
             raise InputError(f"{path}: not a Decathlon's dataset.json ({type(problem).__name__}: {problem})") from None
         known = self.labels().numbers

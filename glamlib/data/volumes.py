@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -19,9 +19,10 @@ from torch import Tensor
 
 from glamlib.data.images import voc_colour
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError
+from glamlib.errors import InputError, Range
 
-Spacing = tuple[float, float, float]
+Length = Annotated[float, Range(0.01, 100)]
+Spacing = tuple[Length, Length, Length]  # of voxels, in mm
 LEFT_RIGHT = 2  # the axis of (D, H, W) along which a sided volume must not be mirrored
 _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm; "unknown" is taken for mm
 
@@ -190,6 +191,7 @@ class FileVolumes:
         cases: Sequence[Case],
         labels: Labels,
         normalise: Callable[[np.ndarray], np.ndarray],
+        *,
         spacing: Spacing | None = None,
     ) -> None:
         self.cases = cases
