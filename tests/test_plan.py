@@ -93,11 +93,16 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None
     assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
 
 
-def test_comments_do_not_rerun_and_code_does() -> None:
-    source = 'def f(x):\n    """Say."""\n    return x + 1\n'
-    same = 'def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n'
-    assert provenance.digest([source]) == provenance.digest([same])
-    assert provenance.digest([source]) != provenance.digest([source.replace("1", "2")])
+def test_comments_do_not_rerun_and_code_does(tmp_path: Path) -> None:
+    digests = []
+    for source in (
+        'def f(x):\n    """Say."""\n    return x + 1\n',
+        'def f(x):  # why\n    """Say more."""\n\n    return (x + 1)\n',
+        'def f(x):\n    """Say."""\n    return x + 2\n',
+    ):
+        (tmp_path / "f.py").write_text(source)
+        digests.append(provenance.digest([tmp_path / "f.py"]))
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,7 @@ def test_comments_do_not_rerun_and_code_does() -> None:
         ("glamlib/report/tables.py", False),
         ("glamlib/studies/scenes.py", False),
         ("glamlib/cli.py", False),
+        ("notebooks/04_train.ipynb", True),
     ],
 )
 def test_an_edit_of_what_computes_reruns_and_another_does_not(
@@ -121,17 +127,18 @@ def test_an_edit_of_what_computes_reruns_and_another_does_not(
     edited = tmp_path / file
     edited.parent.mkdir(parents=True)
     digests = []
-    for content in ("a = 1", "a = 2"):
-        edited.write_text(content)
+    for content in ("1", "2"):
+        cells = {"cells": [{"cell_type": "code", "source": [content]}]}
+        edited.write_text(json.dumps(cells) if edited.suffix == ".ipynb" else content)
         provenance.computing_digest.cache_clear()
         digests.append((provenance.computing_digest(), provenance.whole_digest()))
     provenance.computing_digest.cache_clear()
     assert (digests[0][0] != digests[1][0]) == computes
-    assert digests[0][1] != digests[1][1]
+    assert (digests[0][1] != digests[1][1]) == file.startswith("glamlib")
 
 
 def test_rooms_that_compute_are_there() -> None:
-    assert all((REPOSITORY / "glamlib" / room).exists() for room in provenance.ROOMS)
+    assert all((REPOSITORY / place).exists() for place in provenance.COMPUTES)
 
 
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(

@@ -20,46 +20,48 @@ import torch
 from glamlib.runs.places import ROOT
 
 # The code that decides what a run computes: an edit elsewhere reruns nothing.
-ROOMS = ("layers", "models", "backbones", "released", "zoo.py", "data", "training", "evaluation", "runs/run.py")
+_ROOMS = ("layers", "models", "backbones", "released", "zoo.py", "data", "training", "evaluation", "runs/run.py")
+COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/04_train.ipynb")
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetrics", "nibabel", "numpy", "papermill")
 # What a run writes itself must not make the code look changed.
 _WRITTEN = (":!results", ":!README.md")
 _STARTED = time.time()
 
 
-def digest(sources: Iterable[str], tables: Iterable[str] = ()) -> str:
-    """Return a digest of Python sources that comments, formatting and docstrings do not change, and of other texts."""
-    whole = hashlib.sha256("".join(tables).encode())
-    for source in sources:
-        tree = ast.parse(source)
-        for node in ast.walk(tree):
-            documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-            if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
-        whole.update(ast.dump(tree).encode())
+def digest(files: Iterable[Path]) -> str:
+    """Return a digest of Python files, of notebooks' code and of tables; comments, formatting and docstrings apart."""
+    whole = hashlib.sha256()
+    for file in files:
+        text = file.read_text()
+        if file.suffix == ".ipynb":
+            cells = json.loads(text)["cells"]
+            text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        if file.suffix != ".csv":
+            tree = ast.parse(text)
+            for node in ast.walk(tree):
+                documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+                if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+                    del node.body[0]
+            text = ast.dump(tree)
+        whole.update(text.encode())
     return whole.hexdigest()[:16]
 
 
-def _library_digest(rooms: Iterable[str], notebooks: Iterable[Path] = ()) -> str:
-    """Return the digest of the code and tables of the library's rooms, and of the notebooks' code."""
-    places = [ROOT / "glamlib" / room for room in rooms]
-    files = [file for place in places for file in sorted([place] if place.is_file() else place.rglob("*.*"))]
-    sources = [file.read_text() for file in files if file.suffix == ".py"]
-    for notebook in notebooks:
-        cells = json.loads(notebook.read_text())["cells"]
-        sources.append("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
-    return digest(sources, [file.read_text() for file in files if file.suffix == ".csv"])
+def _sources(*places: str) -> list[Path]:
+    paths = [ROOT / place for place in places]
+    files = [file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))]
+    return [file for file in files if file.suffix in (".py", ".csv", ".ipynb")]
 
 
 @cache
 def computing_digest() -> str:
     """Return the digest of the code that decides what a run computes."""
-    return _library_digest(ROOMS, (ROOT / "notebooks").glob("04_train.ipynb"))
+    return digest(_sources(*COMPUTES))
 
 
 def whole_digest() -> str:
     """Return the digest of all code of the library."""
-    return _library_digest(["."])
+    return digest(_sources("glamlib"))
 
 
 def _git(*arguments: str) -> str | None:
