@@ -312,7 +312,7 @@ def test_every_patch_reaches_every_patch(name: str, size: tuple[int, ...], windo
 
 def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
     """12 patches of windows of 2: dilated windows span 4, and plain windows add nothing, as they lie inside."""
-    seen = dependence(blocks("sparse", (2,), depth=1), (12,))
+    seen = dependence(blocks("sparse", (2, 1), depth=1), (12, 1))
     place = torch.arange(12)
     assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
 

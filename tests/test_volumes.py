@@ -10,7 +10,7 @@ from fvcore_counter import fvcore_macs
 from torch import Tensor, nn
 
 from glamlib import InputError, create_model, list_models
-from glamlib.__main__ import main
+from glamlib.cli import main
 from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.layers.mixers import MIXERS
 from glamlib.layers.windows import WindowLayout, relative_position_index

@@ -8,19 +8,19 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.layers.windows import WindowLayout, cached, relative_position_index, shift_mask
 
+Attended = tuple[Tensor, Tensor | None]  # what was read, and the weights if they were asked for
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_attention: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Return ``softmax(q k^T / sqrt(d) + bias) v`` and, if asked, the weights.
 
-    q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``. Fused attention computes the
-    same without ever returning its weights.
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_attention: bool = False) -> Attended:
+    """Return ``softmax(q k^T / sqrt(d) + bias) v`` and, if asked, the weights; else they are never formed.
+
+    q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
     """
     if not return_attention:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
@@ -59,37 +59,31 @@ class WindowAttention(nn.Module):
             bias = bias + mask[:, None]  # (nW, heads, P, P)
         return F.pad(bias, (num_tokens, 0, num_tokens, 0)) if num_tokens else bias
 
-    def forward(
-        self, x: Tensor, layout: WindowLayout, num_tokens: int = 0, return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, layout: WindowLayout, num_tokens: int = 0, return_attention: bool = False) -> Attended:
         """Attend inside each window of ``x``, ``(B, nW, T + P, C)``: T = ``num_tokens`` tokens first, then P patches.
 
         Returns the attended sequence, shaped as ``x``, and the weights ``(B, nW, heads, T + P, T + P)`` or None.
         """
-        batch, windows, length, channels = x.shape
-        qkv = self.qkv(x).view(batch, windows, length, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, nW, heads, T + P, d)
-        bias = self.bias(layout, num_tokens).to(q.dtype)
-        # Fused kernels want four dimensions. Folded like this, the bias broadcasts over images (and windows, if it is
+        bias = self.bias(layout, num_tokens)
+        # Fused kernels take four dimensions. Folded like this, the bias broadcasts over images (and windows, if it is
         # the same for all) and is never copied.
-        if bias.shape[0] == 1:
-            q, k, v = (t.flatten(0, 1) for t in (q, k, v))  # (B * nW, heads, T + P, d)
-        else:
-            q, k, v = (t.flatten(1, 2) for t in (q, k, v))  # (B, nW * heads, T + P, d)
-            bias = bias.flatten(0, 1)[None]  # (1, nW * heads, T + P, T + P)
-        y, weights = attend(q, k, v, bias, return_attention)
-        y = y.reshape(batch, windows, self.num_heads, length, -1).transpose(2, 3)
+        folded = "(b w) h n d"
+        if len(bias) > 1:
+            folded, bias = "b (w h) n d", bias.flatten(0, 1)[None]  # (1, nW * heads, T + P, T + P)
+        q, k, v = rearrange(self.qkv(x), f"b w n (three h d) -> three {folded}", three=3, h=self.num_heads)
+        y, weights = attend(q, k, v, bias.to(q.dtype), return_attention)
+        sides = {"w": x.shape[1], "h": self.num_heads}
         if weights is not None:
-            weights = weights.reshape(batch, windows, self.num_heads, length, length)
-        return self.proj(y.reshape(batch, windows, length, channels)), weights
+            weights = rearrange(weights, f"{folded} -> b w h n d", **sides)
+        return self.proj(rearrange(y, f"{folded} -> b w n (h d)", **sides)), weights
 
 
 @cached
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the code of each window's place in the grid of windows, ``(nW, dim)``: sines and cosines of row, column
-    (and slice), after Vaswani et al. (2017).
+    """Return the code of each window's place in the grid of windows, ``(nW, dim)``: sines and cosines of its row and
+    column (and slice), after Vaswani et al. (2017).
 
-    Unlike the released code's learned table, it is defined for any number of windows and has no parameters.
+    Unlike the released code's learned table, it has no parameters and is defined for any number of windows.
     """
     frequencies = dim // (2 * len(grid))
     scale = 1000.0 ** (-torch.arange(frequencies, device=device, dtype=torch.float32) / max(frequencies, 1))
@@ -102,8 +96,6 @@ def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dt
 class GlobalAttention(nn.Module):
     """Multi-head attention over all global tokens of all windows of an image (G-MSA); other mixers derive from it."""
 
-    acts_on = "tokens"  # see glamlib.layers.mixers
-
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -114,21 +106,16 @@ class GlobalAttention(nn.Module):
         """Return tokens ``(B, nW, T, C)`` with the code of their window's place added."""
         return tokens + sine_position_code(grid, tokens.shape[-1], tokens.device, tokens.dtype)[:, None]
 
-    def exchange(
-        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def exchange(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool) -> Attended:
         """Return what each query reads, and the weights if asked for; q, k and v are ``(B, heads, nW * T, d)``."""
         return attend(q, k, v, return_attention=return_attention)
 
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False) -> Attended:
         """Let every token ``(B, nW, T, C)`` attend to every token; ``grid`` is the windows along each dimension.
 
         Returns the attended tokens, shaped as ``tokens``, and the weights ``(B, heads, nW * T, nW * T)`` or None.
         """
-        batch, windows, per_window, channels = tokens.shape
-        qkv = self.qkv(self.add_position(tokens, grid)).view(batch, windows * per_window, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, nW * T, d)
+        qkv = self.qkv(self.add_position(tokens, grid))
+        q, k, v = rearrange(qkv, "b w t (three h d) -> three b h (w t) d", three=3, h=self.num_heads)
         y, weights = self.exchange(q, k, v, grid, return_attention)
-        return self.proj(y.transpose(1, 2).reshape(batch, windows, per_window, channels)), weights
+        return self.proj(rearrange(y, "b h (w t) d -> b w t (h d)", w=tokens.shape[1])), weights

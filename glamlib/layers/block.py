@@ -15,7 +15,7 @@ import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-from glamlib.layers.attention import WindowAttention
+from glamlib.layers.attention import Attended, WindowAttention
 from glamlib.layers.mixers import acts_on_patches, create_mixer
 from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 
@@ -23,8 +23,8 @@ from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 class GlamBlock(nn.Module):
     """W-MSA over tokens and patches, exchange between windows, MLP; each residual and pre-norm.
 
-    Windows of every second block are ``shifted`` by half their size. Nothing reads the tokens of a stage's last block
-    (``is_last``), so it builds no mixer of tokens and returns none.
+    Windows have ``window_size`` patches along each dimension; in every second block they are ``shifted`` by half of it.
+    Nothing reads the tokens of a stage's last block (``is_last``), so it builds no mixer of tokens and returns none.
     """
 
     def __init__(
@@ -60,9 +60,7 @@ class GlamBlock(nn.Module):
         """Return the tokens as they join the patches in W-MSA."""
         return self.norm1(tokens)
 
-    def pass_on(
-        self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def pass_on(self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool) -> Attended:
         """Return the block's new tokens, from W-MSA's ``update`` of them, and the weights of the mixer if asked for."""
         weights = None
         tokens = tokens + self.drop_path(update)

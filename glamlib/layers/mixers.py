@@ -2,12 +2,12 @@
 
 A mixer is a module with ``forward(tokens, grid, return_attention=False) -> (update, weights)``: tokens
 ``(B, nW, T, C)`` of all windows, the grid of windows, and an update of the tokens' shape that the block adds.
-One that acts on patches gets the map in the same form, each patch ``(B, P, 1, C)`` a window of its own.
+A mixer of patches gets the map in the same form: each patch ``(B, P, 1, C)`` is a window of its own.
 """
 
 from glamlib.errors import one_of
 from glamlib.layers.attention import GlobalAttention
-from glamlib.layers.patch_mixers import FullAttention, ReducedAttention, SharedTokens, SparseAttention
+from glamlib.layers.patch_mixers import FullAttention, PatchMixer, ReducedAttention, SharedTokens, SparseAttention
 from glamlib.layers.token_mixers import (
     LinearAttention,
     LowRankAttention,
@@ -33,22 +33,15 @@ MIXERS: dict[str, type[GlobalAttention] | None] = {
 }
 
 
-def find_mixer(name: str) -> type[GlobalAttention] | None:
-    """Return the class of a mixer, None for "none"; InputError for an unknown name."""
-    if name not in MIXERS:
-        raise one_of("mixer", name, MIXERS)
-    return MIXERS[name]
-
-
 def acts_on_patches(name: str) -> bool:
     """Return whether a mixer works between patches, and so without global tokens; InputError for an unknown name."""
-    mixer = find_mixer(name)
-    return mixer is not None and mixer.acts_on == "patches"
+    if name not in MIXERS:
+        raise one_of("mixer", name, MIXERS)
+    return MIXERS[name] is not None and issubclass(MIXERS[name], PatchMixer)
 
 
 def create_mixer(name: str, dim: int, num_heads: int, window_size: tuple[int, ...]) -> GlobalAttention | None:
-    """Return a new mixer of ``dim`` channels for windows of ``window_size``, None for "none"; InputError if unknown."""
-    mixer = find_mixer(name)
+    """Return a new mixer of ``dim`` channels for windows of ``window_size``, None for "none"; InputError as above."""
     if acts_on_patches(name):
-        return mixer(dim, num_heads, window_size)
-    return mixer(dim, num_heads) if mixer else None
+        return MIXERS[name](dim, num_heads, window_size)
+    return None if name == "none" else MIXERS[name](dim, num_heads)

@@ -4,17 +4,19 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
-from glamlib.layers.attention import GlobalAttention, attend
+from glamlib.layers.attention import Attended, GlobalAttention, attend
 from glamlib.layers.windows import WindowLayout, cached, from_windows, to_windows
 
 
 class PatchMixer(GlobalAttention):
-    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid."""
+    """Exchange between patches: each is the one token of a window of one patch, and the map is the grid.
 
-    acts_on = "patches"
+    ``window_size`` is that of the block: patches along each dimension.
+    """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
         super().__init__(dim, num_heads)
@@ -22,21 +24,19 @@ class PatchMixer(GlobalAttention):
 
     def queries(self, x: Tensor) -> Tensor:
         """Return the queries ``(B, heads, N, d)`` of ``(B, N, C)``."""
-        return self._heads(x, slice(0, x.shape[-1]))[0]
+        c = x.shape[-1]
+        q = F.linear(x, self.qkv.weight[:c], self.qkv.bias[:c])
+        return rearrange(q, "b n (h d) -> b h n d", h=self.num_heads)
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and the values, each ``(B, heads, N, d)``, of ``(B, N, C)``."""
-        k, v = self._heads(x, slice(x.shape[-1], None))
-        return k, v
-
-    def _heads(self, x: Tensor, rows: slice) -> Tensor:
-        """Return some rows of the projection of ``(B, N, C)``, heads apart: ``(rows / C, B, heads, N, d)``."""
-        y = F.linear(x, self.qkv.weight[rows], self.qkv.bias[rows])
-        return y.view(*x.shape[:2], -1, self.num_heads, x.shape[-1] // self.num_heads).permute(2, 0, 3, 1, 4)
+    def keys_values(self, x: Tensor) -> Tensor:
+        """Return the keys and values ``(2, B, heads, N, d)`` of ``(B, N, C)``."""
+        c = x.shape[-1]
+        kv = F.linear(x, self.qkv.weight[c:], self.qkv.bias[c:])
+        return rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
 
     def from_heads(self, y: Tensor) -> Tensor:
         """Return the output ``(B, N, C)`` of heads ``(B, heads, N, d)``: joined and projected."""
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return self.proj(rearrange(y, "b h n d -> b n (h d)"))
 
 
 class FullAttention(PatchMixer):
@@ -49,9 +49,9 @@ class FullAttention(PatchMixer):
 class ReducedAttention(PatchMixer):
     """Every patch attends to one key a window: a strided convolution of the window's patches, and a norm.
 
-    Wang et al., "Pyramid Vision Transformer" (ICCV 2021), eq. 1 to 5 (spatial-reduction attention), with the window as
-    its reduction R in every stage, where PVT has 8, 4, 2, 1. The convolution is a linear layer on the patches of a
-    window in a row; a window that the map does not fill is padded with zeros.
+    Wang et al., "Pyramid Vision Transformer" (ICCV 2021), eq. 1 to 5 (spatial-reduction attention). The reduction R is
+    the window in every stage, where PVT has 8, 4, 2, 1. The convolution is written as a linear layer on all patches of
+    a window; at the border of the map it reads zeros. Quadratic in the number of patches, divided by those of a window.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
@@ -59,9 +59,7 @@ class ReducedAttention(PatchMixer):
         self.reduce = nn.Linear(prod(window_size) * dim, dim)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False) -> Attended:
         """Return the update of the patches and, if asked, their weights ``(B, heads, P, nW)``."""
         patches = self.add_position(tokens, grid)  # (B, P, 1, C)
         # Whole windows also where the map is smaller than one: the convolution has one size
@@ -76,8 +74,9 @@ class ReducedAttention(PatchMixer):
 class SharedTokens(PatchMixer):
     """A few learned tokens attend to all patches and to themselves; then all patches attend to the tokens.
 
-    Zhang et al., "Multi-scale Vision Longformer" (ICCV 2021), section 3.2. Local attention is the block's W-MSA. ViL's
-    tokens live on through the blocks; here each block starts its own. Linear in the number of patches.
+    Zhang et al., "Multi-scale Vision Longformer" (ICCV 2021), section 3.2; its local attention is the block's W-MSA.
+    ViL's tokens pass from block to block. Here each block starts its own, so that only the map passes on.
+    Linear in the number of patches.
     """
 
     num_tokens = 8
@@ -87,9 +86,7 @@ class SharedTokens(PatchMixer):
         self.tokens = nn.Parameter(torch.zeros(self.num_tokens, dim))
         trunc_normal_(self.tokens)  # of deviation 1, like the patches behind their norm
 
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False) -> Attended:
         """Return the update of the patches and, if asked, their weights ``(B, heads, P, tokens)``."""
         patches = self.add_position(tokens, grid).flatten(1, 2)  # (B, P, C)
         shared = self.tokens.to(patches.dtype).expand(len(patches), -1, -1)  # (B, T, C)
@@ -100,10 +97,10 @@ class SharedTokens(PatchMixer):
 
 
 class DilatedLayout:
-    """Windows of patches that lie ``step`` apart on a map, all sizes in patches, one entry a dimension.
+    """Windows of ``window_size`` patches that lie ``step`` apart on a map of ``size`` patches, one entry a dimension.
 
-    The step is at most the window's side w, so that a dilated window has a patch in every whole window that it spans.
-    Dilated windows side by side divide the map evenly.
+    The step is at most the window's side w, so that a dilated window has a patch in every window that it spans; on a
+    map smaller than w * w it is smaller. Dilated windows side by side divide the map evenly.
     """
 
     def __init__(self, size: tuple[int, ...], window_size: tuple[int, ...]) -> None:
@@ -138,27 +135,23 @@ def padding_mask(size: tuple[int, ...], window_size: tuple[int, ...], device: to
 class SparseAttention(PatchMixer):
     """Attention inside dilated windows: as many patches as in a window, one from each of the windows around.
 
-    The strided half of Child et al., "Generating long sequences with sparse Transformers" (2019), section 4.3, in 2D as
-    in Hassani and Shi, "Dilated neighborhood attention transformer" (2022); on a map of at most w * w patches a side it
-    is the grid attention of MaxViT (Tu et al., ECCV 2022). Linear in the number of patches.
+    The strided half of Child et al., "Generating long sequences with sparse Transformers" (2019), section 4.3, in
+    windows of a map, as in Hassani and Shi, "Dilated neighborhood attention transformer" (2022). On a map of at most
+    w * w patches a side it is the grid attention of MaxViT (Tu et al., ECCV 2022); on a larger one a patch does not
+    reach beyond w * w patches a side. Linear in the number of patches.
     """
 
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False) -> Attended:
         """Return the update of the patches and, if asked, their weights ``(B, D, nW, heads, P, P)``."""
-        batch, channels = len(tokens), tokens.shape[-1]
         layout = DilatedLayout(grid, self.window_size)
         # Padded after the projection: patches off the map hold no bias
-        qkv = self.qkv(self.add_position(tokens, grid)).view(batch, *grid, -1)
+        qkv = self.qkv(self.add_position(tokens, grid)).view(len(tokens), *grid, -1)
         windows = layout.split(qkv)  # (B, D, nW, P, 3 C)
-        starts, count, length = windows.shape[1:4]
-        # Four dimensions for the fused kernels, as in W-MSA
-        windows = windows.reshape(batch, starts * count, length, 3, self.num_heads, -1)
-        q, k, v = windows.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)  # each (B, D * nW * heads, P, d)
+        # Four dimensions for the fused kernels, as in W-MSA: each (B, D * nW * heads, P, d)
+        q, k, v = rearrange(windows, "b s w n (three h d) -> three b (s w h) n d", three=3, h=self.num_heads)
         mask = padding_mask(grid, self.window_size, q.device).to(q.dtype)
         y, weights = attend(q, k, v, mask.repeat_interleave(self.num_heads, dim=0), return_attention)
-        y = y.view(batch, starts, count, self.num_heads, length, -1).transpose(3, 4).flatten(4)  # (B, D, nW, P, C)
+        y = rearrange(y, "b (s w h) n d -> b s w n (h d)", s=windows.shape[1], h=self.num_heads)  # (B, D, nW, P, C)
         if weights is not None:
-            weights = weights.view(batch, starts, count, self.num_heads, length, length)
-        return self.proj(layout.merge(y)).view(batch, -1, 1, channels), weights
+            weights = rearrange(weights, "b (s w h) n m -> b s w h n m", s=windows.shape[1], h=self.num_heads)
+        return self.proj(layout.merge(y)).view(tokens.shape), weights

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glamlib.layers.attention import GlobalAttention, attend, sine_position_code
+from glamlib.layers.attention import Attended, GlobalAttention, attend, sine_position_code
 
 
 class TokenMixer(GlobalAttention):
@@ -22,9 +22,7 @@ class TokenMixer(GlobalAttention):
         q and k are ``(B, heads, nW * T, d)``, window by window.
         """
 
-    def exchange(
-        self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def exchange(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool) -> Attended:
         if not return_attention:
             return self.mix(q, k, v, grid), None
         # As `mix` is linear in v, the values of the identity are the weights of any values.
@@ -62,13 +60,12 @@ def orthogonal_features(count: int, dim: int, generator: torch.Generator) -> Ten
 
     Directions are those of a random rotation, lengths those of independent normal vectors.
     """
-    normal = {"generator": generator, "device": "cpu"}  # the same on every device
-    groups = []
-    for _ in range(-(-count // dim)):
-        rotation, triangle = torch.linalg.qr(torch.randn(dim, dim, **normal))
-        groups.append(rotation * triangle.diagonal().sign())  # without the signs the rotation is not uniform
-    lengths = torch.randn(count, dim, **normal).norm(dim=1, keepdim=True)
-    return torch.cat(groups)[:count] * lengths
+    groups = -(-count // dim)
+    rotations = torch.empty(groups, dim, dim, device="cpu")  # the same vectors on every device
+    for rotation in rotations:
+        nn.init.orthogonal_(rotation, generator=generator)
+    lengths = torch.randn(count, dim, generator=generator, device="cpu").norm(dim=1, keepdim=True)
+    return rotations.flatten(0, 1)[:count] * lengths
 
 
 class PerformerAttention(KernelAttention):

@@ -1,4 +1,4 @@
-"""Windows of an N-dimensional map: layout, partition, reverse, shift mask, relative position index.
+"""Windows of a map: layout, cutting and joining, shift mask, relative position index.
 
 One code for 2D and 3D. Maps are channels-last, ``(B, *size, C)``; windows are ``(B, nW, P, C)``: ``nW`` windows of
 ``P`` patches, both in row-major order. Source: Liu et al., "Swin Transformer" (ICCV 2021), section 3.2.
@@ -12,6 +12,7 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 # Swin has -100 here. exp(-100) is a denormal number, which slows down every matrix product that meets it. No row of a
@@ -48,8 +49,6 @@ class WindowLayout:
 
         Where the map is no larger than a window, the window is the map and the shift is 0, per dimension (as in Swin).
         """
-        if len(size) != len(window_size):
-            raise ValueError(f"a map of {len(size)} dimensions {size} does not fit windows of {window_size}")
         window = tuple(min(s, w) for s, w in zip(size, window_size, strict=True))
         shift = tuple(w // 2 if shifted and s > w else 0 for s, w in zip(size, window, strict=True))
         return cls(size, window, shift)
@@ -74,33 +73,30 @@ class WindowLayout:
         return prod(self.window)
 
 
+# Axes of a map and of its windows: windows at z, y, x on the grid, patches at d, h, w in each
+_MAP = {2: "b (y h) (x w) c", 3: "b (z d) (y h) (x w) c"}
+_WINDOWS = {2: "b (y x) (h w) c", 3: "b (z y x) (d h w) c"}
+
+
+def _sides(names: str, lengths: tuple[int, ...]) -> dict[str, int]:
+    return dict(zip(names[-len(lengths) :], lengths, strict=True))
+
+
 def window_partition(x: Tensor, window: tuple[int, ...]) -> Tensor:
     """Cut a map ``(B, *size, C)`` into windows ``(B, nW, P, C)``; every size must be a multiple of its window's."""
-    batch, *size, channels = x.shape
     n = len(window)
-    grid = [s // w for s, w in zip(size, window, strict=True)]
-    # (B, g1, w1, g2, w2, ..., C) -> (B, g1, g2, ..., w1, w2, ..., C)
-    x = x.reshape(batch, *(length for pair in zip(grid, window, strict=True) for length in pair), channels)
-    x = x.permute(0, *range(1, 2 * n, 2), *range(2, 2 * n + 1, 2), 2 * n + 1)
-    return x.reshape(batch, prod(grid), prod(window), channels)
+    return rearrange(x, f"{_MAP[n]} -> {_WINDOWS[n]}", **_sides("dhw", window))
 
 
-def window_reverse(windows: Tensor, layout: WindowLayout) -> Tensor:
-    """Put windows ``(B, nW, P, C)`` back into a padded map ``(B, *layout.padded, C)``."""
-    batch, _, _, channels = windows.shape
-    n = len(layout.window)
-    # (B, g1, g2, ..., w1, w2, ..., C) -> (B, g1, w1, g2, w2, ..., C)
-    x = windows.reshape(batch, *layout.grid, *layout.window, channels)
-    x = x.permute(0, *(axis for i in range(n) for axis in (1 + i, 1 + n + i)), 2 * n + 1)
-    return x.reshape(batch, *layout.padded, channels)
+def padding_to(size: tuple[int, ...], multiples: tuple[int, ...]) -> list[int]:
+    """Return `F.pad`'s widths (last dimension first) that zero-pad the ends of a map to multiples."""
+    return [width for s, m in zip(size[::-1], multiples[::-1], strict=True) for width in (0, -s % m)]
 
 
 def to_windows(x: Tensor, layout: WindowLayout) -> Tensor:
     """Pad a map ``(B, *layout.size, C)`` with zeros to whole windows, shift it, and cut it: ``(B, nW, P, C)``."""
     if layout.padded != layout.size:
-        # F.pad counts dimensions from the last one, which is the channels
-        widths = [w for p, s in zip(layout.padded[::-1], layout.size[::-1], strict=True) for w in (0, p - s)]
-        x = F.pad(x, (0, 0, *widths))
+        x = F.pad(x, (0, 0, *padding_to(layout.size, layout.window)))  # (B, *layout.padded, C)
     if any(layout.shift):
         x = torch.roll(x, tuple(-s for s in layout.shift), dims=tuple(range(1, x.ndim - 1)))
     return window_partition(x, layout.window)
@@ -108,7 +104,9 @@ def to_windows(x: Tensor, layout: WindowLayout) -> Tensor:
 
 def from_windows(windows: Tensor, layout: WindowLayout) -> Tensor:
     """Undo `to_windows`: ``(B, nW, P, C)`` to ``(B, *layout.size, C)``."""
-    x = window_reverse(windows, layout)
+    n = len(layout.window)
+    sides = _sides("zyx", layout.grid) | _sides("dhw", layout.window)
+    x = rearrange(windows, f"{_WINDOWS[n]} -> {_MAP[n]}", **sides)  # (B, *layout.padded, C)
     if any(layout.shift):
         x = torch.roll(x, layout.shift, dims=tuple(range(1, x.ndim - 1)))
     return x[(slice(None), *(slice(0, s) for s in layout.size))]
