@@ -1,40 +1,14 @@
-"""The table of the speed benchmark, from its groups, and what is read off it.
+"""What is read off the table of the speed benchmark (`glamlib.bench.speed`)."""
 
-python -m glamlib.bench.speed_table GROUP.json ... --out results/tables/speed.csv
-"""
-
-import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import tyro
-from tyro.conf import Positional
-
-from glamlib.errors import InputError
-from glamlib.files import write_whole
 
 EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attention"}
-SMALLEST = 256  # on smaller images what is fixed weighs too much
 
 
-def join_groups(files: tuple[Path, ...]) -> pd.DataFrame:
-    """Return the rows of all groups' files (`glamlib.bench.speed`), by part, pass and size.
-
-    Raises:
-        InputError: a file is missing or is not a group's.
-    """
-    rows = []
-    for file in files:
-        try:
-            rows += json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: not a group of the speed benchmark ({error})") from None
-    return pd.DataFrame(rows).sort_values(["part", "pass", "size"], kind="stable", ignore_index=True)
-
-
-def contender_label(row: pd.Series) -> str:
+def configuration_label(row: pd.Series) -> str:
     """Return what a row of the table is called in figures and tables."""
     base = row["network"] == "base"
     if not row["tokens"]:
@@ -46,13 +20,19 @@ def contender_label(row: pd.Series) -> str:
 
 
 def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ...] = ("tiny",)) -> pd.DataFrame:
-    """Return the rows that the figures are about: the paper's block, fused, in the smallest batch of the pass, from
-    `SMALLEST` pixels on.
-    """
+    """Return the rows that the figures are about: the paper's block, fused, from 256 pixels on."""
     rows = table[(table["part"] == part) & (table["way"] == "fused") & (table["behaviour"] == "paper")]
-    rows = rows[rows["size"] >= SMALLEST]
-    smallest = rows.groupby("pass")["batch"].transform("min")
-    return rows[(rows["batch"] == smallest) & rows["network"].isin(networks)]
+    return rows[(rows["size"] >= 256) & rows["network"].isin(networks)]
+
+
+def beside_released(table: pd.DataFrame) -> pd.DataFrame:
+    """Return time over Swin's by pass, size and tokens: ours, and the released code's (``released_timing.csv``)."""
+    released = pd.read_csv(Path(__file__).with_name("released_timing.csv"), comment="#").set_index(["pass", "size"])
+    released["released"] = released["seconds"] / released.loc[released["tokens"] == 0, "seconds"]
+    released = released[released["tokens"] > 0].reset_index()
+    ours = headline(table).query("mixer == 'gmsa'").rename(columns={"ratio": "ours"})
+    columns = ["pass", "size", "tokens"]
+    return ours[[*columns, "ours", "ratio_low", "ratio_high", "macs_ratio"]].merge(released, on=columns)
 
 
 def growth(pixels: pd.Series, values: pd.Series) -> float:
@@ -74,20 +54,3 @@ def crossing(sizes: pd.Series, quotients: pd.Series) -> float | None:
         return None
     low, high = np.log(sizes.iloc[last]), np.log(sizes.iloc[last + 1])
     return float(np.exp(low + (high - low) * logs[last] / (logs[last] - logs[last + 1])))
-
-
-def speed_table(files: Positional[tuple[Path, ...]], out: Path) -> None:
-    """Write the table.
-
-    Args:
-        files: one a group.
-        out: the CSV file to write.
-    """
-    write_whole(out, join_groups(files).to_csv(index=False, float_format="%.5g"))
-
-
-if __name__ == "__main__":
-    try:
-        tyro.cli(speed_table)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from glamlib.bench.speed_table import EXCHANGES, contender_label, crossing, headline
+from glamlib.bench.speed_table import EXCHANGES, configuration_label, crossing, headline
 from glamlib.report.figures import t_interval
 from glamlib.report.statistics import paired_difference
 from glamlib.report.tables import read_table
@@ -43,7 +43,7 @@ def _by_size(rows: pd.DataFrame, column: str, ylabel: str, **options: object) ->
 def column_by_size(table: pd.DataFrame, column: str, ylabel: str) -> Figure:
     """Draw a column ("seconds" or "peak_mib") of the encoder's fused passes against image size, on log axes."""
     rows = headline(table, networks=("tiny", "base"))
-    rows = rows.assign(label=rows.apply(contender_label, axis=1))
+    rows = rows.assign(label=rows.apply(configuration_label, axis=1))
     return _by_size(rows, column, ylabel).set(yscale="log").figure
 
 
