@@ -1,254 +1,218 @@
-"""The speed benchmark: what it compares, what it counts, and what is read off its table."""
+"""The speed benchmark: what it compares, what it counts, what is read off its table, and a run's hours by hand."""
 
 import json
-import subprocess
-import sys
-import time
-from importlib.metadata import PackageNotFoundError, distribution, requires
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from packaging.requirements import Requirement
+import torch
 
-from glamlib.bench import speed
-from glamlib.bench.speed import Contender, Group, contenders, matmul_gflops, one_pass
-from glamlib.bench.speed_table import (
-    crossing,
-    growth,
-    headline,
-    join_groups,
-)
+from glamlib.bench import speed, step
+from glamlib.bench.peers import LIBRARIES
+from glamlib.bench.speed import Configuration, Group, configurations, groups, matmul_gflops, one_pass
+from glamlib.bench.speed_table import beside_released, crossing, growth, headline
 from glamlib.cost.count import macs_by_module
+from glamlib.cost.table import macs_of
 from glamlib.errors import InputError
+from glamlib.studies.parameters import RunParameters
+from glamlib.zoo import model_config
 
 SMALL = Group("encoder", "training", 64)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "encoder",
-        "encoder-both-64",
-        "decoder-forward-64",
-        "encoder-forward-x",
-        "model-forward-8",
-        "encoder-forward-64-0",
-    ],
-)
-def test_a_group_that_does_not_exist_is_refused(name):
-    with pytest.raises(InputError, match=f"'{name}': must be encoder or model"):
-        Group.parse(name)
+def nano(tokens: int, way: str = "fused", library: str = "glamlib") -> Configuration:
+    return Configuration(tokens, way, network="nano", library=library)
 
 
-def test_groups_are_named_as_they_are_parsed():
-    assert Group.parse(SMALL.name) == SMALL
-    batch = Group("model", "training", 64, 8)
-    assert batch.name == "model-training-64-8"
-    assert Group.parse(batch.name) == batch
-
-
-@pytest.mark.parametrize("part", ["encoder", "model"])
-@pytest.mark.parametrize("direction", ["forward", "training"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("size", [256, 512, 2048])
-def test_every_way_of_glam_has_swin_to_compare_with(part, direction, device, size):
-    listed = contenders(Group(part, direction, size), device)
-    assert listed[0] == Contender(0)
-    assert len(set(listed)) == len(listed)
-    assert {Contender(0, contender.way, network=contender.network) for contender in listed} <= set(listed)
-    assert Contender(10) in listed
+def test_every_configuration_has_swin_to_compare_with(device: str) -> None:
+    for group in groups(device):
+        listed = configurations(group, device, bf16_pays=True)
+        assert listed[0] == Configuration(0)
+        assert len(set(listed)) == len(listed)
+        assert {configuration.swin for configuration in listed} <= set(listed)
 
 
-def test_a_cpu_tries_compiled_blocks_and_torchs_kernel_where_they_tell_something():
-    tried = {size: {c.way for c in contenders(Group("encoder", "forward", size), "cpu")} for size in (256, 512, 1024)}
-    assert {size for size, ways in tried.items() if "compiled" in ways} == {512}
-    assert {size for size, ways in tried.items() if "torch" in ways} == {512, 1024}
-    assert "torch" not in {c.way for c in contenders(Group("encoder", "forward", 512), "cuda")}
+def test_a_cpu_tries_what_tells_something_there() -> None:
+    def ways(*group: object, device: str = "cpu", bf16_pays: bool = True) -> set[str]:
+        return {c.way for c in configurations(Group(*group), device, bf16_pays)}
+
+    assert ways("encoder", "training", 512) == {"fused", "explicit", "bf16", "checkpointing"}
+    assert ways("encoder", "forward", 512, bf16_pays=False) == {"fused", "explicit"}
+    assert ways("encoder", "training", 1024) == ways("model", "training", 256) == {"fused"}
+    assert "compiled" in ways("model", "training", 1024, device="cuda")
 
 
-@pytest.mark.parametrize(
-    ("part", "way"),
-    [
-        *(("encoder", way) for way in ("fused", "torch", "explicit", "bf16", "checkpointing")),
-        *(("model", way) for way in ("explicit", "channels_last", "checkpointing")),
-    ],
-)
-def test_all_ways_compute_the_same(way, part):
+def gradient(configuration: Configuration, group: Group) -> torch.Tensor:
+    """The gradient of the first weights after one pass, no path dropped."""
+    model, run = one_pass(configuration, group, "cpu")
+    for module in model.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0
+    model.zero_grad = lambda: None
+    torch.manual_seed(1)
+    run()
+    return next(model.parameters()).grad
+
+
+@pytest.mark.parametrize("way", ["fused", "explicit", "bf16", "checkpointing"])
+def test_all_ways_compute_the_same(way: str) -> None:
     """The gradient of the first weights is the fused one's: to rounding, and in bf16 nearly."""
-    gradients = []
-    for name in ("fused", way):
-        model, run = one_pass(Contender(2, name), Group(part, "training", 64), "cpu", embed_dim=24)
-        for module in model.modules():  # dropped paths are random
-            if hasattr(module, "drop_prob"):
-                module.drop_prob = 0.0
-        model.zero_grad = lambda: None
-        run()
-        gradients.append(next(model.parameters()).grad)
-    tolerance = 0.15 if way == "bf16" else 1e-4
-    difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
-    assert difference < tolerance
-    assert (difference > 0) == (way not in ("fused", "torch", "checkpointing")) or way == "channels_last"
+    expected, found = (gradient(nano(2, name), SMALL) for name in ("fused", way))
+    assert (found - expected).norm() / expected.norm() < (0.2 if way == "bf16" else 1e-4)
+
+
+@pytest.mark.parametrize("way", ["fused", "explicit"])
+@pytest.mark.parametrize("library", ["timm", "transformers"])
+def test_peers_compute_what_swin_does(library: str, way: str) -> None:
+    """Outputs and gradients at a size that whole windows fill; the transformers package is optional."""
+    if library not in LIBRARIES:
+        pytest.skip("transformers is not installed")
+    group, x = Group("stages", "forward", 128), torch.randn(2, 3, 128, 128)
+    ours, theirs = (one.build(group)(x) for one in (nano(0), nano(0, way, library)))
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    group = Group("stages", "training", 128)
+    ours, theirs = (gradient(one, group) for one in (nano(0), nano(0, way, library)))
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_measured_rows():
+def test_measured_rows() -> None:
     """A tiny group, whole: numbers are there, and ratios are of Swin computed in the same way."""
-    listed = [Contender(0), Contender(10), Contender(0, "explicit"), Contender(10, "explicit")]
-    rows = pd.DataFrame(speed.measure(SMALL, listed, "cpu", 1, 2, {"fp32": 1.0, "bf16": 1.0}, 24))
+    listed = [nano(0), nano(10), nano(0, "explicit"), nano(10, "explicit")]
+    rows = speed.measure(SMALL, "cpu", 1, 2, False, listed)
     assert rows.drop(columns=["commit", "dirty"]).notna().all(axis=None)
     swin = rows[rows["tokens"] == 0]
     assert (swin[["ratio", "ratio_low", "ratio_high", "macs_ratio"]] == 1).all(axis=None)
     assert (rows[rows["way"] == "fused"]["way_ratio"] == 1).all()
-    assert (rows["gflops"] * rows["seconds"]).to_numpy() == pytest.approx(2 * rows["gmacs"].to_numpy())
+    assert (rows["seconds_low"] <= rows["seconds"]).all()
     assert (rows["peak_mib"] > 1).all()
+    assert set(rows["denormals"]) == {"not"}
+    (memory,) = speed.measure(SMALL, "cpu", 1, 0, False, [nano(0)]).to_dict("records")
+    assert np.isnan(memory["seconds"])
+    assert memory["macs_ratio"] == 1
 
 
-@pytest.mark.slow
-def test_a_group_from_the_command_line(tmp_path):
-    """Only what is asked for, and the file whole."""
-    out = tmp_path / "group.json"
-    call = [sys.executable, "-m", "glamlib.bench.speed", "model-forward-64", "--out", str(out)]
-    subprocess.run([*call, "--rounds", "1", "--embed-dim", "24", "--ways", "fused"], check=True)
-    rows = json.loads(out.read_text())
-    assert [(row["tokens"], row["way"]) for row in rows] == [(0, "fused"), (10, "fused")]
+def test_finished_groups_are_not_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+
+    def apart(function: object, group: Group, *arguments: object) -> pd.DataFrame:
+        timed.append(group)
+        return pd.DataFrame([{"part": group.part, "pass": group.direction, "size": group.size}])
+
+    monkeypatch.setattr(speed, "_apart", apart)
+    for _ in range(2):
+        speed.speed(tmp_path / "speed.csv", tmp_path)
+    assert timed == groups("cpu")
+    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(timed)
 
 
-def test_a_network_that_fails_is_left_out(monkeypatch):
-    def refuse(contender, group, device, embed_dim):
-        if contender.tokens:
-            raise RuntimeError("can't allocate memory")
-        return one_pass(contender, group, device, embed_dim)
+def test_each_is_timed_right_after_swin_so_that_a_slowing_machine_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass takes a tenth longer than the one before; the true quotients are 2 and 3."""
+    cost, clock, passes = {0: 1.0, 10: 2.0, 5: 3.0}, [0.0], []
 
-    monkeypatch.setattr(speed, "one_pass", refuse)
-    monkeypatch.setattr(speed, "_apart", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(speed, "peak_mib", lambda *arguments: 1.0)
-    rows = pd.DataFrame(speed.measure(SMALL, [Contender(0), Contender(10)], "cpu", 1, 1, {"fp32": 1.0}, 24))
-    assert rows["seconds"].isna().tolist() == [False, True]
-    assert rows[["ratio", "peak_mib", "share"]].isna().all(axis=1).tolist() == [False, True]
+    def run_of(tokens: int) -> object:
+        def run() -> None:
+            clock[0] += cost[tokens] * 1.1 ** len(passes)
+            passes.append(tokens)
 
+        return run
 
-def test_each_is_timed_right_behind_swin_so_that_a_slowing_machine_cancels(monkeypatch):
-    """Every pass takes a tenth longer than the one before; the true quotients are 2 and 3. By hand, in units of a first
-    pass of Swin: 1, 2 * 1.1, 1.1**2, 3 * 1.1**3 in round one."""
-    cost = {0: 1.0, 10: 2.0, 5: 3.0}
-    clock, passes = [0.0], []
-
-    def one_pass(contender, group, device, embed_dim):
-        def run():
-            clock[0] += cost[contender.tokens] * 1.1 ** len(passes)
-            passes.append(contender.tokens)
-
-        return None, run
-
-    monkeypatch.setattr(speed, "one_pass", one_pass)
-    monkeypatch.setattr(speed, "macs_by_module", lambda *arguments: {"": 1})
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock[0])
-    swin, ten, five = (Contender(tokens) for tokens in (0, 10, 5))
-    timed = speed.time_in_turn(SMALL, [swin, ten, five], "cpu", 1, 2, None)
-    assert passes == [0, 10, 5] + [0, 10, 0, 5] * 2  # to warm up, then two rounds
-    for contender, quotient in ((ten, 2), (five, 3)):
-        ratios = [a / b for a, b in zip(timed["seconds"][contender], timed["beside"][contender], strict=True)]
-        assert ratios == pytest.approx([quotient * 1.1] * 2)
-    assert timed["seconds"][swin] == pytest.approx([(1.1**3 + 1.1**5) / 2, (1.1**7 + 1.1**9) / 2])
+    monkeypatch.setattr(speed.benchmark, "timer", lambda: clock[0])
+    taken, beside = speed.time_in_turn({Configuration(tokens): run_of(tokens) for tokens in cost}, 2)
+    assert passes == [0, 10, 5] + [0, 0, 10, 0, 5] * 2  # to warm up, then two rounds
+    for tokens, quotient in ((0, 1), (10, 2 * 1.1), (5, 3 * 1.1)):
+        one = Configuration(tokens)
+        assert [a / b for a, b in zip(taken[one], beside[one], strict=True)] == pytest.approx([quotient] * 2)
 
 
-def test_growth_is_the_exponent_of_a_power_law():
+def test_growth_is_the_exponent_of_a_power_law() -> None:
     pixels = pd.Series([1e4, 4e4, 9e4])
     assert growth(pixels, 3 * pixels**1.5) == pytest.approx(1.5)
 
 
-def test_figures_are_about_the_papers_block_in_its_smallest_batch_from_256_pixels_on():
-    row = {"part": "encoder", "pass": "forward", "size": 256, "batch": 1, "way": "fused", "behaviour": "paper"}
-    row |= {"network": "tiny"}
-    others = [{"size": 64}, {"batch": 4}, {"way": "compiled"}, {"behaviour": "no_token_mlp"}, {"network": "base"}]
-    table = pd.DataFrame([row, *(row | other for other in others)])
-    assert headline(table).index.tolist() == [0]
+def test_figures_are_about_the_papers_block_from_256_pixels_on() -> None:
+    row = {"part": "encoder", "pass": "forward", "size": 256, "way": "fused", "behaviour": "paper", "network": "tiny"}
+    others = [{"size": 64}, {"way": "compiled"}, {"behaviour": "no_token_mlp"}, {"network": "base"}, {"part": "stages"}]
+    assert headline(pd.DataFrame([row, *(row | other for other in others)])).index.tolist() == [0]
+
+
+def test_ours_stands_beside_the_released_code() -> None:
+    row = {"part": "encoder", "pass": "forward", "size": 512, "way": "fused", "behaviour": "paper", "network": "tiny"}
+    row |= {"tokens": 10, "mixer": "gmsa", "ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.6, "macs_ratio": 1.45}
+    (found,) = beside_released(pd.DataFrame([row])).to_dict("records")
+    assert (found["ours"], found["released"]) == (1.5, pytest.approx(1.045 / 0.4452))
 
 
 @pytest.mark.parametrize(
     ("quotients", "expected"),
     [([2, 1.5, 1.1], None), ([0.9, 0.8, 0.7], 100), ([4, 1, 0.25], 200), ([2, 0.5, 0.25], 100 * 2**0.5)],
 )
-def test_crossing_by_hand(quotients, expected):
+def test_crossing_by_hand(quotients: list[float], expected: float | None) -> None:
     found = crossing(pd.Series([100, 200, 400]), pd.Series(quotients))
     assert found == (None if expected is None else pytest.approx(expected))
 
 
-def test_groups_join_in_order_or_name_the_bad_file(tmp_path):
-    for size in (512, 256):
-        rows = [{"part": "encoder", "pass": "forward", "size": size, "tokens": tokens} for tokens in (0, 10)]
-        (tmp_path / f"{size}.json").write_text(json.dumps(rows))
-    files = (tmp_path / "512.json", tmp_path / "256.json")
-    assert join_groups(files)["size"].tolist() == [256, 256, 512, 512]
-    assert join_groups(files)["tokens"].tolist() == [0, 10, 0, 10]
-    with pytest.raises(InputError, match=r"none\.json: not a group"):
-        join_groups((tmp_path / "none.json",))
-
-
-def test_the_rate_of_matrix_products_is_numpys():
-    """numpy multiplies by a library as good: the same within a factor of ten, on as many threads as it takes."""
-    left = np.random.default_rng(0).standard_normal((1024, 1024), dtype=np.float32)
-    start = time.perf_counter()
-    for _ in range(3):
-        left @ left
-    theirs = 3 * 2 * 1024**3 / (time.perf_counter() - start) / 1e9
-    assert 0.1 < matmul_gflops("cpu") / theirs < 10
-
-
-def test_it_needs_nothing_that_only_the_study_wants():
-    """Imported where the packages of the extra `study` are missing, but for those that others bring along."""
-    found = {}
-    for line in requires("glamlib"):
-        wanted = Requirement(line)
-        found.setdefault(wanted.marker is not None, set()).add(wanted.name.lower())
-    brought, todo = set(), list(found[False])
-    while todo:
-        name = todo.pop()
-        if name not in brought and (distribution := _distribution(name)):
-            brought.add(name)
-            lines = map(Requirement, distribution.requires or [])
-            todo += [r.name.lower() for r in lines if r.marker is None or r.marker.evaluate({"extra": ""})]
-    absent = sorted(found[True] - brought)
-    assert {"tyro", "fvcore", "matplotlib"} <= set(absent)
-    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n" + (
-        "from glamlib.bench.speed import Contender, Group, contenders, measure\n"
-        "from glamlib.bench.speed import time_in_turn\n"
-        "timed = time_in_turn(Group('encoder', 'forward', 64), [Contender(0)], 'cpu', 1, 1, 24)\n"
-        "assert timed['macs'][Contender(0)] > 0\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def _distribution(name):
-    try:
-        return distribution(name)
-    except PackageNotFoundError:
-        return None
-
-
-def test_swin_of_the_same_size_must_be_listed():
-    with pytest.raises(InputError, match=r"network=.base.*nothing to be compared with"):
-        speed.measure(SMALL, [Contender(0), Contender(10, network="base")], "cpu", 1, 1, {"fp32": 1.0})
-
-
-def test_memory_alone(monkeypatch):
-    monkeypatch.setattr(speed, "_apart", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(speed, "peak_mib", lambda *arguments: 1.0)
-    (row,) = speed.measure(SMALL, [Contender(0)], "cpu", 1, 0, {"fp32": 1.0}, 24)
-    assert row["peak_mib"] == 1.0
-    assert np.isnan(row["seconds"])
-    assert row["macs_ratio"] == 1
+def test_the_rate_of_matrix_products_is_that_of_one_product() -> None:
+    side = 1024
+    left = torch.randn(side, side)
+    rate = 2 * side**3 / min(speed.benchmark.Timer("a @ a", globals={"a": left}).timeit(3).raw_times) * 3 / 1e9
+    assert 0.1 < matmul_gflops("cpu") / rate < 10
 
 
 @pytest.mark.parametrize(("network", "gmacs"), [("tiny", 4.5), ("base", 15.4)])
-def test_networks_are_swins(network, gmacs):
+def test_networks_are_swins(network: str, gmacs: float) -> None:
     """The encoder alone at 224 x 224: multiply-adds of Swin's paper, table 1, less the classifier."""
-    model = Contender(0, network=network).build(Group("encoder", "forward", 224))
+    model = Configuration(0, network=network).build(Group("encoder", "forward", 224))
     assert macs_by_module(model, 224, 224)[""] / 1e9 == pytest.approx(gmacs, rel=0.015)
 
 
-def test_base_is_compared_where_a_cpu_can():
-    for size, device, expected in ((512, "cpu", 2), (1024, "cpu", 0), (2048, "cuda", 2)):
-        listed = contenders(Group("encoder", "training", size), device)
-        assert sum(contender.network == "base" for contender in listed) == expected
+def paper_run(variant: str, model: str, steps: int = 1000) -> RunParameters:
+    values = {"study": "ade20k", "variant": variant, "seed": 0, "profile": "paper", "model": model}
+    values |= {"dataset": "ade20k", "steps": steps, "batch_size": 16, "lr": 6e-5, "device": "cpu"}
+    return RunParameters(**values, augment={"crop_size": [64, 64]})
+
+
+def test_hours_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller network is timed, 3 s a step of two images; the other is slower as it has more multiply-adds."""
+    small, large = paper_run("a", "swin_nano_unet"), paper_run("b", "glam_swin_nano_unet", 2000)
+    timed = []
+    monkeypatch.setattr(step, "measure", lambda run, steps: timed.append(run.model) or 3.0)
+    seconds = step.image_seconds([large, small], "cpu")
+    assert timed == ["swin_nano_unet"]
+    ratio = macs_of(model_config(large.model), 64, 64)["total"] / macs_of(model_config(small.model), 64, 64)["total"]
+    assert list(seconds.values()) == pytest.approx([1.5 * ratio, 1.5])
+    first, _, last = step.listing([small, large], seconds).splitlines()
+    assert first.split() == ["ade20k", "a", "seed", "0", "1000", "steps", "of", "16", f"{1.5 * 16000 / 3600:.1f}", "h"]
+    assert last == f"2 runs, {1.5 * 16 * (1000 + 2000 * ratio) / 3600:.0f} hours, one process each"
+
+
+def test_a_training_step_is_timed() -> None:
+    assert 0 < step.step_seconds(paper_run("a", "swin_nano_unet"), 2) < 30
+
+
+def test_paper_asks_before_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Runs with a record newer than their plan are left out; without a terminal nothing is run."""
+    lines = []
+    for variant in ("a", "b"):
+        name, run = f"ade20k/{variant}/seed-0", paper_run(variant, "swin_nano_unet")
+        plan, record = tmp_path / "plan" / f"{name}.json", tmp_path / "runs" / name / "record.json"
+        plan.parent.mkdir(parents=True)
+        plan.write_text(json.dumps({"parameters": run.to_dict()}))
+        record.parent.mkdir(parents=True)
+        record.write_text("{}")
+        lines.append(f"X: $(RESULTS)/runs/{name}/record.json\n")
+    os.utime(record, (1, 1))
+    (tmp_path / "plan.mk").write_text("".join(lines))
+    assert step.open_runs(tmp_path, tmp_path) == [paper_run("b", "swin_nano_unet")]
+    monkeypatch.setattr(step, "image_seconds", lambda runs, device: {step.kind_of(run): 1.0 for run in runs})
+    step.confirm(tmp_path, tmp_path, yes=True)
+    assert "1 runs, 4 hours" in capsys.readouterr().out
+    with pytest.raises(InputError, match="YES=1"):
+        step.confirm(tmp_path, tmp_path)
+    os.utime(record)
+    step.confirm(tmp_path, tmp_path)  # nothing is open, so nothing is asked

@@ -52,7 +52,7 @@ def _hugging_face_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hugging_face_swin(config: ModelConfig, weights: dict[str, Tensor], size: int, fused: bool) -> nn.Module:
-    """Return Hugging Face's Swin for images of ``size`` x ``size`` pixels: (B, 3, H, W) to (B, H W / 1024, C)."""
+    """Return Hugging Face's Swin for images of ``size`` x ``size`` pixels: (B, 3, H, W) to (B, H / 32, W / 32, C)."""
     from transformers import SwinConfig, SwinModel  # optional, and slow to import
 
     shape = {name: getattr(config, name) for name in ("window_size", "embed_dim", "depths", "num_heads")}
@@ -61,7 +61,7 @@ def hugging_face_swin(config: ModelConfig, weights: dict[str, Tensor], size: int
     swin = SwinModel(settings, add_pooling_layer=False)
     swin.layernorm = nn.Identity()
     swin.load_state_dict(_hugging_face_weights(weights), strict=True)
-    swin.register_forward_hook(lambda module, inputs, outputs: outputs.last_hidden_state)
+    swin.register_forward_hook(lambda module, inputs, outputs: outputs.last_hidden_state.unflatten(1, (size // 32, -1)))
     return swin
 
 

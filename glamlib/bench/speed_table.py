@@ -27,12 +27,15 @@ def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ..
 
 def beside_released(table: pd.DataFrame) -> pd.DataFrame:
     """Return time over Swin's by pass, size and tokens: ours, and the released code's (``released_timing.csv``)."""
-    released = pd.read_csv(Path(__file__).with_name("released_timing.csv"), comment="#").set_index(["pass", "size"])
-    released["released"] = released["seconds"] / released.loc[released["tokens"] == 0, "seconds"]
-    released = released[released["tokens"] > 0].reset_index()
+    released = pd.read_csv(Path(__file__).with_name("released_timing.csv"), comment="#")
+    swin = released.query("tokens == 0").drop(columns="tokens")
+    released = released.query("tokens > 0").merge(swin, on=["pass", "size"], suffixes=("", "_swin"))
+    released["released"] = released["seconds"] / released["seconds_swin"]
     ours = headline(table).query("mixer == 'gmsa'").rename(columns={"ratio": "ours"})
     columns = ["pass", "size", "tokens"]
-    return ours[[*columns, "ours", "ratio_low", "ratio_high", "macs_ratio"]].merge(released, on=columns)
+    return ours[[*columns, "ours", "ratio_low", "ratio_high", "macs_ratio"]].merge(
+        released[[*columns, "released"]], on=columns
+    )
 
 
 def growth(pixels: pd.Series, values: pd.Series) -> float:
