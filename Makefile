@@ -13,7 +13,6 @@ RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))# where reco
 PYTHON := .venv/bin/python# PYTHON=python3 takes an environment that is already there, as it is
 PYTHON3 ?= python3# the Python, 3.11 or later, that .venv is made with
 YES ?=# 1: profile paper does not ask before it starts
-LARGE ?= $(if $(filter cuda,$(DEVICE)),1)# 1: bench also times training at 2048 pixels, on a CPU most of a minute a pass
 
 BUILD := build/$(PROFILE)
 # make's lists are split at spaces: a results folder with spaces is reached by a link.
@@ -32,7 +31,7 @@ OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, th
 # As a file: importing the library would take every run some seconds.
 NOTEBOOK := "$(PYTHON)" -P glamlib/runs/notebook.py
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_paper_scale
+  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed
 # What decides the plan beside the code
 STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
@@ -107,16 +106,9 @@ build/readme.done: $(RESULTS)/report.html
 	@touch $@
 endif
 
-# One group at a time, and nothing beside it; a bench that was interrupted goes on with the groups that are missing.
-BENCH := $(foreach size,256 512 1024 2048,encoder-forward-$(size)) $(foreach size,256 512 1024,encoder-training-$(size) \
-  model-forward-$(size) model-training-$(size)) encoder-training-2048$(if $(LARGE),,.memory) \
-  $(if $(filter cuda,$(DEVICE)),model-forward-2048 model-training-2048 $(foreach batch,4 16,\
-  encoder-forward-512-$(batch) encoder-training-512-$(batch) model-training-512-$(batch)))
-bench: setup ## time and memory of Swin and GLAM by image size (an hour alone on two cores), and their notebook
-	@for group in $(BENCH); do file=build/bench/$(or $(DEVICE),cpu)/$$group.json; test -e $$file || { echo "bench $$group"; \
-	  OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed $${group%.memory} --out $$file --threads 2 $(DEVICE:%=--device %) \
-	  $$(case $$group in *.memory) echo --rounds 0;; encoder-training-1024) echo --rounds 9;; esac) || exit; }; done
-	@"$(PYTHON)" -m glamlib.bench.speed_table $(BENCH:%=build/bench/$(or $(DEVICE),cpu)/%.json) --out $(RESULTS)/tables/speed.csv
+# Finished groups of a bench that was interrupted are not timed again.
+bench: setup ## time and memory of Swin, GLAM and other libraries' Swin (25 minutes alone on two cores), and their notebook
+	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
 	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb --set profile=$(PROFILE) results=$(RESULTS)
 
 readme: setup ## put the headline table of results/ into README.md
