@@ -1,10 +1,8 @@
 """The table of named models: create_model, list_models."""
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
@@ -43,43 +41,6 @@ _FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless over
 _GLAM_ONLY = ("num_global_tokens", "mixer")
 _FIXED = ("decoder",)  # said by the name
 
-
-class Kind(NamedTuple):
-    """What is made of a kind of configuration: ``build(config, num_classes, in_channels)``, and
-    ``load_pretrained(model, name, source)`` for ``pretrained=``, None where there are no such weights.
-    """
-
-    build: Callable[[Config, int, int], nn.Module]
-    load_pretrained: Callable[[nn.Module, str, bool | str | Path], None] | None = None
-
-
-def _set_checkpointing(model: nn.Module, enable: bool) -> None:
-    for module in model.modules():
-        if isinstance(module, Stage):
-            module.grad_checkpointing = enable
-
-
-def _segmenter(config: ModelConfig, num_classes: int, in_channels: int) -> Segmenter:
-    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
-    _set_checkpointing(model, config.grad_checkpointing)
-    return model
-
-
-def _volume_segmenter(config: VolumeConfig, num_classes: int, in_channels: int) -> VolumeSegmenter:
-    model = VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
-    _set_checkpointing(model, config.grad_checkpointing)
-    return model
-
-
-def _load_backbone(model: BackboneSegmenter, name: str, source: bool | str | Path) -> None:
-    load_weights(model.encoder, name.removesuffix("_upernet"), source)
-
-
-_KINDS: dict[type[Config], Kind] = {
-    ModelConfig: Kind(_segmenter, load_swin_weights),
-    VolumeConfig: Kind(_volume_segmenter),
-    BackboneConfig: Kind(BackboneSegmenter, _load_backbone),
-}
 
 MODELS: dict[str, Config] = {
     f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
@@ -139,10 +100,20 @@ def create_model(
     if not isinstance(pretrained, bool | str | Path):
         raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
     config = model_config(name, **overrides)
-    kind = _KINDS[type(config)]
-    model = kind.build(config, num_classes, in_channels)
+    if pretrained is not False and config.ndim == 3:
+        raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+    if isinstance(config, BackboneConfig):
+        model = BackboneSegmenter(config, num_classes, in_channels)
+        if pretrained is not False:
+            load_weights(model.encoder, name.removesuffix("_upernet"), pretrained)
+        return model
+    if isinstance(config, VolumeConfig):
+        model = VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+    else:
+        model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+    for module in model.modules():
+        if isinstance(module, Stage):
+            module.grad_checkpointing = config.grad_checkpointing
     if pretrained is not False:
-        if kind.load_pretrained is None:
-            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
-        kind.load_pretrained(model, name, pretrained)
+        load_swin_weights(model, name, pretrained)
     return model

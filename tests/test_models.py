@@ -130,25 +130,25 @@ def test_swin_takes_no_tokens(override: dict) -> None:
 @pytest.mark.parametrize(
     ("override", "needles"),
     [
-        ({"num_global_tokens": "10"}, ("num_global_tokens='10'", "must be int, not str")),
-        ({"num_global_tokens": True}, ("num_global_tokens=True", "must be int, not bool")),
-        ({"num_global_tokens": 2.0}, ("num_global_tokens=2.0", "must be int, not float")),
+        ({"num_global_tokens": "10"}, ("num_global_tokens='10'", "must be a whole number")),
+        ({"num_global_tokens": True}, ("num_global_tokens=True", "must be a whole number")),
+        ({"num_global_tokens": 2.0}, ("num_global_tokens=2.0", "must be a whole number")),
         ({"num_global_tokens": -1}, ("num_global_tokens=-1", "at least 0")),
-        ({"mixer": "gmas"}, ("unknown mixer 'gmas'", "gmsa", "none")),
-        ({"mixer": None}, ("mixer=None", "must be str, not NoneType")),
+        ({"mixer": "gmas"}, ("mixer='gmas'", "gmsa", "none")),
+        ({"mixer": None}, ("mixer=None", "must be one of gmsa")),
         ({"window_size": 0}, ("window_size=0", "at least 1")),
-        ({"window_size": (7, 7)}, ("window_size=(7, 7)", "must be int, not tuple")),
+        ({"window_size": (7, 7)}, ("window_size=(7, 7)", "must be a whole number")),
         ({"embed_dim": 0}, ("embed_dim=0", "at least 1")),
-        ({"depths": 2}, ("depths=2", "non-empty list of integers")),
-        ({"depths": []}, ("depths=[]", "non-empty list of integers")),
-        ({"depths": [2, "2", 2, 2]}, ("depths=", "non-empty list of integers")),
+        ({"depths": 2}, ("depths=2", "must be a list")),
+        ({"depths": []}, ("depths=[]", "must be a list")),
+        ({"depths": [2, "2", 2, 2]}, ("depths=", "must be a list")),
         ({"depths": [2, 2]}, ("depths=[2, 2]", "num_heads=[2, 4, 8, 16]", "as many")),
         ({"depths": [2, 0, 2, 2]}, ("depths=[2, 0, 2, 2]", "at least 1")),
         ({"num_heads": [2, 4, 5, 16]}, ("num_heads=[2, 4, 5, 16]", "5 does not divide", "128 channels of stage 2")),
-        ({"drop_path": "0.1"}, ("drop_path='0.1'", "must be float, not str")),
-        ({"drop_path": 1.0}, ("drop_path=1.0", "below 1")),
-        ({"drop_path": float("nan")}, ("drop_path=nan", "below 1")),
-        ({"weight_init": "he"}, ("unknown weight_init 'he'", "swin", "xavier")),
+        ({"drop_path": "0.1"}, ("drop_path='0.1'", "must be a number")),
+        ({"drop_path": 1.0}, ("drop_path=1.0", "from 0 to 0.99")),
+        ({"drop_path": float("nan")}, ("drop_path=nan", "from 0 to 0.99")),
+        ({"weight_init": "he"}, ("weight_init='he'", "swin", "xavier")),
         ({"num_classes": 0}, ("num_classes=0", "at least 1")),
         ({"num_classes": True}, ("num_classes=True", "integer")),
         ({"num_classes": "3"}, ("num_classes='3'", "integer")),
@@ -168,7 +168,7 @@ def test_a_training_batch_of_one_under_upernet_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, -1.0, float("nan"), float("inf")])
 def test_mlp_ratio_out_of_range(ratio: float) -> None:
-    with pytest.raises(InputError, match=r"mlp_ratio=.*: must be above 0 and finite"):
+    with pytest.raises(InputError, match=r"mlp_ratio=.*: must be a number at least 0.01"):
         create_model("swin_nano_linear", num_classes=2, mlp_ratio=ratio)
 
 

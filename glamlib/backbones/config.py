@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from glamlib.errors import InputError, one_of
-from glamlib.models.config import WEIGHT_INITS, Config
+from glamlib.models.config import Config, Counts, Rate, WeightInit
 
 
 class Family(NamedTuple):
@@ -50,21 +50,19 @@ class BackboneConfig(Config):
     """
 
     backbone: str
-    embed_dims: tuple[int, ...]
-    depths: tuple[int, ...]
-    num_heads: tuple[int, ...]
-    mlp_ratios: tuple[int, ...]
+    embed_dims: Counts
+    depths: Counts
+    num_heads: Counts
+    mlp_ratios: Counts
     window_size: int = 7
-    drop_path: float = 0.0
+    drop_path: Rate = 0.0
     decoder_channels: int = 512
-    weight_init: str = "swin"
+    weight_init: WeightInit = "swin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.backbone not in FAMILIES:
             raise one_of("backbone", self.backbone, FAMILIES)
-        if self.weight_init not in WEIGHT_INITS:
-            raise one_of("weight_init", self.weight_init, WEIGHT_INITS)
         family, dims, swin = FAMILIES[self.backbone], self.embed_dims, self.backbone == "swin"
         parts = {"embed_dims": family.dims, "num_heads": family.heads}
         for name, numbers in (parts | {"depths": family.depths, "mlp_ratios": family.depths}).items():
@@ -89,7 +87,6 @@ class BackboneConfig(Config):
             ),
             ("mlp_ratios", not swin or len(set(self.mlp_ratios)) == 1, "the same in all stages of swin"),
             ("decoder_channels", self.decoder_channels >= 2, "at least 2"),
-            ("drop_path", 0 <= self.drop_path < 1, "at least 0 and below 1"),
         ):
             if not is_good:
                 raise InputError(f"{name}={getattr(self, name)}: must be {rule}")

@@ -48,8 +48,8 @@ def slide_logits(
 ) -> Tensor:
     """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
-    The last window along a side ends at the border; a side shorter than the window is padded with ``outside``, evenly on
-    both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
+    The last window along a side ends at the border; a side shorter than the window is padded with ``outside``, evenly
+    on both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
     """
     # MONAI takes the overlap as a fraction and rounds the stride down: half an element more gives exactly this one
     overlap = [max(0.0, 1 - (step + 0.5) / side) for side, step in zip(window, stride, strict=True)]
