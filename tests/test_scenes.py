@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from torch.utils.data import DataLoader
 
 from glamlib import InputError
 from glamlib.data.scenes import (
@@ -61,14 +60,6 @@ def test_an_item_depends_on_seed_and_index_alone(kind: type, config: SceneConfig
     assert torch.equal(pickle.loads(pickle.dumps(few))[7][1], label)  # it goes to other processes
     others = [few[8], kind(config, 9, seed=4)[7], kind(config, 9, seed=7)[3]]
     assert not any(torch.equal(few[7][0], other) for other, _ in others)
-
-
-def test_workers_change_nothing() -> None:
-    scenes = CueScenes(SceneConfig(), count=12, seed=5)
-    one, two = (list(DataLoader(scenes, batch_size=5, num_workers=workers)) for workers in (0, 2))
-    assert len(one) == len(two) == 3
-    for batches in zip(one, two, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
 @pytest.mark.parametrize(
