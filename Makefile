@@ -71,7 +71,6 @@ $(BUILD)/state: always
 
 ifdef PLANNED
 include $(BUILD)/plan.mk
-
 # Notebooks and report read all studies of a profile: a part of them (STUDY=...), and the paper's, give tables alone.
 results: $(TABLES) $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
 
@@ -83,9 +82,7 @@ $(RESULTS)/tables/%.csv:
 	@"$(PYTHON)" -m glamlib.report.tables $(RESULTS) $*
 $(RESULTS)/tables/cost.csv $(RESULTS)/tables/neighbours_cost.csv: $(BUILD)/code.txt
 	@"$(PYTHON)" -m glamlib.cost.$(if $(filter %/cost.csv,$@),table,neighbours) $(RESULTS)
-
-# At smoke size the notebooks count a few models themselves.
-ifneq ($(PROFILE),quick)
+ifneq ($(PROFILE),quick) # at smoke size the notebooks count a few models themselves
 $(RESULTS)/notebooks/03_cost.ipynb: $(RESULTS)/tables/cost.csv
 $(RESULTS)/notebooks/12_neighbours.ipynb: $(RESULTS)/tables/neighbours_cost.csv
 endif
@@ -95,12 +92,10 @@ $(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
 	@$(NOTEBOOK) $< $@ --set profile=$(PROFILE) results=$(RESULTS)
 # These read tables.
 $(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours 13_speed,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
-
 $(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
 	@echo "report $@"
 	@$(NOTEBOOK) $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
 	@"$(PYTHON)" -m glamlib.report.page report $(BUILD)/07_report.ipynb $@
-
 build/readme.done: $(RESULTS)/report.html
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results
 	@touch $@
