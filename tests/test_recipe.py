@@ -136,9 +136,9 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             assert (np.array(raw) == np.array(RAW_IDS)[np.array(classes)]).all()
 
 
-@pytest.mark.parametrize(("processes", "turns", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
+@pytest.mark.parametrize(("processes", "accumulate", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
 def test_whole_images_come_no_more_at_once_than_crops(
-    processes: int, turns: int, batch: int, monkeypatch: pytest.MonkeyPatch
+    processes: int, accumulate: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """16 images of Cityscapes at once do not fit where 2 crops a process do, and that would show after days."""
     monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
@@ -151,6 +151,6 @@ def test_whole_images_come_no_more_at_once_than_crops(
         raise BatchSize(batch_size)
 
     monkeypatch.setattr("glamlib.training.tasks.evaluate", evaluate)
-    run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=turns)
+    run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=accumulate)
     with pytest.raises(BatchSize, match=f"^{batch}$"):
         task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)
