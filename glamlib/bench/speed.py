@@ -105,7 +105,7 @@ def configurations(group: Group, device: str, bf16_pays: bool) -> list[Configura
         listed += [Configuration(5), Configuration(10, mixer="linear")] if small else []
         if trains and small:  # the released code's tokens skip the MLP
             listed.append(Configuration(10, behaviour="no_token_mlp"))
-        if small:
+        if on_gpu or group.size <= 256:
             listed += [Configuration(number, network="base") for number in (0, 10)]
     ways = {"explicit": small, "bf16": small and bf16_pays, "checkpointing": small and trains, "compiled": on_gpu}
     if group.part == "model" and not on_gpu:
@@ -257,7 +257,7 @@ def speed(
         file = cache / f"{device}{'-flushed' * flush_denormal}" / f"{group.part}-{group.direction}-{group.size}.csv"
         if not file.exists():
             print(f"bench {file.stem}", flush=True)
-            rounds = 5 if device == "cuda" or group.size <= 512 else 3
+            rounds = 5 if device == "cuda" or (group.size <= 512 and group.part != "model") else 3
             if device == "cpu" and group == Group("encoder", "training", 2048):
                 rounds = 0  # memory alone: a round takes minutes
             rows = _apart(measure, group, device, threads, rounds, flush_denormal)
