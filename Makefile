@@ -33,7 +33,7 @@ NOTEBOOK := "$(PYTHON)" -P glamlib/runs/notebook.py
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
   09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed
 # What decides the plan beside the code
-STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
+export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
 .PHONY: help setup reproduce quick results bench readme test lint lab camvid clean always
 
@@ -67,7 +67,7 @@ $(BUILD)/plan.mk: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.
 	  $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 
 $(BUILD)/state: always
-	@mkdir -p $(BUILD); echo '$(STATE)' | cmp --quiet - $@ || echo '$(STATE)' > $@
+	@mkdir -p $(BUILD); echo "$$STATE" | cmp --quiet - $@ || echo "$$STATE" > $@
 
 ifdef PLANNED
 include $(BUILD)/plan.mk

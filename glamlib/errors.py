@@ -64,7 +64,7 @@ def _converted(value: object, kind: object) -> object:
         value = _converted(value, parts[0])
         allowed = value in parts[1]
     elif origin is Literal:
-        allowed = value in parts
+        allowed = value in parts and type(value) in map(type, parts)
     elif origin in (Union, UnionType):
         for part in parts:
             with suppress(ValueError):

@@ -141,6 +141,7 @@ def test_good_options_pass(values: dict) -> None:
         (VOLUMES | {"augment": {"patch_size": [16, 16]}}, "option of augment patch_size=[16, 16]: must be a list"),
         (VOLUMES | {"data": SPLITS | {"sides": 1}}, "option of data sides=1: must be true or false"),
         (VOLUMES | {"data": SPLITS | {"size": [9, 9]}}, "unknown option of data 'size'; allowed: train"),
+        (VOLUMES | {"dataset": "synapse", "data": SPLITS | {"organs": 13.0}}, "organs=13.0: must be one of 13, 8"),
         (VOLUMES | {"evaluate": {"flip": True}}, "evaluate={'flip': True}: of images alone"),
     ],
 )

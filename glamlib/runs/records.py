@@ -133,18 +133,18 @@ def comparable(records: list[dict[str, object]]) -> tuple[list[dict[str, object]
     rates = [variant.lr for variant in find_study(records[0]["parameters"]["study"]).variants.values()]
     own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_NO_MATTER)
     kept = _largest(records, own)
-    by_variant = defaultdict(list)
-    for record in kept:
-        by_variant[record["parameters"]["variant"]].append(record)
-    by_variant = {variant: _largest(held, _NO_MATTER) for variant, held in by_variant.items()}
-    kept = [record for held in by_variant.values() for record in held]
+    variants = dict.fromkeys(map(_variant, kept))
+    kept = [one for name in variants for one in _largest([one for one in kept if _variant(one) == name], _NO_MATTER)]
     others = []
     for record in (record for record in records if record not in kept):
-        variant, seed = record["parameters"]["variant"], record["parameters"]["seed"]
-        same = by_variant.get(variant)
+        same = [one for one in kept if _variant(one) == _variant(record)]
         why = differences(same[0], record) if same else differences(kept[0], record, own)
-        others.append(f"{variant}/seed-{seed} ({why})")
+        others.append(f"{_variant(record)}/seed-{record['parameters']['seed']} ({why})")
     return kept, others
+
+
+def _variant(record: dict[str, object]) -> str:
+    return record["parameters"]["variant"]
 
 
 def _largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
