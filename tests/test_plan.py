@@ -71,7 +71,7 @@ def test_the_rate_that_the_table_names_is_among_the_candidates(study: str) -> No
 def test_the_plan_waits_for_the_search_and_takes_its_rate(tmp_path: Path) -> None:
     def planned_rate() -> float:
         found = [studies.CAMVID_TINY, studies.CAMVID_TINY_RATES]
-        assert plan.write_plan(tmp_path, "gpu", found, 1, None, tmp_path) == 7 + 6
+        assert plan.write_plan(tmp_path, "gpu", found, 1, "", tmp_path) == 7 + 6
         return json.loads((tmp_path / "plan/camvid_tiny/swin/seed-0.json").read_text())["parameters"]["lr"]
 
     assert planned_rate() == 1e-3
@@ -85,10 +85,10 @@ def test_the_plan_waits_for_the_search_and_takes_its_rate(tmp_path: Path) -> Non
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None:
     study = studies.CONTEXT
-    assert plan.write_plan(tmp_path, "cpu", [study], 2, None, tmp_path) == 2 * len(study.variants)
+    assert plan.write_plan(tmp_path, "cpu", [study], 2, "", tmp_path) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
-    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, None, tmp_path)
+    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, "", tmp_path)
     rewritten = sorted(path.relative_to(tmp_path) for path, time in times.items() if path.stat().st_mtime_ns != time)
     assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
 
@@ -153,36 +153,30 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
     found = {study.name for study in plan.chosen_studies("all", "quick")}
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
-    build = ["--build", str(tmp_path), "--results", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["plan", "--profile", "paper", *build])
-    plan.main()
+    plan.main(tmp_path, tmp_path, profile="paper")
     said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (["--profile", "huge"], "unknown profile 'huge'; allowed: quick, cpu, gpu, paper"),
-        (["--profile", "paper", "--study", "context"], "unknown profile of study context: 'paper'; allowed: quick, "),
-        (["--study", "contxt"], "unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "),
-        (["--seeds", "0"], "SEEDS=0: must be at least 1"),
+        ({"profile": "huge"}, "unknown profile 'huge'; allowed: quick, cpu, gpu, paper"),
+        ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
+        ({"study": "contxt"}, "unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "),
+        ({"seeds": 0}, "SEEDS=0: must be at least 1"),
     ],
 )
-def test_plan_refuses_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["plan", *arguments, "--build", str(tmp_path), "--results", str(tmp_path)])
-    with pytest.raises(SystemExit) as caught:
-        plan.main()
-    assert caught.value.code.startswith(f"error: {message}")
+def test_plan_refuses_in_one_line(tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan.main(tmp_path, tmp_path, **options)
     assert not (tmp_path / "plan.mk").exists()
 
 
 def test_progress_counts_runs_and_estimates_by_the_finished_ones(tmp_path: Path) -> None:
     study, results = studies.CONTEXT, tmp_path / "results"
-    plan.write_plan(tmp_path, "cpu", [study], 2, None, results)  # 16 runs
+    plan.write_plan(tmp_path, "cpu", [study], 2, "", results)  # 16 runs
     first, second, third = [tmp_path / f"plan/context/{name}/seed-0.json" for name in ("swin", "glam_1", "glam_2")]
     assert progress(first, results, jobs=2) == "run 1 of 16 context/swin/seed-0"
     assert progress(second, results, jobs=2) == "run 2 of 16 context/glam_1/seed-0"

@@ -6,7 +6,6 @@ A plan file holds a run's parameters and a digest of the code that computes it. 
 change in one variant reruns that variant alone, and a change of the code that computes reruns everything.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -15,6 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
+import tyro
+
+from glamlib.data.datasets import has_dataset
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.runs.places import imagenet_file, run_folder
@@ -43,10 +45,9 @@ def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
 
 
 def _has_data(study: Study) -> bool:
-    """Tell whether a study's data are generated or in a folder below GLAM_DATA, and its weights are there."""
-    if study.needs_weights and not all(imagenet_file(variant.model) for variant in study.variants.values()):
-        return False
-    return not study.needs_files or (Path(os.environ.get("GLAM_DATA", "")) / study.dataset).is_dir()
+    """Tell whether a study's data are generated or below GLAM_DATA, and its weights are there."""
+    weights = all(imagenet_file(variant.model) for variant in study.variants.values()) or not study.needs_weights
+    return weights and (not study.needs_files or has_dataset(study.dataset))
 
 
 def chosen_studies(names: str, profile: str) -> list[Study]:
@@ -59,16 +60,12 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
     studies = [find_study(name) for name in names.split(",")]
     for study in studies:
         if not _has_data(study):
-            weights = " or no ImageNet weights in weights" if study.needs_weights else ""
-            raise InputError(
-                f"study {study.name}: no folder {study.dataset}{weights} below GLAM_DATA={os.environ.get('GLAM_DATA')}"
-            )
+            missing = f"{study.dataset}{' or no ImageNet weights in weights' if study.needs_weights else ''}"
+            raise InputError(f"study {study.name}: no folder {missing} below GLAM_DATA={os.environ.get('GLAM_DATA')}")
     return studies
 
 
-def write_plan(
-    build: Path, profile: str, studies: list[Study], seeds: int | None, device: str | None, results: Path
-) -> int:
+def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | None, device: str, results: Path) -> int:
     """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; count the runs.
 
     A study with a learning-rate search takes its result once the records are in ``results``: plan.mk depends on them.
@@ -97,27 +94,21 @@ def _write_if_changed(path: Path, text: str) -> None:
         write_whole(path, text)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--study", default="all")
-    parser.add_argument("--build", type=Path, required=True)
-    parser.add_argument("--results", type=Path, required=True, help="where the records are")
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--device")
-    options = parser.parse_args()
-    try:
-        profile = check_profile(options.profile)
-        studies = chosen_studies(options.study, profile)
-        if options.seeds is not None and options.seeds < 1:
-            raise InputError(f"SEEDS={options.seeds}: must be at least 1")
-        runs = write_plan(options.build, profile, studies, options.seeds, options.device, options.results)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    left_out = [study.name for study in STUDIES.values() if profile in study.profiles and not _has_data(study)]
-    note = f"; left out, their data are not there: {', '.join(left_out)}" if options.study == "all" and left_out else ""
-    print(f"profile {profile}: {runs} runs of {', '.join(study.name for study in studies)}{note}")
+def main(
+    build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
+) -> None:
+    """Write the plan of a profile's runs below ``build``, whose records are in ``results``."""
+    studies = chosen_studies(study, check_profile(profile))
+    if seeds is not None and seeds < 1:
+        raise InputError(f"SEEDS={seeds}: must be at least 1")
+    runs = write_plan(build, profile, studies, seeds, device, results)
+    absent = [one.name for one in STUDIES.values() if profile in one.profiles and not _has_data(one)]
+    note = f"; left out, their data are not there: {', '.join(absent)}" if study == "all" and absent else ""
+    print(f"profile {profile}: {runs} runs of {', '.join(one.name for one in studies)}{note}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        tyro.cli(main)
+    except InputError as error:
+        sys.exit(f"error: {error}")
