@@ -41,6 +41,9 @@ class Range:
         return f"at least {self.low}" if self.high == math.inf else f"from {self.low} to {self.high}"
 
 
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+
 _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from glamlib.backbones import BACKBONES, BackboneConfig, BackboneSegmenter, load_weights
-from glamlib.errors import InputError, one_of
+from glamlib.errors import Count, InputError, check, one_of
 from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
 from glamlib.models.segmenter import Segmenter
-from glamlib.models.stage import Stage
 from glamlib.models.volumes import VolumeSegmenter
 from glamlib.models.weights import load_swin_weights
 from glamlib.released import parts_of, volume_parts_of
@@ -94,26 +93,21 @@ def create_model(
     Raises:
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.
     """
-    for key, value in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"{key}={value!r}: must be an integer of at least 1")
+    check("num_classes", num_classes, Count)
+    check("in_channels", in_channels, Count)
     if not isinstance(pretrained, bool | str | Path):
         raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
     config = model_config(name, **overrides)
-    if pretrained is not False and config.ndim == 3:
-        raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+    if isinstance(config, VolumeConfig):
+        if pretrained is not False:
+            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+        return VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
     if isinstance(config, BackboneConfig):
         model = BackboneSegmenter(config, num_classes, in_channels)
         if pretrained is not False:
             load_weights(model.encoder, name.removesuffix("_upernet"), pretrained)
         return model
-    if isinstance(config, VolumeConfig):
-        model = VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
-    else:
-        model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
-    for module in model.modules():
-        if isinstance(module, Stage):
-            module.grad_checkpointing = config.grad_checkpointing
+    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
     if pretrained is not False:
         load_swin_weights(model, name, pretrained)
     return model

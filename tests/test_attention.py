@@ -175,25 +175,6 @@ def test_attend_equals_a_loop() -> None:
         torch.testing.assert_close(attend(q, k, v, bias, explicit)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("length", [8, 9, 35])
-def test_shares_of_threads_do_not_change_attention(threads: int, length: int) -> None:
-    """Cut into shares or not, with slices of a packed qkv: the same output and gradients as torch's own."""
-    packed = torch.randn(1, length, 3, 3, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    probe = torch.randn(1, 3, length, 8, generator=torch.Generator().manual_seed(1))
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        found, _ = attend(*packed.permute(2, 0, 3, 1, 4))
-        (gradient,) = torch.autograd.grad((found * probe).sum(), packed)
-    finally:
-        torch.set_num_threads(before)
-    q, k, v = packed.permute(2, 0, 3, 1, 4)
-    expected = ((q / 8**0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradient, torch.autograd.grad((expected * probe).sum(), packed)[0], rtol=1e-4, atol=1e-6)
-
-
 def test_global_attention_tells_equal_tokens_of_different_windows_apart() -> None:
     layer = global_attention()
     y, _ = layer(torch.randn(1, 1, 1, 24).expand(1, 12, 1, 24), (3, 4))

@@ -180,10 +180,6 @@ def test_microsofts_layout_is_the_same_network(theirs: nn.Module, tmp_path: Path
     assert torch.equal(own["layers.1.downsample.reduction.weight"], state["layers.0.downsample.reduction.weight"])
 
 
-def test_pretrained_of_another_type_says_what_is_allowed() -> None:
-    refused(None, "pretrained=None: must be True, False or the path of a weights file")
-
-
 def test_imagenet_weights_are_found_below_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights_file: Path, theirs: nn.Module
 ) -> None:

@@ -9,7 +9,7 @@ from fvcore_counter import fvcore_macs
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from glamlib import InputError, create_model
+from glamlib import InputError, ModelConfig, create_model
 from glamlib.cost.count import count_macs
 from glamlib.layers.windows import WindowLayout
 from glamlib.models.encoder import Encoder
@@ -51,14 +51,13 @@ def table_attention(arguments: dict, pe: Tensor) -> TableAttention:
 def test_encoder(name: str) -> None:
     tensors, arguments = reference(name)
     shape = arguments["size"]
-    encoder = Encoder(
-        embed_dim=shape["embed_dim"],
-        depths=tuple(shape["depths"]),
-        num_heads=tuple(shape["num_heads"]),
+    config = ModelConfig(
+        **{key: shape[key] for key in ("embed_dim", "depths", "num_heads")},
         window_size=arguments["window_size"],
         num_global_tokens=arguments.get("gt_num", 0),
-        make_stage=parts_of(OPTI if arguments.get("opti") else "released").make_stage,
-    ).eval()
+    )
+    parts = parts_of(OPTI if arguments.get("opti") else "released")
+    encoder = Encoder(config, make_stage=parts.make_stage).eval()
     weights = released_weights(name)
     loaded = load_released(encoder, weights)
     assert set(loaded.used) | set(loaded.unused) == set(weights)
@@ -208,7 +207,7 @@ def test_unknown_behaviour_lists_the_differences(name: str, behaviour: str, mess
 
 
 def test_dropped_weights_are_refused() -> None:
-    encoder = Encoder(embed_dim=8, depths=(1,), num_heads=(1,), num_global_tokens=1)
+    encoder = Encoder(ModelConfig(embed_dim=8, depths=(1,), num_heads=(1,), num_global_tokens=1))
     weights = {"patch_embed.proj.weight": torch.zeros(8, 3, 4, 4), "layers.0.strange": torch.zeros(1)}
     with pytest.raises(InputError, match=r"1 left over, \d+ missing, 0 of another shape; first: layers.0.strange"):
         load_released(encoder, weights)

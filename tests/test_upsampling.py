@@ -158,16 +158,6 @@ def test_upsampling_by_hand(window: tuple[int, int], size: tuple[int, int]) -> N
     torch.testing.assert_close(upsampling(coarse, skip), expected, rtol=1e-4, atol=1e-4)
 
 
-@torch.no_grad()
-def test_images_of_a_batch_do_not_meet() -> None:
-    upsampling = loud(NonLocalUpsampling(DIM, HEADS, (4, 4)))
-    coarse, skip = maps((13, 9), batch=3)
-    together = upsampling(coarse, skip)
-    for i in range(3):
-        alone = upsampling(coarse[i : i + 1], skip[i : i + 1])
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(("window", "size"), MAPS)
 def test_a_query_sees_the_coarse_window_facing_it(window: tuple[int, int], size: tuple[int, int]) -> None:
     """By gradients: all of that window and nothing else of the coarse map; of the skip, its own patch alone."""

@@ -15,6 +15,7 @@ from glamlib.backbones.t2t_vit import T2TViT
 from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
 from glamlib.backbones.vil import ViLStage
 from glamlib.errors import InputError, one_of
+from glamlib.models.config import ModelConfig
 from glamlib.models.encoder import Encoder, init_linear
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.upernet import FCNHead, UPerNetDecoder
@@ -42,15 +43,15 @@ def list_backbones(pattern: str = "*") -> list[str]:
 def build(config: BackboneConfig, in_channels: int) -> nn.Module:
     """Return the backbone of a configuration: see `create_backbone`."""
     if config.backbone == "swin":  # ours: timm's masks wrongly where windows do not divide the map
-        backbone = Encoder(
-            in_channels,
-            config.embed_dims[0],
-            config.depths,
-            config.num_heads,
-            config.window_size,
+        sizes = ModelConfig(
+            embed_dim=config.embed_dims[0],
+            depths=config.depths,
+            num_heads=config.num_heads,
+            window_size=config.window_size,
             mlp_ratio=config.mlp_ratios[0],
             drop_path=config.drop_path,
         )
+        backbone = Encoder(sizes, in_channels)
     else:
         backbone = Backbone(_BODIES[config.backbone](config, in_channels))
     init_linear(backbone, config.weight_init)

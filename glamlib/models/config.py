@@ -1,22 +1,20 @@
-"""What makes up a network, checked for type and sense when it is made: `ModelConfig` for images, `VolumeConfig`."""
+"""What makes up a network, checked for type and sense: `ModelConfig` for images, `VolumeConfig` for volumes."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Self
 
-from glamlib.errors import Checked, InputError, Range, one_of
+from glamlib.errors import Checked, Count, InputError, Natural, Range, one_of
 from glamlib.layers.mixers import MIXERS
 
 DECODERS = ("upernet", "unet", "unet_nlu", "linear")
-Count = Annotated[int, Range(1)]
 Counts = tuple[Count, ...]
-Tokens = Annotated[int, Range(0)]
 Rate = Annotated[float, Range(0, 0.99)]
 WeightInit = Literal["swin", "xavier"]
 
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """The base of the configurations of all kinds of networks; ``ndim`` is the dimensions of what they segment."""
+    """The base of all configurations; ``ndim`` is the dimensions of what the network segments."""
 
     role: ClassVar[str] = "override"
     ndim: ClassVar[int] = 2
@@ -29,38 +27,44 @@ class Config(Checked):
         return replace(self, **overrides)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StagedConfig(Config):
-    """What networks made of `Stage`s share.
+    """A network made of `Stage`s.
 
-    ``num_global_tokens`` is one number for all stages or one a stage, 0 for a stage without tokens. A ``mixer`` of
-    patches takes 0, too. ``behaviour`` is "paper", "released" or single differences of the released code joined by "+"
-    (`glamlib.released`), for the mixers gmsa and none only. ``grad_checkpointing`` trades time in training for memory
-    (see `Stage`) and changes no result.
+    Attributes:
+        embed_dim: channels C of the first stage; stage i has ``C * 2**i``.
+        depths, num_heads: blocks and attention heads of each stage.
+        window_size: side of a window in patches. patch_size: side of a patch in pixels or voxels.
+        mlp_ratio: hidden channels of the MLPs over C.
+        drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
+        num_global_tokens: tokens per window, one number for all stages or one a stage (0 for none).
+        mixer: what exchanges between windows (`glamlib.layers.mixers`). A mixer of patches needs no tokens.
+        weight_init: see `glamlib.models.encoder.init_linear`.
+        behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
+            which are defined for the mixers gmsa and none.
+        grad_checkpointing: trades time in training for memory (see `Stage`) and changes no result.
     """
 
     embed_dim: Count
     depths: Counts
     num_heads: Counts
+    window_size: Count | Counts
+    patch_size: Count | Counts
     mlp_ratio: Annotated[float, Range(0.01)] = 4.0
     drop_path: Rate = 0.0
-    num_global_tokens: Tokens | tuple[Tokens, ...] = 0
-    mixer: Literal[tuple(MIXERS)] = "gmsa"
+    num_global_tokens: Natural | tuple[Natural, ...] = 0
+    mixer: Literal[*MIXERS] = "gmsa"
     weight_init: WeightInit = "swin"
     behaviour: str = "paper"
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        stages, tokens = len(self.depths), self.num_global_tokens
-        if isinstance(tokens, tuple) and len(tokens) != stages:
-            raise InputError(
-                f"num_global_tokens={list(tokens)}: must be one number, or one for each of {stages} stages"
-            )
-        if len(self.num_heads) != stages:
-            raise InputError(f"depths={list(self.depths)}, num_heads={list(self.num_heads)}: must be as many")
-        for i, heads in enumerate(self.num_heads):
-            dim = self.embed_dim * 2**i
+        for name in ("num_heads", "num_global_tokens", "window_size"):
+            if len(self.per_stage(name)) != len(self.depths):
+                values = list(getattr(self, name))
+                raise InputError(f"{name}={values}: must have one number for each of the {len(self.depths)} stages")
+        for i, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
             if dim % heads:
                 raise InputError(
                     f"num_heads={list(self.num_heads)}: {heads} does not divide the {dim} channels of stage {i}"
@@ -68,50 +72,57 @@ class StagedConfig(Config):
         if self.behaviour != "paper" and self.mixer not in ("gmsa", "none"):
             raise InputError(f"mixer={self.mixer!r}, behaviour={self.behaviour!r}: this behaviour takes gmsa or none")
 
-    def tokens_of(self, level: int) -> int:
-        """Return the global tokens per window of the stages at a level (0 is the highest resolution)."""
-        tokens = self.num_global_tokens
-        return tokens if isinstance(tokens, int) else tokens[level]
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
+
+    def per_stage(self, name: str) -> tuple[int, ...]:
+        """Return a setting of each stage, also where one number stands for all."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * len(self.depths)
+
+    def stage(self, level: int) -> dict[str, object]:
+        """Return what the stages of one level, in encoder and decoder, have in common: arguments of `Stage`."""
+        return {
+            "dim": self.dims[level],
+            "num_heads": self.num_heads[level],
+            "window_size": (self.per_stage("window_size")[level],) * self.ndim,
+            "num_global_tokens": self.per_stage("num_global_tokens")[level],
+            "mixer": self.mixer,
+            "mlp_ratio": self.mlp_ratio,
+            "level": level,
+            "grad_checkpointing": self.grad_checkpointing,
+        }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(StagedConfig):
-    """One model for images. Sizes are in patches (window_size), pixels (patch_size) or channels."""
+    """One model for images: Swin or GLAM-Swin, and a decoder; ``decoder_channels`` are UPerNet's."""
 
     window_size: Count = 7
     patch_size: Count = 4
-    decoder: Literal[DECODERS] = "upernet"
-    decoder_channels: Count = 512
+    decoder: Literal[*DECODERS] = "upernet"
+    decoder_channels: Annotated[int, Range(2)] = 512
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VolumeConfig(StagedConfig):
-    """One model for volumes. Sizes are in patches (window_size), voxels (patch_size) or channels.
+    """One model for volumes: nnFormer or GLAM-nnFormer.
 
-    ``window_size`` is the side of the cubic windows, one number or one a stage; ``patch_size`` is one number, or one
-    for depth, height and width, each 1, 2 or 4. Every stage of the decoder mirrors the encoder's of its resolution.
+    ``window_size`` is the side of the cubic windows, one number for all stages or one a stage; ``patch_size`` one
+    number, or one for depth, height and width. The decoder mirrors the encoder's stages.
     """
 
     ndim: ClassVar[int] = 3
 
     window_size: Count | Counts = 4
-    patch_size: Count | Counts = 2
+    patch_size: Literal[1, 2, 4] | tuple[Literal[1, 2, 4], Literal[1, 2, 4], Literal[1, 2, 4]] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embed_dim % 2:
             raise InputError(f"embed_dim={self.embed_dim}: must be even, the embedding starts with half of it")
-        if len(self.windows) != len(self.depths):
-            raise InputError(
-                f"window_size={self.window_size}: must be one number, or one for each of {len(self.depths)} stages"
-            )
-        if len(self.patch) != 3 or not set(self.patch) <= {1, 2, 4}:
-            raise InputError(f"patch_size={self.patch_size}: must be one number or three, each 1, 2 or 4")
-
-    @property
-    def windows(self) -> tuple[int, ...]:
-        """Side of a window of each stage."""
-        return self.window_size if isinstance(self.window_size, tuple) else (self.window_size,) * len(self.depths)
 
     @property
     def patch(self) -> tuple[int, int, int]:

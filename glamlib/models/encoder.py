@@ -1,57 +1,49 @@
 """The multi-resolution encoder: patch embedding, stages, patch merging. Swin, or GLAM with global tokens.
 
-N-dimensional (2D and 3D). Parameter names are timm's (``patch_embed.proj``, ``layers.1.downsample.reduction``, ...), so
-that its Swin weights load as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021), section 3.1; Themyr et al.
-(WACV 2023), section 3.1, for the tokens.
+Parameter names are timm's (``patch_embed.proj``, ``layers.1.downsample.reduction``, ...), so that its Swin weights load
+as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021), section 3.1; Themyr et al. (WACV 2023), section 3.1,
+for the tokens.
 """
 
 from collections.abc import Callable
-from functools import partial
-from itertools import product
 
-import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from glamlib.layers.windows import padding_to
+from glamlib.models.config import StagedConfig
 from glamlib.models.stage import Stage
-
-_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
-
-
-def padding_to(size: tuple[int, ...], multiples: tuple[int, ...]) -> list[int]:
-    """Return `F.pad`'s widths (last dimension first) that zero-pad the ends of a map to multiples."""
-    return [width for s, m in reversed(list(zip(size, multiples, strict=True))) for width in (0, -s % m)]
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches to channels-last features: ``(B, C_in, *size)`` to ``(B, *ceil(size / patch), C)``."""
+    """Patches of ``(B, C_in, H, W)`` to channels-last features ``(B, ceil(H / patch), ceil(W / patch), C)``."""
 
-    def __init__(self, in_channels: int, dim: int, patch_size: int, ndim: int) -> None:
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = _CONVOLUTIONS[ndim](in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, patch_size)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(F.pad(x, padding_to(x.shape[2:], (self.patch_size,) * (x.ndim - 2))))  # (B, C, *size)
-        return self.norm(x.movedim(1, -1))  # (B, *size, C)
+        x = self.proj(F.pad(x, padding_to(x.shape[2:], (self.patch_size,) * 2)))  # (B, C, h, w)
+        return self.norm(x.movedim(1, -1))  # (B, h, w, C)
 
 
 class PatchMerging(nn.Module):
-    """Halve the map and double the channels: ``(B, *size, C)`` to ``(B, *ceil(size / 2), 2 C)``."""
+    """Halve the map and double the channels: ``(B, H, W, C)`` to ``(B, ceil(H / 2), ceil(W / 2), 2 C)``."""
 
-    def __init__(self, dim: int, ndim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(2**ndim * dim)
-        self.reduction = nn.Linear(2**ndim * dim, 2 * dim, bias=False)
-        # Swin's order of the corners: the first dimension runs fastest
-        self.corners = [corner[::-1] for corner in product((0, 1), repeat=ndim)]
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, [0, 0, *padding_to(x.shape[1:-1], (2,) * (x.ndim - 2))])  # the channels come last
-        corners = [x[(slice(None), *(slice(start, None, 2) for start in corner))] for corner in self.corners]
-        return self.reduction(self.norm(torch.cat(corners, dim=-1)))  # (B, *size / 2, 2 C)
+        x = F.pad(x, (0, 0, *padding_to(x.shape[1:3], (2, 2))))
+        # Swin's order of the four corners: down, then right
+        x = rearrange(x, "b (h down) (w right) c -> b h w (right down c)", down=2, right=2)
+        return self.reduction(self.norm(x))
 
 
 def stage_drop_paths(drop_path: float, depths: tuple[int, ...]) -> list[list[float]]:
@@ -61,64 +53,37 @@ def stage_drop_paths(drop_path: float, depths: tuple[int, ...]) -> list[list[flo
 
 
 class Encoder(nn.Module):
-    """Swin (no global tokens) or GLAM-Swin (some), on maps of 2 or 3 dimensions.
+    """Swin (no global tokens) or GLAM-Swin (some); with another embedding and merging, nnFormer's encoder.
 
     Args:
+        config: the sizes.
         in_channels: channels of the image.
-        embed_dim: channels C of the first stage; stage i has ``C * 2**i``.
-        depths, num_heads: blocks and attention heads of each stage.
-        window_size: side of a window in patches, the same in all dimensions; one for all stages or one a stage.
-        patch_size: side of a patch in pixels.
-        num_global_tokens: tokens per window, one number for all stages or one a stage.
-        mixer: what exchanges between windows (`glamlib.layers.mixers`).
-        mlp_ratio, drop_path: as in `GlamBlock`; drop_path is the last block's, earlier ones rise to it linearly.
-        ndim: dimensions of the map.
-        skips: whether to return what a UNet decoder wants instead of a pyramid: see `forward`.
         make_stage: `Stage` or one like it.
-        make_embedding: patches of (in_channels, embed_dim); None for `PatchEmbed`.
-        make_merging: halves the map of a stage of so many channels; None for `PatchMerging`.
+        skips: whether to return what a UNet decoder needs instead of a pyramid: see `forward`.
+        patch_embed: makes the first map; None for `PatchEmbed`.
+        make_merging: makes what halves the map of a stage of so many channels.
     """
 
     def __init__(
         self,
+        config: StagedConfig,
         in_channels: int = 3,
-        embed_dim: int = 96,
-        depths: tuple[int, ...] = (2, 2, 6, 2),
-        num_heads: tuple[int, ...] = (3, 6, 12, 24),
-        window_size: int | tuple[int, ...] = 7,
-        patch_size: int = 4,
-        num_global_tokens: int | tuple[int, ...] = 0,
-        mixer: str = "gmsa",
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        ndim: int = 2,
-        skips: bool = False,
         make_stage: Callable[..., Stage] = Stage,
-        make_embedding: Callable[[int, int], nn.Module] | None = None,
-        make_merging: Callable[[int], nn.Module] | None = None,
+        skips: bool = False,
+        patch_embed: nn.Module | None = None,
+        make_merging: Callable[[int], nn.Module] = PatchMerging,
     ) -> None:
         super().__init__()
-        make_embedding = make_embedding or partial(PatchEmbed, patch_size=patch_size, ndim=ndim)
-        make_merging = make_merging or partial(PatchMerging, ndim=ndim)
-        self.dims = tuple(embed_dim * 2**i for i in range(len(depths)))
+        self.dims = config.dims
         self.skips = skips
-        self.patch_embed = make_embedding(in_channels, embed_dim)
-        rates = stage_drop_paths(drop_path, depths)
-        tokens = (num_global_tokens,) * len(depths) if isinstance(num_global_tokens, int) else num_global_tokens
-        windows = (window_size,) * len(depths) if isinstance(window_size, int) else window_size
+        self.patch_embed = patch_embed or PatchEmbed(in_channels, config.embed_dim, config.patch_size)
         self.layers = nn.ModuleList(
             make_stage(
-                dim=dim,
-                drop_paths=rates[i],
-                num_heads=num_heads[i],
-                window_size=(windows[i],) * ndim,
-                num_global_tokens=tokens[i],
-                mixer=mixer,
-                mlp_ratio=mlp_ratio,
-                level=i,
-                downsample=make_merging(self.dims[i - 1]) if i else None,
+                **config.stage(level),
+                drop_paths=rates,
+                downsample=make_merging(self.dims[level - 1]) if level else None,
             )
-            for i, dim in enumerate(self.dims)
+            for level, rates in enumerate(stage_drop_paths(config.drop_path, config.depths))
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in (self.dims[-1:] if skips else self.dims))
 

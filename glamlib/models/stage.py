@@ -1,4 +1,4 @@
-"""One resolution of an encoder or decoder: blocks on windows that take turns in being shifted, and their tokens."""
+"""One resolution of an encoder or decoder: blocks on windows, every second time shifted, and their global tokens."""
 
 from collections.abc import Callable
 
@@ -14,23 +14,18 @@ from glamlib.layers.mixers import acts_on_patches
 class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
-    Every window of every image starts from the same ``num_global_tokens`` learned vectors.
-
     Args:
         dim: channels.
         drop_paths: drop path rate of each block; as many blocks are built.
         num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
-        num_global_tokens: tokens per window; without any, a mixer of tokens has nothing to do and none is built.
+        num_global_tokens: tokens per window; every window starts from the same learned vectors. Without tokens no mixer
+            of tokens is built.
         level: 0 for the highest resolution.
+        grad_checkpointing: whether the activations inside a block are recomputed in its backward pass: less memory for
+            about a third more time.
         downsample: what leads to this resolution; None where nothing does.
         make_block: `GlamBlock` or one like it.
-
-    Attributes:
-        grad_checkpointing: keep no activations inside a block for its backward pass, but compute them again there:
-            less memory for about a third more time.
     """
-
-    grad_checkpointing = False
 
     def __init__(
         self,
@@ -42,6 +37,7 @@ class Stage(nn.Module):
         mixer: str,
         mlp_ratio: float,
         level: int,
+        grad_checkpointing: bool = False,
         downsample: nn.Module | None = None,
         make_block: Callable[..., GlamBlock] = GlamBlock,
     ) -> None:
@@ -49,6 +45,7 @@ class Stage(nn.Module):
         self.downsample = downsample or nn.Identity()
         self.window_size = window_size
         self.level = level
+        self.grad_checkpointing = grad_checkpointing
         self.global_tokens = nn.Parameter(torch.zeros(num_global_tokens, dim)) if num_global_tokens else None
         if num_global_tokens:
             trunc_normal_(self.global_tokens, std=0.02)

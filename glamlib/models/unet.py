@@ -1,16 +1,10 @@
-"""Two ways to double a map on the way up: patch expanding, and non-local upsampling (NLU).
-
-Patch expanding: Cao et al., "Swin-Unet" (ECCV workshops 2022). NLU: Themyr et al. (WACV 2023), section 3.3: the skip
-connection asks, the decoder's coarse map answers.
-
-
-MERGED: The Swin-UNet decoder: up from the last stage, a skip connection and a stage of blocks at every resolution.
+"""The Swin-UNet decoder, and two ways to double a map in it: patch expanding and non-local upsampling (NLU).
 
 Cao et al., "Swin-Unet" (ECCV workshops 2022); with global tokens in its blocks, GLAM-Swin-UNet (Themyr et al., WACV
-2023). Skips are the inputs of the encoder's stages. Every stage of the decoder mirrors the encoder's of the same
-resolution: depth, heads, tokens; its tokens start anew.
+2023). NLU: Themyr et al., section 3.3: queries come from the skip connection, keys and values from the coarse map.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -18,8 +12,10 @@ from einops import rearrange
 from timm.layers import DropPath, Mlp, trunc_normal_
 from torch import Tensor, nn
 
-from glamlib.layers.attention import attend
+from glamlib.layers.attention import Attended, attend
 from glamlib.layers.windows import WindowLayout, cached, from_windows, relative_position_index, to_windows
+from glamlib.models.config import ModelConfig
+from glamlib.models.encoder import stage_drop_paths
 from glamlib.models.stage import Stage
 
 
@@ -56,10 +52,8 @@ def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...],
 class CrossWindowAttention(nn.Module):
     """Attention from the patches of fine windows to those of the coarse windows at the same place.
 
-    Args:
-        dim: channels D of the coarse map; the fine map has D / 2.
-        num_heads: heads.
-        window_size: side of a coarse window in patches; a fine one is twice as wide.
+    The coarse map has D = ``dim`` channels, the fine map D / 2. ``window_size`` is the side of a coarse window in
+    patches; a fine one is twice as wide.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int]) -> None:
@@ -79,33 +73,25 @@ class CrossWindowAttention(nn.Module):
         """Return the rows of the bias table, ``(4 P, P)``."""
         return fine_to_coarse_index(layout.window, self.window_size, self.relative_position_bias_table.device)
 
-    def forward(
-        self, fine: Tensor, coarse: Tensor, layout: WindowLayout, return_attention: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, fine: Tensor, coarse: Tensor, layout: WindowLayout, return_attention: bool = False) -> Attended:
         """Return what ``fine`` ``(B, nW, 4 P, D / 2)`` reads from ``coarse`` ``(B, nW, P, D)``: shaped as ``fine``.
 
         ``layout`` is that of the coarse windows. The weights, if asked for, are ``(B, nW, heads, 4 P, P)``.
         """
-        batch, windows, length, _ = fine.shape
         q = rearrange(self.proj_q(fine), "b w n (h d) -> (b w) h n d", h=self.num_heads)
         k, v = rearrange(self.proj_kv(coarse), "b w n (two h d) -> two (b w) h n d", two=2, h=self.num_heads)
         index = self.index(layout)
         bias = self.relative_position_bias_table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]
         y, weights = attend(q, k, v, bias.to(q.dtype), return_attention)  # (B nW, heads, 4 P, d)
-        y = self.proj(rearrange(y, "(b w) h n d -> b w n (h d)", b=batch))
         if weights is not None:
-            weights = weights.view(batch, windows, self.num_heads, length, -1)
-        return y, weights
+            weights = rearrange(weights, "(b w) h n m -> b w h n m", w=fine.shape[1])
+        return self.proj(rearrange(y, "(b w) h n d -> b w n (h d)", w=fine.shape[1])), weights
 
 
 class NonLocalUpsampling(nn.Module):
-    """Double a coarse map with the skip connection's help: cross-attention on a shortcut of patch expanding, and MLP.
+    """Double a coarse map of D = ``dim`` channels: patch expanding, plus cross-attention from the skip connection, MLP.
 
-    Args:
-        dim: channels D of the coarse map; the result and the skip have D / 2.
-        num_heads: heads of the stage it leads to.
-        window_size: side of a coarse window in patches.
-        mlp_ratio, drop_path: as in `GlamBlock`.
+    The result and the skip have D / 2 channels. ``window_size`` is the side of a coarse window in patches.
     """
 
     attention = CrossWindowAttention
@@ -136,9 +122,9 @@ class NonLocalUpsampling(nn.Module):
         size = tuple(skip.shape[1:3])
         coarse = self.layout_of(x)
         fine = WindowLayout(size, tuple(2 * w for w in coarse.window), (0, 0))
-        asking = to_windows(self.norm_skip(skip), fine)  # (B, nW, 4 P, D / 2)
-        answering = to_windows(self.norm1(x), coarse)  # (B, nW, P, D)
-        update, weights = self.attn(asking, answering, coarse, trace is not None)
+        queries = to_windows(self.norm_skip(skip), fine)  # (B, nW, 4 P, D / 2)
+        keys = to_windows(self.norm1(x), coarse)  # (B, nW, P, D)
+        update, weights = self.attn(queries, keys, coarse, trace is not None)
         if trace is not None:
             trace.update({"layout": coarse, "cross": weights})
         x = self.expand(x, size) + self.drop_path(from_windows(update, fine))
@@ -146,42 +132,38 @@ class NonLocalUpsampling(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """From the skips and the last stage's output to logits at the full resolution of the padded image.
+    """From the encoder's ``skips`` to logits at the full resolution of the padded image.
+
+    Every stage mirrors the encoder's of the same resolution: depth, heads, tokens, drop path; its tokens start anew.
 
     Args:
-        stages: how a decoder stage of each level is made (level to `Stage`), highest resolution first.
-        dims: channels of the encoder's stages.
-        num_heads, drop_paths: of the encoder's stages, for non-local upsampling.
-        window_size: side of a window in patches.
-        patch_size: side of a patch in pixels; the last expansion undoes the patch embedding.
+        config: the sizes.
         num_classes: channels of the logits.
+        make_stage: `Stage` or one like it.
         upsampling: `NonLocalUpsampling` or one like it; None for patch expanding alone.
     """
 
     def __init__(
         self,
-        stages: list[Stage],
-        dims: tuple[int, ...],
-        num_heads: tuple[int, ...],
-        drop_paths: list[float],
-        window_size: tuple[int, int],
-        patch_size: int,
+        config: ModelConfig,
         num_classes: int,
-        mlp_ratio: float = 4.0,
-        upsampling: type[NonLocalUpsampling] | None = None,
+        make_stage: Callable[..., Stage] = Stage,
+        upsampling: Callable[..., NonLocalUpsampling] | None = None,
     ) -> None:
         super().__init__()
+        dims, rates = config.dims, stage_drop_paths(config.drop_path, config.depths)
         levels = range(len(dims) - 2, -1, -1)  # from coarse to fine
+        window = (config.window_size,) * 2
         self.ups = nn.ModuleList(
-            upsampling(dims[i + 1], num_heads[i], window_size, mlp_ratio, drop_paths[i])
+            upsampling(dims[i + 1], config.num_heads[i], window, config.mlp_ratio, rates[i][0])
             if upsampling
             else PatchExpand(dims[i + 1], dims[i])
             for i in levels
         )
         self.concat_back_dim = nn.ModuleList(nn.Linear(2 * dims[i], dims[i]) for i in levels)
-        self.layers_up = nn.ModuleList(stages[i] for i in levels)
+        self.layers_up = nn.ModuleList(make_stage(**config.stage(i), drop_paths=rates[i]) for i in levels)
         self.norm_up = nn.LayerNorm(dims[0])
-        self.up = PatchExpand(dims[0], dims[0], patch_size)
+        self.up = PatchExpand(dims[0], dims[0], config.patch_size)
         self.output = nn.Conv2d(dims[0], num_classes, 1, bias=False)
 
     def forward(self, features: list[Tensor], traces: list[dict] | None = None) -> Tensor:

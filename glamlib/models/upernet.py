@@ -1,11 +1,7 @@
-"""Bilinear resizing, as every part of the networks does it.
+"""UPerNet and its auxiliary head, and a linear decoder that adds no context.
 
-MERGED: A decoder that adds no context: a linear classifier of each patch, nothing more.
-
-MERGED: UPerNet, and the auxiliary head that helps to train it.
-
-Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), as mmsegmentation lays it out; the names
-of its parameters are kept, so that its weights load.
+UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), with mmsegmentation's names of
+parameters, so that its weights load.
 """
 
 import torch
@@ -23,7 +19,7 @@ def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
 class LinearDecoder(nn.Module):
     """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
 
-    It looks at no neighbour but for resizing: what a model knows of the rest of the image came through its attention.
+    But for resizing it looks at no neighbour, so all context comes from the encoder's attention.
     """
 
     def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:
@@ -34,9 +30,6 @@ class LinearDecoder(nn.Module):
         """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
         size = features[0].shape[2:]
         return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))
-
-
-POOL_SCALES = (1, 2, 3, 6)
 
 
 class ConvModule(nn.Module):
@@ -52,25 +45,32 @@ class ConvModule(nn.Module):
         return F.relu(self.bn(self.conv(x)))
 
 
+def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, num_classes, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
 class UPerNetDecoder(nn.Module):
     """Pyramid pooling on the last level, then a feature pyramid over all levels.
 
-    The pooling averages over the whole map: this decoder brings some global context of its own.
+    The pooling averages over the whole map, so this decoder adds global context of its own.
     """
+
+    pool_scales = (1, 2, 3, 6)
 
     def __init__(self, dims: tuple[int, ...], channels: int, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(dims[-1], channels, 1)) for scale in POOL_SCALES
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(dims[-1], channels, 1)) for scale in self.pool_scales
         )
-        self.bottleneck = ConvModule(dims[-1] + len(POOL_SCALES) * channels, channels, 3)
+        self.bottleneck = ConvModule(dims[-1] + len(self.pool_scales) * channels, channels, 3)
         self.lateral_convs = nn.ModuleList(ConvModule(dim, channels, 1) for dim in dims[:-1])
         self.fpn_convs = nn.ModuleList(ConvModule(channels, channels, 3) for _ in dims[:-1])
         self.fpn_bottleneck = ConvModule(len(dims) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.conv_seg.weight, std=0.01)
-        nn.init.zeros_(self.conv_seg.bias)
+        self.conv_seg = _classifier(channels, num_classes)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``; InputError for B = 1 in training."""
@@ -95,9 +95,7 @@ class FCNHead(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList([ConvModule(dim, channels, 3)])
         self.dropout = nn.Dropout2d(dropout)
-        self.conv_seg = nn.Conv2d(channels, num_classes, 1)
-        nn.init.normal_(self.conv_seg.weight, std=0.01)
-        nn.init.zeros_(self.conv_seg.bias)
+        self.conv_seg = _classifier(channels, num_classes)
 
     def forward(self, feature: Tensor) -> Tensor:
         """Return logits ``(B, num_classes, h, w)`` at the size of ``feature``."""

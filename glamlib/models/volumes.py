@@ -1,26 +1,19 @@
-"""How nnFormer makes patches of voxels, halves a map, and doubles it: by convolutions.
+"""nnFormer and GLAM-nnFormer: convolutions that embed, halve and double; the decoder; logits for a volume of any size.
 
-Source: Zhou et al., "nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer" (IEEE TIP 2023), section
-3.2; parameter names, and the places of activations and norms, are those of themyrl/medseg at 35de82e.
-
-
-MERGED: nnFormer's decoder: up from the last stage, the skip added and a stage of blocks at every resolution.
-
-MERGED: VolumeSegmenter: nnFormer or GLAM-nnFormer, from a volume of any size to logits at its size.
-
-Sources: Zhou et al., nnFormer (IEEE TIP 2023), in the form of themyrl/medseg at 35de82e: convolutions for its skip and
-downsampling paths, windows of a size of their own a stage; Themyr et al. (WACV 2023), section 3.1, for the tokens.
+Sources: Zhou et al., "nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer" (IEEE TIP 2023), section
+3.2; parameter names, and the places of activations and norms, are those of themyrl/medseg at 35de82e. For the tokens,
+Themyr et al. (WACV 2023), section 3.1.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from glamlib.layers.windows import padding_to
 from glamlib.models.config import VolumeConfig
-from glamlib.models.encoder import Encoder, init_linear, padding_to, stage_drop_paths
+from glamlib.models.encoder import Encoder, init_linear, stage_drop_paths
 from glamlib.models.stage import Stage
 
 
@@ -46,9 +39,7 @@ class ConvPair(nn.Module):
 class VolumeEmbed(nn.Module):
     """Overlapping patches to channels-last features: ``(B, C_in, *size)`` to ``(B, *ceil(size / patch), C)``.
 
-    Args:
-        in_channels, dim: channels of the volume, and C.
-        patch_size: voxels of a patch along each dimension, each 1, 2 or 4: the strides of two pairs of convolutions.
+    A patch has 1, 2 or 4 voxels along each dimension: the product of the strides of two pairs of convolutions.
     """
 
     def __init__(self, in_channels: int, dim: int, patch_size: tuple[int, ...]) -> None:
@@ -92,22 +83,18 @@ class VolumeExpand(nn.Module):
 
 
 class VolumeDecoder(nn.Module):
-    """From the encoder's pyramid to logits at the padded volume's size.
+    """From the encoder's pyramid to logits at the padded volume's size; the tokens of its stages start anew.
 
-    Args:
-        stages: of each level but the coarsest, highest resolution first; their tokens start anew.
-        dims: channels of each level.
-        patch_size: voxels of a patch; the head undoes the patch embedding.
-        num_classes: channels of the logits.
+    Stages mirror the encoder's; drop path rises from the coarsest to the finest. The head undoes the patch embedding.
     """
 
-    def __init__(
-        self, stages: list[Stage], dims: tuple[int, ...], patch_size: tuple[int, ...], num_classes: int
-    ) -> None:
+    def __init__(self, config: VolumeConfig, num_classes: int, make_stage: Callable[..., Stage] = Stage) -> None:
         super().__init__()
-        self.ups = nn.ModuleList(VolumeExpand(dim) for dim in dims[1:])
+        rates = stage_drop_paths(config.drop_path, config.depths[-2::-1])[::-1]
+        stages = [make_stage(**config.stage(level), drop_paths=stage_rates) for level, stage_rates in enumerate(rates)]
+        self.ups = nn.ModuleList(VolumeExpand(dim) for dim in config.dims[1:])
         self.layers_up = nn.ModuleList(stages)
-        self.head = nn.ConvTranspose3d(dims[0], num_classes, patch_size, patch_size)
+        self.head = nn.ConvTranspose3d(config.dims[0], num_classes, config.patch, config.patch)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return logits ``(B, num_classes, *padded size)`` of features ``(B, C_i, *size_i)``, highest first.
@@ -123,7 +110,7 @@ class VolumeDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class VolumeParts:
-    """What a network is made of where the paper and the released code differ; as it stands, the paper's.
+    """What a network is made of where the paper and the released code differ; the paper's by default.
 
     Attributes:
         make_stage: `Stage` or one like it.
@@ -139,14 +126,7 @@ class VolumeParts:
 
 
 class VolumeSegmenter(nn.Module):
-    """Semantic segmentation of volumes.
-
-    Args:
-        config: the model.
-        num_classes: channels of the logits.
-        in_channels: channels of the volume.
-        parts: see `VolumeParts`.
-    """
+    """Semantic segmentation of volumes; see `VolumeParts` for ``parts``."""
 
     def __init__(
         self, config: VolumeConfig, num_classes: int, in_channels: int = 1, parts: VolumeParts | None = None
@@ -156,47 +136,17 @@ class VolumeSegmenter(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.in_channels = in_channels
+        patch_embed = VolumeEmbed(in_channels, config.embed_dim, config.patch)
         self.encoder = Encoder(
-            in_channels,
-            config.embed_dim,
-            config.depths,
-            config.num_heads,
-            config.windows,
-            num_global_tokens=config.num_global_tokens,
-            mixer=config.mixer,
-            mlp_ratio=config.mlp_ratio,
-            drop_path=config.drop_path,
-            ndim=config.ndim,
-            make_stage=parts.make_stage,
-            make_embedding=partial(VolumeEmbed, patch_size=config.patch),
-            make_merging=VolumeMerging,
+            config, in_channels, parts.make_stage, patch_embed=patch_embed, make_merging=VolumeMerging
         )
-        dims = self.encoder.dims
-        self.decoder = VolumeDecoder(self._decoder_stages(parts), dims, config.patch, num_classes)
+        self.decoder = VolumeDecoder(config, num_classes, parts.make_stage)
         side = config.patch if parts.auxiliary_side is None else (parts.auxiliary_side,) * config.ndim
         self.auxiliary = nn.ModuleList(
-            nn.ConvTranspose3d(dim, num_classes, side, side) for dim in dims[1:-1][: parts.max_auxiliary]
+            nn.ConvTranspose3d(dim, num_classes, side, side) for dim in config.dims[1:-1][: parts.max_auxiliary]
         )
         if parts.initialise:
             init_linear(self, config.weight_init)
-
-    def _decoder_stages(self, parts: VolumeParts) -> list[Stage]:
-        """Return the decoder's stages, highest resolution first; drop path rises from the coarsest to the finest."""
-        config = self.config
-        rates = stage_drop_paths(config.drop_path, config.depths[-2::-1])[::-1]
-        return [
-            parts.make_stage(
-                dim=self.encoder.dims[level],
-                drop_paths=rates[level],
-                num_heads=config.num_heads[level],
-                window_size=(config.windows[level],) * config.ndim,
-                num_global_tokens=config.tokens_of(level),
-                mixer=config.mixer,
-                mlp_ratio=config.mlp_ratio,
-                level=level,
-            )
-            for level in range(len(config.depths) - 1)
-        ]
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Return the pyramid of ``(B, in_channels, D, H, W)``: ``(B, C_i, d_i, h_i, w_i)``, highest first."""

@@ -5,10 +5,8 @@ import types
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar, Literal
 
-from glamlib.errors import Checked, InputError, Range, check, one_of
+from glamlib.errors import Checked, Count, InputError, Natural, Range, check, one_of
 
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
 NonNegative = Annotated[float, Range(0)]
 Sides = tuple[Count, Count]
 

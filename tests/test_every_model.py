@@ -1,0 +1,117 @@
+"""Every named model and every mixer: any size forward and backward, each image of a batch alone, export."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from glamlib import create_model, list_models
+from glamlib.layers.mixers import MIXERS, acts_on_patches
+from glamlib.zoo import model_config
+
+NANO = list_models("*_nano*")
+SMALL = {"depths": [2, 2], "num_heads": [2, 4], "embed_dim": 16}
+CASES = {name: (name, {}) for name in NANO}
+for _mixer in MIXERS:
+    _tokens = 0 if acts_on_patches(_mixer) else 2
+    CASES[_mixer] = ("glam_swin_nano_linear", SMALL | {"mixer": _mixer, "num_global_tokens": _tokens})
+    CASES[f"{_mixer}_3d"] = ("glam_nnformer_nano", {"mixer": _mixer, "num_global_tokens": [2, 0, 3]})
+SIZES = {2: [(70, 90), (33, 65), (5, 9), (1, 1)], 3: [(16, 24, 40), (13, 9, 30), (3, 1, 7), (1, 1, 1)]}
+ODD = {2: (61, 75), 3: (13, 18, 21)}
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def build(case: str) -> nn.Module:
+    name, overrides = CASES[case]
+    torch.manual_seed(0)
+    return create_model(name, num_classes=3, in_channels=2, **overrides)
+
+
+def images(count: int, size: tuple[int, ...]) -> Tensor:
+    return torch.randn(count, 2, *size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in NANO else [pytest.mark.slow]) for name in list_models()]
+)
+def test_shapes_at_full_size(name: str) -> None:
+    """Also of the large models: on the meta device, which computes nothing."""
+    dimensions = model_config(name).ndim
+    with torch.device("meta"):
+        model = create_model(name, num_classes=5, in_channels=1).eval()
+        x = torch.zeros(1, 1, *(64, 80, 48)[:dimensions])
+        assert model(x).shape == (1, 5, *x.shape[2:])
+        features = model.forward_features(x)
+    assert [feature.shape[1] for feature in features] == list(model.encoder.dims)
+    for finer, coarser in pairwise(features):
+        assert coarser.shape[2:] == tuple(-(-side // 2) for side in finer.shape[2:])
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("case", CASES)
+def test_any_size_forward_and_backward(case: str, number: int) -> None:
+    model = build(case).train()
+    size = SIZES[model.config.ndim][number]
+    logits, auxiliary = model(images(2, size), auxiliary=True)
+    assert logits.shape == (2, 3, *size)
+    if model.config.ndim == 3:
+        assert [tuple(lower.shape) for lower in auxiliary] == [(2, 3, *(-(-side // 2) for side in size))]
+    else:
+        auxiliary = [] if auxiliary is None else [auxiliary]
+        assert [lower.shape for lower in auxiliary] == [logits.shape] * case.endswith("_upernet")
+    for scores in (logits, *auxiliary):
+        assert scores.isfinite().all()
+        F.cross_entropy(scores, torch.zeros_like(scores[:, 0], dtype=torch.long)).backward(retain_graph=True)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} is unused"
+        assert parameter.grad.isfinite().all(), name
+        if number == 0:  # below, a window may hold one patch and then has nothing to compare
+            assert parameter.grad.any(), f"{name} has no effect"
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_a_batch_is_what_each_image_is_alone(case: str) -> None:
+    model = build(case).eval()
+    x = images(3, ODD[model.config.ndim])
+    together = model(x)
+    assert torch.equal(together, model(x))
+    for i in range(3):
+        torch.testing.assert_close(model(x[i : i + 1]), together[i : i + 1], **CLOSE)
+
+
+@pytest.mark.parametrize("case", list_models("*swin_nano*") + list_models("*nnformer_nano"))
+@torch.no_grad()
+def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str) -> None:
+    """The logits keep their place: they are those of the zero-padded image, cut, not squeezed."""
+    model = build(case).eval()
+    size = ODD[model.config.ndim]
+    x = images(1, size)
+    patch = model.config.patch_size
+    padded = F.pad(x, [width for side in reversed(size) for width in (0, -side % patch)])
+    expected = model(padded)[(..., *(slice(side) for side in size))]
+    torch.testing.assert_close(model(x), expected, **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_exported_program_gives_the_same(case: str) -> None:
+    model = build(case).eval()
+    x = images(1, ODD[model.config.ndim])
+    exported = torch.export.export(model, (torch.zeros_like(x),)).module()
+    torch.testing.assert_close(exported(x), model(x), **CLOSE)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_export_before_the_first_call_leaves_the_model_usable() -> None:
+    """No other test has a window of 6, so nothing of it is cached yet."""
+    model = create_model("glam_swin_nano_linear", num_classes=3, window_size=6, embed_dim=40, num_heads=[1] * 4).eval()
+    x = torch.randn(1, 3, 61, 75, generator=torch.Generator().manual_seed(0))
+    exported = torch.export.export(model, (x,)).module()
+    logits = model(x)
+    assert type(logits) is Tensor
+    torch.testing.assert_close(exported(x), logits, **CLOSE)
