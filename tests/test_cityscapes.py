@@ -7,7 +7,7 @@ from PIL import Image
 
 from glamlib.data import cityscapes
 from glamlib.data.check import check_data
-from glamlib.data.cityscapes import CITIES, CLASSES, PALETTE, SPLIT_SIZES, CITYSCAPES
+from glamlib.data.cityscapes import CITIES, CITYSCAPES, CLASSES, PALETTE, SPLIT_SIZES
 from glamlib.data.datasets import load_dataset
 from glamlib.errors import InputError
 from glamlib.runs.predict import write_for_server

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glamlib.data.camvid import CLASSES, PALETTE, CAMVID
+from glamlib.data.camvid import CAMVID, CLASSES, PALETTE
 from glamlib.data.datasets import has_dataset, load_dataset
 from glamlib.errors import InputError
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from glamlib.data import camvid as module
-from glamlib.data.camvid import LABEL_DIGEST, CAMVID, fetch_camvid, label_digest, main
+from glamlib.data.camvid import CAMVID, LABEL_DIGEST, fetch_camvid, label_digest, main
 from glamlib.errors import InputError
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data") / "camvid"

@@ -29,6 +29,12 @@ from glamlib.errors import Checked, InputError, Range, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png|...) and ROOT[/SPLIT]/labels/NAME.png"
+JPEG_END = (b"\xff\xd9", b"\xff\xda")
+# What ends a file, and what starts its data, by format: PIL reads some files without their end.
+ENDS = {"PNG": (b"\0\0\0\0IEND\xaeB`\x82", b"IDAT"), "JPEG": JPEG_END, "MPO": JPEG_END}
+# What PIL raises depends on where a file is damaged; SyntaxError is its word for a broken PNG.
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
+DAMAGE += (Image.DecompressionBombError,)
 NAMED = 3  # how many of several bad files an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -42,19 +48,16 @@ def read_image(path: Path) -> Tensor:
     """
     image = _decode(path)
     if image.mode == "F" or image.mode.startswith("I"):
-        image = Image.fromarray(_to_bytes(path, np.asarray(image)))
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
+            raise InputError(f"{path}: values from {low} to {high}; allowed: 0..255, 0..65535, or real values 0..1")
+        if values.dtype.kind == "f" and high <= 1:
+            values = np.round(values * 255)
+        elif values.dtype == np.uint16 or high > 255:
+            values = values // 256
+        image = Image.fromarray(values.astype(np.uint8))
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def _to_bytes(path: Path, values: np.ndarray) -> np.ndarray:
-    low, high = values.min(), values.max()
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
-        raise InputError(f"{path}: values from {low} to {high}; allowed: 0..255, 0..65535, or real values 0..1")
-    if values.dtype.kind == "f" and high <= 1:
-        values = np.round(values * 255)
-    elif values.dtype == np.uint16 or high > 255:
-        values = values // 256
-    return values.astype(np.uint8)
 
 
 def read_label_values(path: Path) -> np.ndarray:
@@ -67,51 +70,33 @@ def read_label_values(path: Path) -> np.ndarray:
 
 def _decode(path: Path) -> Image.Image:
     try:
-        _check_whole(path.read_bytes())
+        content = path.read_bytes()
         with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # a phone's MPO holds a photo, and smaller copies of it
-                raise InputError(f"{path}: {frames} frames; allowed: one image in a file")
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except InputError:
-        raise
-    # What PIL raises for damaged files depends on where the damage lies; SyntaxError is its word for a broken PNG.
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as problem:
-        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
-
-
-def _check_whole(content: bytes) -> None:
-    """Raise ValueError for a PNG with a wrong checksum or a JPEG without its end, which PIL lets pass."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        place, kind = 8, b""
-        while kind != b"IEND":
-            if place + 12 > len(content):
+            end, data = ENDS.get(image.format, (b"", b""))
+            if content.rfind(end) < content.rfind(data):
                 raise ValueError("the file is cut off")
-            (length,) = struct.unpack(">I", content[place : place + 4])
-            kind, body = content[place + 4 : place + 8], content[place + 4 : place + 8 + length]
-            if struct.pack(">I", zlib.crc32(body)) != content[place + 8 + length : place + 12 + length]:
-                raise ValueError(f"wrong checksum of the chunk at byte {place}")
-            place += 12 + length
-    elif content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-        raise ValueError("the file is cut off")
+            image.verify()  # a PNG's checksums, which decoding ignores
+        with Image.open(path) as image:
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's photo, and copies
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except DAMAGE as problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
+    if frames > 1:
+        raise InputError(f"{path}: {frames} frames; allowed: one image in a file")
+    return image
 
 
 @dataclass(frozen=True)
 class LabelCode:
-    """How the labels of a data set are stored.
+    """How the labels of a data set are stored."""
 
-    Attributes:
-        meaning: what each stored value 0..255 is, a class from 0 or 255 for void; a value that is absent is wrong.
-        allowed: the same in words, for errors.
-    """
-
-    meaning: Mapping[int, int]
-    allowed: str
+    meaning: Mapping[int, int]  # a class or 255 (void) for each stored value; others are wrong
+    allowed: str  # the same in words
 
     @classmethod
     def plain(cls, num_classes: int, void: int | None) -> "LabelCode":
-        """Return the code of labels that store class numbers, and ``void`` where it is not None."""
+        """Return the code of labels that store class numbers and ``void``."""
         meaning = {value: value for value in range(num_classes)}
         if void is None:
             return cls(meaning, f"0..{num_classes - 1}")
@@ -143,7 +128,7 @@ class Pair(NamedTuple):
 
 
 class SplitFiles(NamedTuple):
-    """The files of a split: the images' folder, pairs, a line a file without a partner, what the label values mean."""
+    """The files of a split; ``problems`` has a line for each file without a partner."""
 
     images: Path
     pairs: list[Pair]
@@ -151,7 +136,7 @@ class SplitFiles(NamedTuple):
     code: LabelCode
 
     def checked(self) -> list[Pair]:
-        """Return the pairs; InputError with the number of problems and the first few of them, if there are any."""
+        """Return the pairs; InputError counts the problems and names the first, if there are any."""
         if self.problems:
             more = "; ..." if len(self.problems) > NAMED else ""
             listed = "; ".join(self.problems[:NAMED])
@@ -160,17 +145,10 @@ class SplitFiles(NamedTuple):
 
 
 class PairedFiles:
-    """A data set over image and label files: item i is (image uint8 ``(3, H, W)`` RGB, label uint8 ``(H, W)``).
+    """A data set over files: item i is (image uint8 ``(3, H, W)`` RGB, label uint8 ``(H, W)`` of classes and 255).
 
-    Label values are 0..len(classes) - 1, or 255 for void. Files are opened when an item is asked for; the InputError
-    for a bad one names it.
-
-    Args:
-        pairs: the files.
-        classes: class names in the order of the label values.
-        palette: one (r, g, b) a class, for drawing.
-        code: what the values stored in the label files mean.
-        size: (height, width) to resize every item to (image bilinear, label nearest); None leaves the files' sizes.
+    Items are resized to ``size`` = (height, width) if given. A file is opened when its item is asked for; InputError
+    names a bad one.
     """
 
     ignore_index = VOID
@@ -206,29 +184,18 @@ class PairedFiles:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A published set, of which everybody has the same files.
-
-    Attributes:
-        title, classes, palette: its name, and its classes in the order of the label values.
-        sizes: pairs of each split.
-        find: returns the files of a split below a folder; InputError if they are not there.
-        missing: names what a split of these pairs lacks; "" if it cannot tell.
-        unions: splits that are others together.
-    """
+    """A published set, of which everybody has the same files."""
 
     title: str
     classes: tuple[str, ...]
     palette: Palette
-    sizes: Mapping[str, int]
-    find: Callable[[Path, str], SplitFiles]
-    missing: Callable[[str, list[Pair]], str] = lambda split, pairs: ""
-    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sizes: Mapping[str, int]  # pairs of each split
+    find: Callable[[Path, str], SplitFiles]  # of a split below a folder; InputError if there are none
+    missing: Callable[[str, list[Pair]], str] = lambda split, pairs: ""  # names what a split of these pairs lacks
+    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # splits that are others together
 
     def open(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> PairedFiles:
-        """Return a split, resized to ``size`` = (height, width) if given.
-
-        Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
-        """
+        """Return a split; InputError if it is unknown, its folder is missing or a file has no partner."""
         if split not in self.sizes and split not in self.unions:
             raise one_of(f"{self.title} split", split, [*self.sizes, *self.unions])
         found = [self.find(Path(root), part) for part in self.unions.get(split, (split,))]
@@ -237,14 +204,9 @@ class ImageSet:
 
 
 class FolderDataset(PairedFiles):
-    """One's own folder, in the layout at the top of this file.
+    """One's own folder, in the layout at the top of this file; without ``split`` images/ and labels/ lie in ``root``.
 
-    Args:
-        root: the folder that holds classes.json.
-        split: the sub-folder with images/ and labels/; None if they lie in root itself.
-        size: (height, width) to resize to, or None.
-
-    Raises InputError if a folder or classes.json is missing or malformed, or if an image or a label has no partner.
+    Raises InputError if a folder or classes.json is missing or malformed, or if a file has no partner.
     """
 
     def __init__(
@@ -264,13 +226,13 @@ class FolderDataset(PairedFiles):
 
 
 def list_splits(root: Path) -> list[str]:
-    """Return the names of the sub-folders of ``root`` that hold images/ or labels/, sorted."""
+    """Return the sorted names of the sub-folders that hold images/ or labels/."""
     return sorted(f.name for f in root.iterdir() if (f / "images").is_dir() or (f / "labels").is_dir())
 
 
 @dataclass(frozen=True)
 class ClassTable(Checked):
-    """What a classes.json says. Without a palette the classes get the PASCAL VOC colours."""
+    """What a classes.json says; the palette is PASCAL VOC's unless given."""
 
     role: ClassVar[str] = "entry"
 
@@ -315,10 +277,9 @@ def voc_colour(value: int) -> tuple[int, int, int]:
 
 
 def match_pairs(images: Path, labels: Path, code: LabelCode, layout: str = LAYOUT) -> SplitFiles:
-    """Pair the files of two folders by their stems, sorted; only names are looked at.
+    """Pair the files of two folders by their stems; hidden files and those with other suffixes do not count.
 
-    Files with other suffixes and hidden files do not count. Raises InputError, which names the ``layout``, if a folder
-    is missing or holds no image.
+    Raises InputError, which names the ``layout``, if a folder is missing or holds no image.
     """
     for folder in (images, labels):
         if not folder.is_dir():
