@@ -99,14 +99,14 @@ def test_bad_input_is_one_clear_error(root):
 
 def test_check_data_counts_and_names_what_is_missing(root, monkeypatch):
     report = check_data("ade20k", root)
-    assert {name: split.pairs for name, split in report.splits.items()} == {"train": 3, "val": 2}
+    assert {name: split["pairs"] for name, split in report.splits.items()} == {"train": 3, "val": 2}
     train, val = report.problems
     assert "3 pairs; ADE20K train has 20210; missing: ADE_train_00000004, ADE_train_00000005" in train
     assert train.endswith("and 20204 more")
     assert "2 pairs; ADE20K val has 2000" in val
     # of train's 48 + 45 + 16 pixels, each image has one void and one "wall"
-    assert report.splits["train"].void_percent == pytest.approx(100 * 3 / 109)
-    assert report.splits["train"].class_percent["wall"] == pytest.approx(100 * 3 / 106)
+    assert report.splits["train"]["void_percent"] == pytest.approx(100 * 3 / 109)
+    assert report.splits["train"]["class_percent"]["wall"] == pytest.approx(100 * 3 / 106)
 
     monkeypatch.setitem(SPLIT_SIZES, "train", 3)
     monkeypatch.setitem(SPLIT_SIZES, "val", 2)

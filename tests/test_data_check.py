@@ -96,9 +96,9 @@ def test_every_bad_file_is_named(root):
     for needles in expected:
         assert any(all(needle in line for needle in needles) for line in report.problems), needles
     assert all(line in report.render() for line in ["9 problem(s)", *report.problems])
-    assert report.splits["train"].pairs == 7
+    assert report.splits["train"]["pairs"] == 7
     # The counts are those of the labels that could be read: a, b, cut, wide and what of range is a class or void.
-    assert report.splits["train"].class_percent == pytest.approx({"sea": 100 * 11 / 15, "land": 100 * 4 / 15})
+    assert report.splits["train"]["class_percent"] == pytest.approx({"sea": 100 * 11 / 15, "land": 100 * 4 / 15})
 
 
 def test_bad_or_missing_classes_json_is_a_problem_and_the_files_are_read_all_the_same(root):
@@ -109,7 +109,7 @@ def test_bad_or_missing_classes_json_is_a_problem_and_the_files_are_read_all_the
         assert len(report.problems) == 2
         assert "classes.json" in report.problems[0]
         assert "a.png" in report.problems[1]
-        assert report.splits["train"].class_percent == {}
+        assert report.splits["train"]["class_percent"] == {}
         assert "label values: 0, 1, 9" in report.render()
 
 
@@ -119,7 +119,7 @@ def test_images_and_labels_in_the_root_are_one_nameless_split(tmp_path):
     assert len(report.problems) == 1
     assert "images: no such folder; expected" in report.problems[0]
     add_pair(tmp_path, "a", [[0]])
-    assert check_data("folder", tmp_path).splits["(no split)"].pairs == 1
+    assert check_data("folder", tmp_path).splits["(no split)"]["pairs"] == 1
 
 
 def test_unknown_names_and_paths_are_refused(tmp_path):
@@ -135,19 +135,19 @@ def test_an_incomplete_camvid_is_reported(tmp_path):
     assert ["1 pairs; CamVid train has 367" in report.problems[0], len(report.problems)] == [True, 3]
     assert "no CamVid val split" in report.problems[1]
     assert "no CamVid test split" in report.problems[2]
-    assert report.splits["train"].void_percent == 50
+    assert report.splits["train"]["void_percent"] == 50
 
 
 @needs_camvid
 def test_the_real_camvid_has_the_documented_shares():
     report = check_data("camvid", REAL)
     assert report.problems == []
-    assert {name: split.pairs for name, split in report.splits.items()} == {"train": 367, "val": 101, "test": 233}
+    assert {name: split["pairs"] for name, split in report.splits.items()} == {"train": 367, "val": 101, "test": 233}
     test = report.splits["test"]
-    assert test.sizes == {"360 x 480": 233}
-    assert sorted(test.values) == list(range(12))
+    assert test["sizes"] == {"360 x 480": 233}
+    assert test["label_values"] == list(range(12))
     # Published with the data, in % of all pixels of test, void included.
     shares = [17.1, 24.6, 1.2, 25.8, 9.3, 11.3, 1.0, 1.2, 4.0, 0.63, 0.19]
-    ours = [share * (100 - test.void_percent) / 100 for share in test.class_percent.values()]
+    ours = [share * (100 - test["void_percent"]) / 100 for share in test["class_percent"].values()]
     assert ours == pytest.approx(shares, abs=0.06)
-    assert test.void_percent == pytest.approx(3.8, abs=0.05)
+    assert test["void_percent"] == pytest.approx(3.8, abs=0.05)

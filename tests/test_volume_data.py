@@ -507,7 +507,7 @@ def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
     root = hippocampus(tmp_path, 5)
     report = check_data("hippocampus", root)
     assert report.problems == [f"{root / 'imagesTr'}: 5 cases; hippocampus has 260"]
-    assert report.splits["train"].to_dict() == {
+    assert report.splits["train"] == {
         "pairs": 4,
         "sizes": {"8 x 7 x 6": 4},
         "label_values": [0, 1, 2],
