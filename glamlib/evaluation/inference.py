@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -51,6 +50,8 @@ def slide_logits(
     The last window along a side ends at the border; a side shorter than the window is padded with ``outside``, evenly
     on both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
     """
+    from monai.inferers import sliding_window_inference  # importing MONAI takes seconds, and most runs do without it
+
     # MONAI takes the overlap as a fraction and rounds the stride down: half an element more gives exactly this one
     overlap = [max(0.0, 1 - (step + 0.5) / side) for side, step in zip(window, stride, strict=True)]
     return sliding_window_inference(

@@ -15,7 +15,6 @@ import warnings
 from functools import partial
 
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -68,6 +67,8 @@ class VolumeScores:
 
     def update(self, name: str, prediction: Tensor, label: Tensor, spacing: tuple[float, float, float]) -> None:
         """Add a case: integer ``(D, H, W)`` tensors and the sides of a voxel in mm."""
+        from monai.metrics import compute_dice, compute_hausdorff_distance  # importing MONAI takes seconds
+
         hausdorff = partial(compute_hausdorff_distance, include_background=True, percentile=95, spacing=list(spacing))
         dice, hd95, only_predicted = [], [], []
         for number in range(1, len(self.classes)):
