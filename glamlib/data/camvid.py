@@ -49,14 +49,13 @@ FOLDER = "CamVid"
 
 
 def find_files(root: Path, split: str) -> SplitFiles:
-    """Return the files of "train", "val" or "test" in whichever layout lies below ``root``; InputError if none does."""
+    """Return the files of a split in whichever layout lies below ``root``; InputError if none does."""
     for base in (root, root / FOLDER):
         for images, labels in ((f"{split}/images", f"{split}/labels"), (split, f"{split}annot")):
             if (base / images).is_dir() and (base / labels).is_dir():
                 return match_pairs(base / images, base / labels, CODE)
-    raise InputError(
-        f"{root}: no CamVid {split} split; expected {split}/images and {split}/labels, or {split} and {split}annot"
-    )
+    expected = f"{split}/images and {split}/labels, or {split} and {split}annot"
+    raise InputError(f"{root}: no CamVid {split} split; expected {expected}")
 
 
 CAMVID = ImageSet("CamVid", CLASSES, PALETTE, SPLIT_SIZES, find_files, unions={"trainval": ("train", "val")})
@@ -67,7 +66,6 @@ def fetch_camvid(
 ) -> bool:
     """Make ``dest`` the CamVid folder of ``commit`` at ``url``; return False if a complete one is there already.
 
-    The commit's number is a checksum of every file; the digest of the decoded labels holds for other layouts, too.
     Files are fetched and verified in a temporary folder, so ``dest`` is either complete or untouched. Raises InputError
     if ``dest`` is something else, if git or the network fails, or if commit or labels are not as expected.
     """
@@ -100,8 +98,8 @@ def fetch_camvid(
 def label_digest(root: Path) -> str:
     """Return the SHA-256 (hex) of all label images of a CamVid folder in either layout.
 
-    For every label, sorted by "split/name": the line "split/name height width", then its pixels, a byte each, row by
-    row. Raises InputError for a missing split, unpaired files or a damaged label.
+    Of each label, sorted by "split/name", goes in a line "split/name height width", then its pixels, row by row.
+    Raises InputError for a missing split, unpaired files or a damaged label.
     """
     labels = {f"{split}/{pair.name}": pair.label for split in SPLIT_SIZES for pair in find_files(root, split).checked()}
     sha = hashlib.sha256()
@@ -113,7 +111,7 @@ def label_digest(root: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """Run git in ``folder`` and return what it prints; InputError, in one line, if it fails."""
+    """Run git in ``folder`` and return what it prints."""
     # Variables that git sets for its hooks would point every command here at the wrong repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_TERMINAL_PROMPT"] = "0"  # a wrong address must fail, not wait for a password

@@ -29,44 +29,34 @@ CUE_GREYS = ((32,), (224,))  # grey steps of 64 lie between the dark cue, the ba
 GREY_MEAN = 128
 GREY_DEVIATION = 64
 
+Place = tuple[int, ...]
 _TRIES = 200
 
 
 @dataclass(frozen=True)
 class SceneConfig(Checked):
-    """What scenes look like; lengths in pixels.
-
-    Attributes:
-        size: side of the image.
-        num_shapes: number of shapes in a scene.
-        num_cues: number of cue colours, and so of classes beside the background.
-        cue_size: side of the cue tile.
-        noise: standard deviation of the grey-value noise.
-        min_distance, max_distance: range of the distance from the cue's centre to each shape's; max_distance 0 means no
-            upper limit.
-    """
+    """What scenes look like; lengths in pixels."""
 
     role: ClassVar[str] = "option of data"
     dims: ClassVar[int] = 2
     smallest_radius: ClassVar[int] = 4
     colours: ClassVar[tuple] = CUE_COLOURS
 
-    size: Annotated[int, Range(16, 4096)] = 64
+    size: Annotated[int, Range(16, 4096)] = 64  # side of the image
     num_shapes: Annotated[int, Range(1, 200)] = 4
-    num_cues: Annotated[int, Range(2, len(CUE_COLOURS))] = 2
-    cue_size: Annotated[int, Range(1)] = 9
-    noise: Annotated[int, Range(0, 64)] = 16
-    min_distance: Annotated[int, Range(0)] = 0
-    max_distance: Annotated[int, Range(0)] = 0
+    num_cues: Annotated[int, Range(2, len(CUE_COLOURS))] = 2  # cue colours, and so classes beside the background
+    cue_size: Annotated[int, Range(1)] = 9  # side of the tile
+    noise: Annotated[int, Range(0, 64)] = 16  # standard deviation, in grey values
+    min_distance: Annotated[int, Range(0)] = 0  # from the cue's centre to each shape's
+    max_distance: Annotated[int, Range(0)] = 0  # 0: no upper limit
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cue_size > self.size // 2:
             raise InputError(f"{self.role} cue_size={self.cue_size}: must be at most half the size, {self.size}")
         if self.max_distance and self.max_distance <= self.min_distance:
-            raise InputError(
-                f"{self.role} max_distance={self.max_distance}: must be above min_distance={self.min_distance}, or 0"
-            )
+            allowed = f"must be above min_distance={self.min_distance}, or 0"
+            raise InputError(f"{self.role} max_distance={self.max_distance}: {allowed}")
 
 
 @dataclass(frozen=True)
@@ -83,40 +73,27 @@ class CueVolumeConfig(SceneConfig):
 
 
 class Scene(NamedTuple):
-    """One scene. Arrays are uint8 of ``(*size)``, the image with its channels (3 or 1) in front.
+    """One scene, of uint8 arrays."""
 
-    ``shapes`` is 0 or the shape's number from 1; ``distances`` ``(num_shapes,)`` float64, in pixels from the cue's
-    centre to each shape's; ``cue`` is the cue's class from 1.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    shapes: np.ndarray
-    distances: np.ndarray
-    cue: int
+    image: np.ndarray  # (C, *size), C = 3 or 1
+    label: np.ndarray  # (*size)
+    shapes: np.ndarray  # (*size): 0 or the shape's number from 1
+    distances: np.ndarray  # (num_shapes,) float64, in pixels from the cue's centre to each shape's
+    cue: int  # its class, from 1
 
 
-class Draws:
-    """Integers from a Philox stream that is fixed by two keys."""
-
-    def __init__(self, seed: int, index: int) -> None:
-        self._stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64))
-
-    def below(self, limit: int) -> int:
-        """Return an integer from 0 to ``limit`` - 1."""
-        return int(self._stream.random_raw()) % limit
-
-    def noise(self, shape: tuple[int, ...], deviation: int) -> np.ndarray:
-        """Return nearly Gaussian integers: the sum of four uniform bytes, centred, scaled to ``deviation``, floored."""
-        count = int(np.prod(shape))
-        raw = np.atleast_1d(self._stream.random_raw((count + 1) // 2)).astype("<u8")  # 8 bytes: two values
-        words = raw.view("<u4")[:count]
-        # shifts, not numpy's sum over an axis of four bytes, which takes seven times as long
-        total = sum((words >> shift) & 255 for shift in (0, 8, 16, 24)).astype(np.int32) - 510
-        return (total * deviation // 148).reshape(shape)  # 4 uniform bytes: variance 4 * (256**2 - 1) / 12 = 147.8**2
+def _below(stream: np.random.Philox, limit: int) -> int:
+    return int(stream.random_raw()) % limit
 
 
-Place = tuple[int, ...]
+def _noise(stream: np.random.Philox, shape: tuple[int, ...], deviation: int) -> np.ndarray:
+    """Return nearly Gaussian integers: the sum of four uniform bytes, centred, scaled to ``deviation``, floored."""
+    count = int(np.prod(shape))
+    raw = stream.random_raw((count + 1) // 2).astype("<u8")  # 8 bytes: two values
+    words = raw.view("<u4")[:count]
+    # shifts, not numpy's sum over an axis of four bytes, which takes seven times as long
+    total = sum((words >> shift) & 255 for shift in (0, 8, 16, 24)).astype(np.int32) - 510
+    return (total * deviation // 148).reshape(shape)  # 4 uniform bytes: variance 4 * (256**2 - 1) / 12 = 147.8**2
 
 
 def _squared_distance(config: SceneConfig, corner: Place, centre: Place) -> int:
@@ -124,19 +101,16 @@ def _squared_distance(config: SceneConfig, corner: Place, centre: Place) -> int:
     return sum((2 * c + config.cue_size - 1 - 2 * x) ** 2 for c, x in zip(corner, centre, strict=True))
 
 
-def _place(config: SceneConfig, draws: Draws) -> tuple[Place, list[tuple[Place, int, bool]]] | None:
-    """Return the tile's corner and each shape's (centre, radius, is_ball), or None if one finds no room.
-
-    Shapes touch neither the tile nor one another.
-    """
+def _place(config: SceneConfig, stream: np.random.Philox) -> tuple[Place, list[tuple[Place, int, bool]]] | None:
+    """Return the tile's corner and each shape's (centre, radius, is_ball), none touching; None if one finds no room."""
     size, side = config.size, config.cue_size
-    corner = tuple(draws.below(size - side + 1) for _ in range(config.dims))
+    corner = tuple(_below(stream, size - side + 1) for _ in range(config.dims))
     low, high = 4 * config.min_distance**2, 4 * (config.max_distance or 2 * size) ** 2
     placed: list[tuple[Place, int, bool]] = []
     for _ in range(config.num_shapes):
-        radius, is_ball = config.smallest_radius + draws.below(3), bool(draws.below(2))
+        radius, is_ball = config.smallest_radius + _below(stream, 3), bool(_below(stream, 2))
         for _ in range(_TRIES):
-            centre = tuple(radius + draws.below(size - 2 * radius) for _ in range(config.dims))
+            centre = tuple(radius + _below(stream, size - 2 * radius) for _ in range(config.dims))
             free = all(max(abs(x - y) for x, y in zip(centre, c, strict=True)) > radius + r for c, r, _ in placed)
             clear = any(x + radius < c or x - radius >= c + side for x, c in zip(centre, corner, strict=True))
             if free and clear and low <= _squared_distance(config, corner, centre) <= high:
@@ -149,13 +123,11 @@ def _place(config: SceneConfig, draws: Draws) -> tuple[Place, list[tuple[Place, 
 
 def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
     """Return the scene of (seed, index); InputError where the shapes and the cue find no room."""
-    draws = Draws(seed, index)
-    layout = next((found for _ in range(_TRIES) if (found := _place(config, draws))), None)
+    stream = np.random.Philox(key=np.array([seed, index], dtype=np.uint64))
+    layout = next((found for _ in range(_TRIES) if (found := _place(config, stream))), None)
     if layout is None:
-        raise InputError(
-            f"{config}: no room for {config.num_shapes} shapes at these distances from the cue; "
-            "use fewer shapes, a larger size or a wider range"
-        )
+        hint = "use fewer shapes, a larger size or a wider range"
+        raise InputError(f"{config}: no room for {config.num_shapes} shapes at these distances from the cue; {hint}")
     corner, placed = layout
     shapes = np.zeros((config.size,) * config.dims, dtype=np.uint8)
     grid = np.ogrid[(slice(config.size),) * config.dims]
@@ -167,11 +139,11 @@ def draw_scene(config: SceneConfig, seed: int, index: int) -> Scene:
             shapes[reduce(and_, (abs(offset) < radius for offset in offsets))] = number
     distances = np.array([np.sqrt(_squared_distance(config, corner, centre) / 4) for centre, _, _ in placed])
 
-    cue = draws.below(config.num_cues) + 1
+    cue = _below(stream, config.num_cues) + 1
     image = np.full((*shapes.shape, len(config.colours[0])), BACKGROUND, dtype=np.int32)
     image[shapes > 0] = SHAPE
     image[tuple(slice(c, c + config.cue_size) for c in corner)] = config.colours[cue - 1]
-    image = np.clip(image + draws.noise(image.shape, config.noise), 0, 255).astype(np.uint8)
+    image = np.clip(image + _noise(stream, image.shape, config.noise), 0, 255).astype(np.uint8)
     label = np.where(shapes > 0, cue, 0).astype(np.uint8)
     return Scene(np.moveaxis(image, -1, 0), label, shapes, distances, cue)
 
@@ -186,9 +158,7 @@ class CueScenes:
     ignore_index = 255
 
     def __init__(self, config: SceneConfig, count: int, seed: int) -> None:
-        self.config = config
-        self.count = count
-        self.seed = seed
+        self.config, self.count, self.seed = config, count, seed
         self.classes = ("background", *(f"cue {i + 1}" for i in range(config.num_cues)))
         self.palette = ((SHAPE // 2,) * 3, *CUE_COLOURS[: config.num_cues])
 
@@ -221,7 +191,7 @@ class CueVolumes(CueScenes):
         self.palette = ((SHAPE // 2,) * 3, (0, 114, 178), (240, 228, 66))
 
     def spacing(self, index: int) -> tuple[float, float, float]:
-        """Return the sides of a voxel: they have no meaning in mm, and are 1."""
+        """Return the sides of a voxel, which are 1 and mean nothing in mm."""
         return (1.0, 1.0, 1.0)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:

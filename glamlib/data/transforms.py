@@ -34,8 +34,7 @@ HUE_DELTA = 18 / 180  # of the colour circle: mmsegmentation's 18 counts OpenCV'
 def keep_ratio_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
     """Return the (height, width) in pixels of the largest image of this aspect within ``long`` x ``short``.
 
-    The longer side becomes at most ``long`` and the shorter at most ``short``, whichever of them binds first. Source:
-    mmcv's ``rescale_size``, the rule of mmsegmentation's ``Resize(img_scale=(long, short), keep_ratio=True)``.
+    Source: mmcv's ``rescale_size``, the rule of mmsegmentation's ``Resize(img_scale=(long, short), keep_ratio=True)``.
     """
     scale = min(long / max(height, width), short / min(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
@@ -50,14 +49,12 @@ def resize(image: Tensor, label: Tensor, size: tuple[int, int]) -> tuple[Tensor,
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn images (B, 3, H, W), uint8 RGB, into float32 with the ImageNet mean and standard deviation taken out.
+    """Turn uint8 RGB images (B, 3, H, W) into float32, normalised by the ImageNet mean and standard deviation.
 
-    Raises InputError for any other dtype: a float image in 0..1 would be normalised to nonsense without a sign of it.
+    Raises InputError for any other dtype: a float image in 0..1 would become nonsense without a sign of it.
     """
     if images.dtype != torch.uint8:
-        raise InputError(
-            f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8 with values 0..255"
-        )
+        raise InputError(f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8, values 0..255")
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
     return images.to(torch.float32).sub_(mean).div_(std)
@@ -65,29 +62,21 @@ def normalise(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainTransform(Checked):
-    """Random scale, crop, flip and colour jitter; every draw comes from the generator that the call is given.
-
-    Args:
-        crop_size: (height, width) of what comes out, in pixels.
-        scale_range: the image is resized by a factor drawn evenly from this range, its aspect kept.
-        flip: probability of a horizontal flip.
-        jitter: whether to apply `photometric_distortion`.
-        cat_max_ratio: draw the crop again, up to ten times, while one class covers this share or more of the pixels
-            that are not void (mmsegmentation: 0.75); 1.0 takes the first crop.
-        long_short: None, or (long, short) in pixels: the factor multiplies these two, and the image is resized to
-            `keep_ratio_size` within them, whatever its own size (mmsegmentation's img_scale; ADE20K: (2048, 512)).
-        fill: (r, g, b) of what pads an image that is smaller than the crop. mmsegmentation pads with 0 after
-            normalising, which is the mean colour (124, 116, 104) before it.
-    """
+    """Random scale, crop, flip and colour jitter; every draw comes from the generator that the call is given."""
 
     role: ClassVar[str] = "option of augment"
 
-    crop_size: tuple[Side, Side]
-    scale_range: tuple[Factor, Factor] = (0.5, 2.0)
-    flip: Share = 0.5
-    jitter: bool = True
+    crop_size: tuple[Side, Side]  # (height, width) of what comes out
+    scale_range: tuple[Factor, Factor] = (0.5, 2.0)  # of the factor, drawn evenly, that the image is resized by
+    flip: Share = 0.5  # probability of a horizontal flip
+    jitter: bool = True  # whether to apply `photometric_distortion`
+    # Draw the crop again, up to ten times, while one class covers this share of the pixels that are not void; 1.0 takes
+    # the first crop. mmsegmentation: 0.75.
     cat_max_ratio: Annotated[float, Range(0.01, 1)] = 1.0
+    # The factor multiplies these pixels, and the image is resized to `keep_ratio_size` within them, whatever its own
+    # size. mmsegmentation's img_scale; ADE20K: (2048, 512).
     long_short: tuple[Side, Side] | None = None
+    # (r, g, b) around an image smaller than the crop. mmsegmentation pads with 0 after normalising: (124, 116, 104).
     fill: tuple[Byte, Byte, Byte] = (0, 0, 0)
 
     def __post_init__(self) -> None:
@@ -114,8 +103,7 @@ class TrainTransform(Checked):
         height, width = label.shape
         padded_image = image.new_tensor(self.fill)[:, None, None].repeat(1, *self.crop_size)
         padded_label = label.new_full(self.crop_size, VOID)
-        padded_image[:, :height, :width] = image
-        padded_label[:height, :width] = label
+        padded_image[:, :height, :width], padded_label[:height, :width] = image, label
         return padded_image, padded_label
 
     def _scaled_size(self, height: int, width: int, factor: float) -> tuple[int, int]:
