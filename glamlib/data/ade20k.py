@@ -11,17 +11,13 @@ its color150.mat, as mmsegmentation lists them (road and skyscraper share theirs
 
 from pathlib import Path
 
-import pandas as pd
-
-from glamlib.data.images import NAMED, ImageSet, LabelCode, Pair, SplitFiles, match_pairs
+from glamlib.data.images import NAMED, ImageSet, LabelCode, Pair, SplitFiles, match_pairs, read_class_table
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError
 
 SPLIT_SIZES = {"train": 20210, "val": 2000}
 FOLDERS = {"train": "training", "val": "validation"}
-_TABLE = pd.read_csv(Path(__file__).with_name("ade20k_classes.csv"))
-CLASSES = tuple(_TABLE["name"])
-PALETTE = tuple(_TABLE[["red", "green", "blue"]].itertuples(index=False, name=None))
+CLASSES, PALETTE, _ = read_class_table("ade20k_classes.csv")
 CODE = LabelCode({0: VOID} | {value: value - 1 for value in range(1, 151)}, "1..150 and 0 (void)")
 LAYOUT = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png"
 

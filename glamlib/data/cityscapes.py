@@ -6,70 +6,37 @@
 Source: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com (registration
 needed); Cordts et al., CVPR 2016. Ids, classes and colours are those of ``helpers/labels.py`` in
 github.com/mcordts/cityscapesScripts: labelIds hold the raw ids 0..33, labelTrainIds the 19 classes and 255.
-
 The labels of test are dummies: the hood of the car and the frame, which are void, and nothing else.
 """
 
+from collections import Counter
 from pathlib import Path
 
-from glamlib.data.images import ImageSet, LabelCode, Pair, SplitFiles
+import pandas as pd
+
+from glamlib.data.images import ImageSet, LabelCode, Pair, SplitFiles, read_class_table
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError
 
-# Images of each city, counted in the real set.
-CITIES = {
-    "train": {
-        **{"aachen": 174, "bochum": 96, "bremen": 316, "cologne": 154, "darmstadt": 85, "dusseldorf": 221},
-        **{"erfurt": 109, "hamburg": 248, "hanover": 196, "jena": 119, "krefeld": 99, "monchengladbach": 94},
-        **{"strasbourg": 365, "stuttgart": 196, "tubingen": 144, "ulm": 95, "weimar": 142, "zurich": 122},
-    },
-    "val": {"frankfurt": 267, "lindau": 59, "munster": 174},
-    "test": {"berlin": 544, "bielefeld": 181, "bonn": 46, "leverkusen": 58, "mainz": 298, "munich": 398},
-}
+# Images of each city of a split, counted in the real set.
+_COUNTS = pd.read_csv(Path(__file__).with_name("cityscapes_cities.csv")).groupby("split", sort=False)
+CITIES = {split: dict(zip(part["city"], part["images"].tolist(), strict=True)) for split, part in _COUNTS}
 SPLIT_SIZES = {split: sum(cities.values()) for split, cities in CITIES.items()}
 
-# Name of a class: its raw id and its colour; all other raw ids are void.
-LABELS = {
-    "road": (7, (128, 64, 128)),
-    "sidewalk": (8, (244, 35, 232)),
-    "building": (11, (70, 70, 70)),
-    "wall": (12, (102, 102, 156)),
-    "fence": (13, (190, 153, 153)),
-    "pole": (17, (153, 153, 153)),
-    "traffic light": (19, (250, 170, 30)),
-    "traffic sign": (20, (220, 220, 0)),
-    "vegetation": (21, (107, 142, 35)),
-    "terrain": (22, (152, 251, 152)),
-    "sky": (23, (70, 130, 180)),
-    "person": (24, (220, 20, 60)),
-    "rider": (25, (255, 0, 0)),
-    "car": (26, (0, 0, 142)),
-    "truck": (27, (0, 0, 70)),
-    "bus": (28, (0, 60, 100)),
-    "train": (31, (0, 80, 100)),
-    "motorcycle": (32, (0, 0, 230)),
-    "bicycle": (33, (119, 11, 32)),
-}
-CLASSES = tuple(LABELS)
-RAW_IDS = tuple(raw for raw, _ in LABELS.values())
-PALETTE = tuple(colour for _, colour in LABELS.values())
+CLASSES, PALETTE, _TABLE = read_class_table("cityscapes_classes.csv")
+RAW_IDS = tuple(_TABLE["id"].tolist())  # all other raw ids are void
 
 IMAGE_END = "_leftImg8bit.png"
 RAW_END, TRAIN_END = "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 CODES = {
-    RAW_END: LabelCode(
-        dict.fromkeys(range(34), VOID) | {raw: number for number, raw in enumerate(RAW_IDS)}, "the raw ids 0..33"
-    ),
+    RAW_END: LabelCode(dict.fromkeys(range(34), VOID) | dict(map(reversed, enumerate(RAW_IDS))), "the raw ids 0..33"),
     TRAIN_END: LabelCode.plain(len(CLASSES), VOID),
 }
 LAYOUT = f"leftImg8bit/SPLIT/CITY/NAME{IMAGE_END} and gtFine/SPLIT/CITY/NAME{RAW_END} (or NAME{TRAIN_END})"
 
 
 def find_files(root: Path, split: str) -> SplitFiles:
-    """Return the files of a split, sorted by city; labelTrainIds only where a split has no labelIds at all.
-
-    Raises InputError if they are not there.
-    """
+    """Return the files of a split, labelTrainIds only where it has no labelIds at all; InputError if there are none."""
     image_folder, label_folder = root / "leftImg8bit" / split, root / "gtFine" / split
     for folder in (image_folder, label_folder):
         if not folder.is_dir():
@@ -96,10 +63,7 @@ def _by_place(folder: Path, end: str) -> dict[str, Path]:
 
 def missing(split: str, pairs: list[Pair]) -> str:
     """Name the cities of which a split lacks pairs, with the number it has."""
-    have = dict.fromkeys(CITIES[split], 0)
-    for pair in pairs:
-        city = pair.image.parent.name
-        have[city] = have.get(city, 0) + 1
+    have = Counter(pair.image.parent.name for pair in pairs)
     return ", ".join(f"{city} ({have[city]} of {count})" for city, count in CITIES[split].items() if have[city] < count)
 
 

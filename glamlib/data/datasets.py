@@ -61,10 +61,7 @@ def load_dataset(
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
-    """Return a split of the data set of volumes ``name``; ``root`` and errors are as in `load_dataset`.
-
-    Options: ``spacing`` of all sets, ``sides`` of brains, ``organs`` of synapse.
-    """
+    """The same of volumes; options: ``spacing`` of all sets, ``sides`` of brains, ``organs`` of synapse."""
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
     return VOLUMES[name].open(_root(name, root, f"/, which is {VOLUMES[name].source}"), split, **options)
@@ -94,9 +91,7 @@ class InMemory:
     They are held as arrays, because a tensor that goes to another process keeps a file open.
     """
 
-    def __init__(
-        self, dataset: SegmentationDataset | VolumeDataset, limit: int | None = None, workers: int = 0
-    ) -> None:
+    def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
         count = len(dataset) if limit is None else min(limit, len(dataset))
         self.classes, self.palette, self.ignore_index = dataset.classes, dataset.palette, dataset.ignore_index
         self._names = [dataset.name(index) for index in range(count)]
@@ -111,8 +106,7 @@ class InMemory:
         return self._names[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label = self._items[index]
-        return torch.from_numpy(image), torch.from_numpy(label)
+        return tuple(map(torch.from_numpy, self._items[index]))
 
 
 class InMemoryVolumes(InMemory):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -29,9 +30,8 @@ from glamlib.errors import Checked, InputError, Range, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png|...) and ROOT[/SPLIT]/labels/NAME.png"
-JPEG_END = (b"\xff\xd9", b"\xff\xda")
 # What ends a file, and what starts its data, by format: PIL reads some files without their end.
-ENDS = {"PNG": (b"\0\0\0\0IEND\xaeB`\x82", b"IDAT"), "JPEG": JPEG_END, "MPO": JPEG_END}
+ENDS = {"PNG": (b"\0\0\0\0IEND\xaeB`\x82", b"IDAT"), **dict.fromkeys(["JPEG", "MPO"], (b"\xff\xd9", b"\xff\xda"))}
 # What PIL raises depends on where a file is damaged; SyntaxError is its word for a broken PNG.
 DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
 DAMAGE += (Image.DecompressionBombError,)
@@ -144,6 +144,7 @@ class SplitFiles(NamedTuple):
         return self.pairs
 
 
+@dataclass(eq=False)
 class PairedFiles:
     """A data set over files: item i is (image uint8 ``(3, H, W)`` RGB, label uint8 ``(H, W)`` of classes and 255).
 
@@ -151,21 +152,16 @@ class PairedFiles:
     names a bad one.
     """
 
-    ignore_index = VOID
+    ignore_index: ClassVar[int] = VOID
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        classes: tuple[str, ...],
-        palette: Palette,
-        code: LabelCode,
-        size: tuple[int, int] | None = None,
-    ) -> None:
-        self.pairs = pairs
-        self.classes = classes
-        self.palette = palette
-        self._code = code
-        self._size = check("size", size, tuple[Side, Side] | None)
+    pairs: Sequence[Pair]
+    classes: tuple[str, ...]
+    palette: Palette
+    code: LabelCode
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        self.size = check("size", self.size, tuple[Side, Side] | None)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -178,8 +174,8 @@ class PairedFiles:
         pair = self.pairs[index]
         image, values = read_image(pair.image), read_label_values(pair.label)
         pair.check_same_size(image, values)
-        label = torch.from_numpy(self._code.decode(pair.label, values))
-        return (image, label) if self._size is None else resize(image, label, self._size)
+        label = torch.from_numpy(self.code.decode(pair.label, values))
+        return (image, label) if self.size is None else resize(image, label, self.size)
 
 
 @dataclass(frozen=True)
@@ -265,10 +261,15 @@ def read_classes(path: Path) -> ClassTable:
     if not isinstance(table, dict):
         raise InputError(f'{path}: must be {{"classes": [...], "ignore_index": number or null, "palette": [...]}}')
     try:
-        known = [item.name for item in fields(ClassTable)]
-        return ClassTable.from_dict({name: value for name, value in table.items() if name in known})
+        return ClassTable.from_dict({item.name: table[item.name] for item in fields(ClassTable) if item.name in table})
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
+
+
+def read_class_table(name: str) -> tuple[tuple[str, ...], Palette, pd.DataFrame]:
+    """Return the classes and colours of a CSV file beside this one, and the whole table."""
+    table = pd.read_csv(Path(__file__).with_name(name))
+    return tuple(table["name"]), tuple(table[["red", "green", "blue"]].itertuples(index=False, name=None)), table
 
 
 def voc_colour(value: int) -> tuple[int, int, int]:

@@ -93,25 +93,20 @@ class TrainTransform(Checked):
         """
         if image.shape[1:] != label.shape:
             raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in height or width")
-        image, label = resize(image, label, self._scaled_size(*label.shape, generator.uniform(*self.scale_range)))
+        (height, width), factor = label.shape, generator.uniform(*self.scale_range)
+        if self.long_short is None:
+            size = max(1, round(height * factor)), max(1, round(width * factor))
+        else:  # cut to whole pixels, as mmsegmentation's Resize does
+            size = keep_ratio_size(height, width, *(max(1, int(side * factor)) for side in self.long_short))
+        image, label = resize(image, label, size)
         window = self._window(label, generator)
         image, label = image[:, *window], label[window]
         if generator.random() < self.flip:
             image, label = image.flip(-1), label.flip(-1)
         if self.jitter:
             image = photometric_distortion(image, generator)
-        height, width = label.shape
-        padded_image = image.new_tensor(self.fill)[:, None, None].repeat(1, *self.crop_size)
-        padded_label = label.new_full(self.crop_size, VOID)
-        padded_image[:, :height, :width], padded_label[:height, :width] = image, label
-        return padded_image, padded_label
-
-    def _scaled_size(self, height: int, width: int, factor: float) -> tuple[int, int]:
-        """Return the (height, width) that an image is resized to."""
-        if self.long_short is None:
-            return max(1, round(height * factor)), max(1, round(width * factor))
-        # cut to whole pixels, as mmsegmentation's Resize does
-        return keep_ratio_size(height, width, *(max(1, int(side * factor)) for side in self.long_short))
+        padding = [0, 0, self.crop_size[1] - label.shape[1], self.crop_size[0] - label.shape[0]]
+        return functional.pad(image, padding, list(self.fill)), functional.pad(label[None], padding, VOID)[0]
 
     def _window(self, label: Tensor, generator: np.random.Generator) -> tuple[slice, slice]:
         """Draw the crop's rows and columns; smaller than the crop size where the label (H, W) is."""
@@ -130,10 +125,9 @@ class TrainTransform(Checked):
 
 
 def photometric_distortion(image: Tensor, generator: np.random.Generator) -> Tensor:
-    """Distort the colours of a uint8 RGB image (3, H, W) as mmsegmentation's PhotoMetricDistortion does.
+    """Distort a uint8 RGB image (3, H, W) as mmsegmentation's PhotoMetricDistortion does.
 
-    Brightness (plus or minus up to 32 of 255), contrast (times 0.5..1.5, before or after the colours by a coin),
-    saturation (times 0.5..1.5) and hue (up to 36 degrees either way), each with probability 0.5.
+    Brightness, contrast (before or after the colours), saturation and hue change with probability 0.5 each.
     """
     rgb = image.to(torch.float32) / 255
     if generator.random() < 0.5:
@@ -153,11 +147,9 @@ def photometric_distortion(image: Tensor, generator: np.random.Generator) -> Ten
 
 
 def scale_saturation(rgb: Tensor, factor: float) -> Tensor:
-    """Multiply the HSV saturation of an image (3, H, W) with values 0..1, up to saturation 1; hue and value stay.
-
-    With V = max and S = (V - min) / V, that is a stretch of every channel's distance from V, so no HSV image is needed.
-    (torchvision's adjust_saturation blends with grey instead, which changes V.)
-    """
+    """Multiply the HSV saturation of an image (3, H, W) with values 0..1, up to saturation 1; hue and value stay."""
+    # With V = max and S = (V - min) / V, this stretches every channel's distance from V. torchvision's
+    # adjust_saturation blends with grey instead, which changes V.
     value = rgb.amax(0, keepdim=True)
     chroma = (value - rgb.amin(0, keepdim=True)).clamp_(min=1e-6)
     return value - (value - rgb) * (value / chroma).clamp_(max=factor)
