@@ -62,14 +62,12 @@ def test_palettised_labels_give_indices_not_colours(root):
 @pytest.mark.parametrize(
     ("pixels", "rgb"),
     [
-        (Image.new("1", (4, 3), 1), (255, 255, 255)),
         (Image.new("L", (4, 3), 40), (40, 40, 40)),
         (Image.new("LA", (4, 3), (40, 9)), (40, 40, 40)),
         (Image.new("RGBA", (4, 3), (1, 2, 3, 4)), (1, 2, 3)),
         (Image.new("RGB", (4, 3), (1, 2, 3)).quantize(2), (1, 2, 3)),
-        (Image.fromarray(np.full((3, 4), 40 * 256 + 5, np.uint16)), (40, 40, 40)),
     ],
-    ids=["1", "L", "LA", "RGBA", "P", "I;16"],
+    ids=["L", "LA", "RGBA", "P"],
 )
 def test_every_image_mode_becomes_rgb(root, pixels, rgb):
     pixels.save(root / "train" / "images" / "a.png")
@@ -108,12 +106,6 @@ def test_palette_is_read_or_made(root):
     assert FolderDataset(root, "train").palette == ((1, 2, 3), (4, 5, 6), (7, 8, 9))
 
 
-def test_without_ignore_index_every_value_must_be_a_class(root):
-    (root / "classes.json").write_text(json.dumps(CLASSES | {"ignore_index": None}))
-    with pytest.raises(InputError, match=r"a\.png: label value\(s\) 7 out of range; allowed: 0\.\.2$"):
-        FolderDataset(root, "train")[0]
-
-
 @contextmanager
 def refused(*needles):
     """Expect an InputError of one line in which every needle occurs."""
@@ -131,18 +123,15 @@ def test_missing_folders_say_what_is_expected(root):
         FolderDataset(root, "tset")
     with refused("images", "no such folder", "labels/NAME.png"):
         FolderDataset(root)
+    for file in root.glob("train/*/*"):
+        file.unlink()
+    with refused("images", "no images"):
+        FolderDataset(root, "train")
     (root / "train" / "labels").rename(root / "train" / "masks")
     with refused("labels", "no such folder", "labels/NAME.png"):
         FolderDataset(root, "train")
     (root / "classes.json").unlink()
     with refused("classes.json", "no such file"):
-        FolderDataset(root, "train")
-
-
-def test_an_empty_folder_is_refused(root):
-    for file in root.glob("train/*/*"):
-        file.unlink()
-    with refused("images", "no images"):
         FolderDataset(root, "train")
 
 
@@ -177,24 +166,20 @@ def test_files_without_partner_are_counted_and_the_first_named(root):
         FolderDataset(root, "train")
     for name in "cdef":
         (root / "train" / "images" / f"{name}.png").unlink()
-    with refused("train: 1 file(s)", "label z.png has no image"):
-        FolderDataset(root, "train")
-
-
-def test_two_images_of_one_name_are_refused(root):
     save_image(root / "train" / "images" / "a.jpg")
-    with refused("1 file(s)", "image a.png has the same name as a.jpg"):
+    with refused("train: 2 file(s)", "label z.png has no image", "image a.png has the same name as a.jpg"):
         FolderDataset(root, "train")
 
 
 def test_values_out_of_range_are_named(root):
-    save_label(
-        root / "train" / "labels" / "b.png", np.where(LABEL == 2, 3, np.where(LABEL == 1, 255, LABEL)).astype(np.uint8)
-    )
+    save_label(root / "train" / "labels" / "b.png", np.array([0, 255, 3, 7], np.uint8)[LABEL % 4])
     data = FolderDataset(root, "train")
     assert data[0][1].max() == 255  # the good file reads
     with refused("b.png", "3, 255", "allowed: 0..2 and 7 (void)"):
         data[1]
+    (root / "classes.json").write_text(json.dumps(CLASSES | {"ignore_index": None}))
+    with refused("a.png: label value(s) 7 out of range; allowed: 0..2"):
+        FolderDataset(root, "train")[0]
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
@@ -212,12 +197,6 @@ def test_different_sizes_are_refused(root):
         FolderDataset(root, "train")[0]
 
 
-def test_colour_labels_are_refused(root):
-    save_image(root / "train" / "labels" / "a.png")
-    with refused("a.png", "RGB", "palettised", "greyscale"):
-        FolderDataset(root, "train")[0]
-
-
 @pytest.mark.parametrize("size", [(0, 4), (4,), "44", 4, (4.0, 4), (True, 4)])
 def test_bad_sizes_are_refused(root, size):
     with refused(f"size={size!r}: must be a list"):
@@ -230,12 +209,10 @@ def test_load_dataset_takes_a_root_or_finds_it_by_glam_data(root, monkeypatch):
     assert not has_dataset("folder")
     with refused("'folder'", "GLAM_DATA"):
         load_dataset("folder", "train")
-    (root / "train").rename(root / "kept")
-    (root / "home").mkdir()
     folder = root / "home" / "folder"
-    folder.mkdir()
-    (root / "kept").rename(folder / "train")
-    (root / "classes.json").rename(folder / "classes.json")
+    folder.mkdir(parents=True)
+    for name in ("train", "classes.json"):
+        (root / name).rename(folder / name)
     monkeypatch.setenv("GLAM_DATA", str(root / "home"))
     assert has_dataset("folder")
     assert len(load_dataset("folder", "train")) == 2
@@ -250,13 +227,8 @@ def test_unknown_dataset_names_are_refused():
 def test_in_memory_is_the_same_dataset_read_once(root):
     data = FolderDataset(root, "train")
     held = InMemory(data)
-    assert (len(held), held.name(1), held.classes, held.palette, held.ignore_index) == (
-        2,
-        "b",
-        data.classes,
-        data.palette,
-        255,
-    )
+    assert (len(held), held.name(1), held.ignore_index) == (2, "b", 255)
+    assert (held.classes, held.palette) == (data.classes, data.palette)
     assert all(torch.equal(mine, theirs) for i in range(2) for mine, theirs in zip(held[i], data[i], strict=True))
     for file in root.glob("train/*/*"):
         file.unlink()
