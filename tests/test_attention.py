@@ -8,7 +8,7 @@ import torch
 from conftest import reference
 from torch import Tensor, nn
 
-from glamlib.layers.attention import GlobalAttention, WindowAttention, attend, sine_position_code
+from glamlib.layers.attention import GlobalAttention, WindowAttention, sine_position_code
 from glamlib.layers.windows import MASKED, WindowLayout, shift_mask
 
 CPU = torch.device("cpu")
@@ -42,36 +42,22 @@ def torch_attention(layer: WindowAttention | GlobalAttention) -> nn.MultiheadAtt
 @pytest.mark.parametrize("num_tokens", [0, 1, 5])
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("size", "window"), MAPS)
-def test_window_attention_explicit_equals_fused(
-    size: tuple[int, ...], window: tuple[int, ...], shifted: bool, num_tokens: int
-) -> None:
-    layer = window_attention(window)
-    layout = WindowLayout.fit(size, window, shifted)
-    x = sequence(layout, num_tokens)
-    with torch.no_grad():  # the CPU's fused kernel is for this alone: it knows no gradient of the bias
-        fused, nothing = layer(x, layout, num_tokens)
-    trained, nothing_either = layer(x, layout, num_tokens)
-    explicit, weights = layer(x, layout, num_tokens, return_attention=True)
-    assert nothing is None
-    assert nothing_either is None
-    assert weights.shape == (2, layout.num_windows, 3, x.shape[2], x.shape[2])
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
-    torch.testing.assert_close(explicit, fused, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(trained, fused, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("num_tokens", [0, 2])
-@pytest.mark.parametrize("shifted", [False, True])
-@pytest.mark.parametrize(("size", "window"), MAPS)
 def test_window_attention_equals_torch_window_by_window(
     size: tuple[int, ...], window: tuple[int, ...], shifted: bool, num_tokens: int
 ) -> None:
-    """Each window alone through torch's attention; what is added to its logits is looked up pair by pair."""
+    """Each window alone through torch's attention; what is added to its logits is looked up pair by pair.
+
+    Fused without gradients (the CPU's kernel knows none of the bias) and with them, and explicit.
+    """
     layer = window_attention(window)
     theirs = torch_attention(layer)
     layout = WindowLayout.fit(size, window, shifted)
     x = sequence(layout, num_tokens)
-    ours, _ = layer(x, layout, num_tokens)
+    with torch.no_grad():
+        fused, _ = layer(x, layout, num_tokens)
+    trained, nothing = layer(x, layout, num_tokens)
+    explicit, weights = layer(x, layout, num_tokens, return_attention=True)
+    assert nothing is None
     mask = shift_mask(layout, CPU, torch.float32)
     offsets = list(product(*(range(1 - w, w) for w in window)))  # the rows of the table
     inside = list(product(*(range(w) for w in layout.window)))
@@ -84,10 +70,12 @@ def test_window_attention_equals_torch_window_by_window(
                 value = value + mask[number, i, j]
             added[:, num_tokens + i, num_tokens + j] = value
         window_sequence = x[:, number]
-        expected, _ = theirs(
-            window_sequence, window_sequence, window_sequence, attn_mask=added.repeat(2, 1, 1), need_weights=False
+        expected, expected_weights = theirs(
+            *(window_sequence,) * 3, attn_mask=added.repeat(2, 1, 1), average_attn_weights=False
         )
-        torch.testing.assert_close(ours[:, number], expected, rtol=1e-4, atol=1e-4)
+        for ours in (fused, trained, explicit):
+            torch.testing.assert_close(ours[:, number], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(weights[:, number], expected_weights, rtol=1e-4, atol=1e-5)
 
 
 def test_tokens_have_no_bias_and_no_mask() -> None:
@@ -108,18 +96,10 @@ def test_tokens_have_no_bias_and_no_mask() -> None:
     assert (last[:, :, 3:, 3:][:, :, masked] < 1e-30).all()
 
 
-@pytest.mark.parametrize("name", ["first", "later"])
-def test_window_attention_equals_the_released_code(name: str) -> None:
-    check_released(f"window_attention_w4_g1_{name}")
-
-
-def test_window_attention_with_five_tokens_equals_the_released_code() -> None:
-    check_released("window_attention_w4_g5_first")
-
-
-def check_released(name: str) -> None:
-    """Released: 2 images of 4 windows, tokens per window or one set for all, concatenated first; a mask if shifted."""
-    tensors, arguments = reference(name)
+@pytest.mark.parametrize("case", ["g1_first", "g1_later", "g5_first"])
+def test_window_attention_equals_the_released_code(case: str) -> None:
+    """2 images of 4 windows, tokens per window or one set for all, concatenated first; a mask if shifted."""
+    tensors, arguments = reference(f"window_attention_w4_{case}")
     patches, tokens, mask = tensors["input/0"], tensors["input/2"], tensors.get("input/1")
     window = (arguments["window_size"],) * 2
     layout = WindowLayout.fit((8, 8), window, shifted=mask is not None)
@@ -160,19 +140,6 @@ def test_global_attention_equals_torch(grid: tuple[int, ...], num_tokens: int) -
     expected, expected_weights = torch_attention(layer)(x, x, x, average_attn_weights=False)
     torch.testing.assert_close(fused.flatten(1, 2), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
-
-
-def test_attend_equals_a_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, 3, n, d, generator=generator) for n, d in ((4, 6), (5, 6), (5, 7)))
-    bias = torch.randn(3, 4, 5, generator=generator)
-    expected = torch.zeros(2, 3, 4, 7)
-    for b, h, i in product(range(2), range(3), range(4)):
-        logits = [float(q[b, h, i] @ k[b, h, j]) / 6**0.5 + float(bias[h, i, j]) for j in range(5)]
-        shares = torch.tensor(logits).exp()
-        expected[b, h, i] = sum(shares[j] / shares.sum() * v[b, h, j] for j in range(5))
-    for explicit in (False, True):
-        torch.testing.assert_close(attend(q, k, v, bias, explicit)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_global_attention_tells_equal_tokens_of_different_windows_apart() -> None:

@@ -1,6 +1,5 @@
 """The block: full contextual attention by gradients, and what it must not mix."""
 
-from collections.abc import Callable
 from itertools import product
 from math import prod
 
@@ -8,13 +7,10 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.autograd.graph import saved_tensors_hooks
 
-from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.windows import WindowLayout
-
-# GONE glamlib.study.largest: LargestTensor
 
 DIM = 8
 # (size of the map, window): three and more windows along a dimension, dividing and not; 2D and 3D
@@ -57,41 +53,18 @@ def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor
     return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes in ``numel`` the elements of the largest tensor that any operation inside makes, forward or backward.
-
-    It sees what operations return, not what a kernel needs for itself.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(
-        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return made
-
-
 @pytest.mark.parametrize("explicit", [False, True])
-def test_no_matrix_of_all_tokens_is_built(explicit: bool) -> None:
-    """The largest tensor of a block grows with the map; with weights asked for, it is the matrix of all tokens."""
+def test_no_matrix_of_all_tokens_is_stored(explicit: bool) -> None:
+    """What a block stores for its backward pass grows with the map; only with weights asked for, as all pairs."""
     block = GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="gmsa")
     largest = []
-    for side in (16, 32, 64):
+    for side in (32, 64):
         x, tokens = start((side, side), (4, 4), num_tokens=10, batch=1)
-        with LargestTensor() as seen:
-            y, tokens = block(x.requires_grad_(), tokens, {} if explicit else None)
-            (y.sum() + tokens.sum()).backward()
-        largest.append(seen.numel)
-        all_pairs = 2 * ((side // 4) ** 2 * 10) ** 2  # heads x N x N
-        assert (seen.numel >= all_pairs) == explicit
-    if not explicit:
-        assert largest[2] == 4 * largest[1] == 16 * largest[0]
+        stored: list[int] = []
+        with saved_tensors_hooks(lambda tensor, stored=stored: stored.append(tensor.numel()), lambda _: None):
+            block(x.requires_grad_(), tokens, {} if explicit else None)
+        largest.append(max(stored))
+    assert largest[1] == (16 if explicit else 4) * largest[0]
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS)
@@ -178,17 +151,6 @@ def test_equations_of_the_block_on_a_single_window_map(size: tuple[int, int]) ->
     torch.testing.assert_close(y.flatten(1, 2), z[:, 0, 3:], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "window"), MAPS)
-def test_images_of_a_batch_do_not_meet(size: tuple[int, ...], window: tuple[int, ...]) -> None:
-    stage = blocks(window, depth=3)
-    x, tokens = start(size, window, num_tokens=2, batch=3)
-    together = run(stage, x, tokens)
-    for i in range(3):
-        torch.testing.assert_close(together[i : i + 1], run(stage, x[i : i + 1], tokens[i : i + 1]))
-    order = torch.tensor([2, 0, 1])
-    torch.testing.assert_close(run(stage, x[order], tokens[order]), together[order])
-
-
 def test_order_of_the_tokens_of_a_window_does_not_matter() -> None:
     """The tokens are a set: permuted alike in every window, they come out permuted and the patches stay."""
     block = blocks((4, 4))[0]
@@ -203,18 +165,11 @@ def test_order_of_the_tokens_of_a_window_does_not_matter() -> None:
 def test_last_block_has_no_mixer_and_returns_no_tokens() -> None:
     first, last = blocks((4, 4))
     x, tokens = start((13, 9), (4, 4), num_tokens=2)
-    y, new_tokens = first(x, tokens)
-    assert new_tokens.shape == tokens.shape
-    assert y.shape == x.shape
-    y, new_tokens = last(x, tokens)
-    assert new_tokens is None
-    assert y.shape == x.shape
-    assert last.mixer is None
-    assert last.norm_mixer is None
-    assert not any("mixer" in name for name, _ in last.named_parameters())
-    assert sum(p.numel() for p in first.parameters()) - sum(p.numel() for p in last.parameters()) == (
-        3 * DIM * DIM + 3 * DIM + DIM * DIM + DIM + 2 * DIM  # qkv, proj and the norm before
-    )
+    for block, passed in ((first, tokens.shape), (last, None)):
+        y, new_tokens = block(x, tokens)
+        assert y.shape == x.shape
+        assert (None if new_tokens is None else new_tokens.shape) == passed
+        assert any("mixer" in name for name, _ in block.named_parameters()) == (block is first)
 
 
 def test_drop_path_is_identity_in_evaluation_and_drops_whole_branches_in_training() -> None:
@@ -248,8 +203,3 @@ def test_trace_holds_the_attention(size: tuple[int, ...], window: tuple[int, ...
         else:
             assert trace["global"].shape == (2, 2, layout.num_windows * 2, layout.num_windows * 2)
             torch.testing.assert_close(trace["global"].sum(-1), torch.ones(trace["global"].shape[:-1]))
-
-
-def test_unknown_mixer_is_an_error_that_lists_them() -> None:
-    with pytest.raises(InputError, match=r"unknown mixer 'gmas'; allowed: gmsa, none"):
-        GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="gmas")

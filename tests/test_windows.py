@@ -6,15 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glamlib.layers.windows import (
-    MASKED,
-    WindowLayout,
-    from_windows,
-    relative_position_index,
-    shift_mask,
-    to_windows,
-    window_partition,
-)
+from glamlib.layers.windows import MASKED, WindowLayout, from_windows, relative_position_index, shift_mask, to_windows
 
 # (size of the map, window): dividing and not, clipped in one dimension, in all, not square, 3D
 MAPS = [
@@ -54,17 +46,6 @@ def members(layout: WindowLayout) -> list[list[tuple[int, ...]]]:
 
 def random_map(size: tuple[int, ...], batch: int = 2, channels: int = 3) -> Tensor:
     return torch.randn(batch, *size, channels, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize(("size", "window"), [((8, 12), (4, 3)), ((4, 4), (4, 4)), ((2, 6, 4), (2, 3, 2))])
-def test_partition_equals_a_loop(size: tuple[int, ...], window: tuple[int, ...]) -> None:
-    x = random_map(size)
-    layout = WindowLayout(size, window, (0,) * len(size))
-    windows = window_partition(x, window)
-    assert windows.shape == (2, layout.num_windows, layout.window_area, 3)
-    for number, window_places in enumerate(members(layout)):
-        for patch, place in enumerate(window_places):
-            assert torch.equal(windows[:, number, patch], x[(slice(None), *place)])
 
 
 @pytest.mark.parametrize("shifted", [False, True])
