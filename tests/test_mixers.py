@@ -252,26 +252,18 @@ def test_dilated_windows_by_hand() -> None:
     assert steps(3, 4) == 1
 
 
-@pytest.mark.parametrize("size", [(9, 9), (6, 12), (10, 7), (11, 20), (2, 5), (1, 1)])
-def test_sparse_equals_masked_attention(size: tuple[int, int]) -> None:
-    layer = mixer("sparse")
+@pytest.mark.parametrize("size", [(9, 9), (6, 12), (10, 7), (11, 20), (2, 5), (1, 1), (5, 4, 3)])
+def test_sparse_equals_masked_attention(size: tuple[int, ...]) -> None:
+    window = (3, 3) if len(size) == 2 else (2, 2, 2)
+    layer = mixer("sparse", window)
     patches = values(2, prod(size), 1, DIM)
     q, k, v = heads_of(layer, placed(patches, size))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=read_together(size, (3, 3)))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=read_together(size, window))
     update, _ = layer(patches, size)
     torch.testing.assert_close(update[:, :, 0], layer.proj(y.transpose(1, 2).flatten(2)))
     explicit, weights = layer(patches, size, return_attention=True)
     torch.testing.assert_close(explicit, update)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
-
-
-def test_sparse_in_three_dimensions_equals_masked_attention() -> None:
-    size, window = (5, 4, 3), (2, 2, 2)
-    layer = mixer("sparse", window)
-    patches = values(1, prod(size), 1, DIM)
-    q, k, v = heads_of(layer, placed(patches, size))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=read_together(size, window))
-    torch.testing.assert_close(layer(patches, size)[0][:, :, 0], layer.proj(y.transpose(1, 2).flatten(2)))
 
 
 def blocks(name: str, window: tuple[int, ...], depth: int = 2) -> nn.ModuleList:
