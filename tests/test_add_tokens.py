@@ -314,7 +314,7 @@ def test_added_parts_take_type_device_and_mode() -> None:
             r"unknown window transformer 'Linear'; allowed: SwinTransformer, Swin.*V2, Twins",
         ),
         (lambda: twins(wss=None), {}, "unknown window transformer 'Twins'; allowed: .*SVT"),  # PCPVT
-        (swin, {"num_global_tokens": 0}, "num_global_tokens=0: must be an integer of at least 1"),
+        (swin, {"num_global_tokens": 0}, "num_global_tokens=0: must be a whole number at least 1"),
         (swin, {"num_global_tokens": True}, "num_global_tokens=True"),
         (swin, {"mixer": "gmas"}, "unknown mixer of tokens 'gmas'; allowed: gmsa, none, pooled"),
         (swin, {"mixer": "full"}, "unknown mixer of tokens 'full'; allowed: gmsa, none, pooled"),

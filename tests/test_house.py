@@ -1,9 +1,13 @@
 """The rooms of glamlib: imports go down one list, never up and never in a circle; rooms and files stay small."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import glamlib
 
@@ -66,3 +70,11 @@ def test_rooms_and_files_are_small() -> None:
     files = Counter(name.split(".")[1] for name in FILES if not name.endswith("__init__"))
     assert {room: count for room, count in files.items() if count > 12} == {}
     assert sum(sizes.values()) <= 10_500
+
+
+@pytest.mark.parametrize("code", ["import glamlib, timm", "import glamlib.data.images; import torchvision, timm"])
+def test_glamlib_is_imported_first_and_timm_after(code: str) -> None:
+    """Also where torchvision's compiled part does not fit torch (its wheel beside a CPU build)."""
+    code += "; timm.create_model('resnet18')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

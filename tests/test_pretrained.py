@@ -50,7 +50,7 @@ def test_a_file_that_is_no_weights_file_is_named(tmp_path: Path, suffix: str, co
 def test_a_damaged_torch_file_is_not_said_to_hold_code_alone(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"no weights at all")
-    refused(path, f"{path}: refused, it is damaged or holds more than weights")
+    refused(path, f"{path}: refused, it is damaged or holds something other than weights")
 
 
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ class Code:
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     marker, path = tmp_path / "executed", tmp_path / "weights.pth"
     torch.save({"model": Code(marker)}, path)
-    refused(path, str(path), "refused", "more than weights")
+    refused(path, str(path), "refused", "other than weights")
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists()  # so the file does hold code
@@ -91,7 +91,7 @@ def test_another_models_weights_name_the_file_and_the_first_keys(tmp_path: Path,
     save_file(small, path)
     refused(path, str(path), "does not fit swin_nano_linear", "layers.0.blocks.0.attn.proj.bias", "missing")
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "wrapped.pth")
-    refused(tmp_path / "wrapped.pth", "wrapped.pth", "epoch", "patch_embed.proj.weight")
+    refused(tmp_path / "wrapped.pth", "wrapped.pth", "does not fit", "patch_embed.proj.weight")
 
 
 def test_there_are_no_published_weights_for_nano() -> None:

@@ -1,8 +1,7 @@
-"""timm's window attentions over tokens and patches in one sequence, gated so that they start as they were.
+"""add_global_tokens: GLAM in timm's window transformers.
 
-MERGED: timm's blocks with global tokens, and the stages through which the tokens live.
-
-MERGED: add_global_tokens: GLAM as a module for window transformers that exist already.
+Their attentions get gates and their stages tokens. Modules stay in place and change their class, so that names of
+parameters stay, too.
 """
 
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from math import log
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import trunc_normal_
 from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage, WindowAttention
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block, SwinTransformerV2Stage
@@ -18,7 +18,7 @@ from timm.models.twins import Block, LocallyGroupedAttn, PatchEmbed, Twins
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from glamlib.errors import InputError, one_of
+from glamlib.errors import Count, InputError, check, one_of
 from glamlib.layers.mixers import MIXERS, acts_on_patches, create_mixer
 from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 from glamlib.models.encoder import init_linear
@@ -27,10 +27,9 @@ from glamlib.models.encoder import init_linear
 class TokenAttention:
     """What timm's window attention becomes: W-MSA of GLAM on its projections and its bias.
 
-    ``gate`` ``(heads,)`` says how far patches look at tokens: their weights are
-    ``(1 - tanh(gate)) softmax(patches) + tanh(gate) softmax(tokens and patches)``. At 0 a patch attends as before, to
-    the patches of its window alone, and at tanh(gate) = 1 as in GLAM; at 0 the gate has a gradient, so training opens
-    it (the gate of Alayrac et al., "Flamingo", NeurIPS 2022, section 2.2). Tokens always read everything.
+    The weights of patches are ``(1 - tanh(gate)) softmax(patches) + tanh(gate) softmax(tokens and patches)``, with a
+    ``gate`` for each head, as in Alayrac et al., "Flamingo" (NeurIPS 2022, section 2.2). It starts at 0, where a patch
+    attends as before; training opens it, and at tanh(gate) = 1 this is GLAM's. Tokens always read everything.
     """
 
     gate: nn.Parameter
@@ -52,9 +51,8 @@ class TokenAttention:
         ``mask`` ``(nW, P, P)`` is added to the logits between patches.
         """
         count = tokens.shape[2]
-        x = torch.cat([tokens, patches], dim=2)  # (B, nW, T + P, C)
-        qkv = self.project(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # each (B, nW, heads, T + P, d)
+        qkv = self.project(torch.cat([tokens, patches], dim=2))  # (B, nW, T + P, 3 C)
+        q, k, v = rearrange(qkv, "b w n (three h d) -> three b w h n d", three=3, h=self.num_heads)
         logits = self.logits(q, k)
         bias = self.position_bias()
         for added in (bias, None if mask is None else mask[:, None]):
@@ -64,8 +62,7 @@ class TokenAttention:
         plain = F.pad(logits[..., count:, count:].softmax(dim=-1), (count, 0))
         gated = plain + self.gate.tanh()[:, None, None] * (joint[..., count:, :] - plain)
         weights = self.attn_drop(torch.cat([joint[..., :count, :], gated], dim=-2))
-        y = (weights @ v).transpose(2, 3).flatten(3)  # (B, nW, T + P, heads * d)
-        y = self.proj_drop(self.proj(y))
+        y = self.proj_drop(self.proj(rearrange(weights @ v, "b w h n d -> b w n (h d)")))
         return y[:, :, :count], y[:, :, count:]
 
 
@@ -113,15 +110,6 @@ class TokenBlock:
         """Return how the windows lie on the map ``(B, H, W, C)`` once it is shifted: timm shifts first, then pads."""
         return WindowLayout(tuple(x.shape[1:3]), tuple(self.window_size), (0, 0))
 
-    def shift(self) -> tuple[int, int]:
-        return tuple(self.shift_size)
-
-    def mask(self, x: Tensor, layout: WindowLayout) -> Tensor | None:
-        """Return what is added to the logits between the patches of shifted windows, ``(nW, P, P)``, or None."""
-        if not self.dynamic_mask:
-            return self.attn_mask
-        return self.get_attn_mask(x.new_empty(1, *layout.padded, 1))  # it reads the size only
-
     def before(self, norm: nn.Module, z: Tensor) -> Tensor:
         return z if self.norm_comes_last else norm(z)
 
@@ -133,12 +121,13 @@ class TokenBlock:
 
     def attend(self, x: Tensor, tokens: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:
         """Return the updates of map and tokens from W-MSA, without norms."""
-        down, right = self.shift()
-        if down or right:
-            x = x.roll((-down, -right), dims=(1, 2))
-        tokens, patches = self.attn.attend_jointly(tokens, to_windows(x, layout), self.mask(x, layout))
-        x = from_windows(patches, layout)
-        return x.roll((down, right), dims=(1, 2)) if down or right else x, tokens
+        down, right = self.shift_size
+        patches = to_windows(x.roll((-down, -right), dims=(1, 2)), layout)
+        mask = self.attn_mask
+        if self.dynamic_mask:
+            mask = self.get_attn_mask(x.new_empty(1, *layout.padded, 1))  # it reads the size only
+        tokens, patches = self.attn.attend_jointly(tokens, patches, mask)
+        return from_windows(patches, layout).roll((down, right), dims=(1, 2)), tokens
 
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the new map ``(B, H, W, C)`` and the new tokens ``(B, nW, T, C)``, None after the last block."""
@@ -210,18 +199,13 @@ class TwinsTokenEmbed(PatchEmbed):
 
 
 class TwinsTokenBlock(TokenBlock, Block):
-    """A block of Twins-SVT with locally grouped attention. The blocks of subsampled attention between stay as they are:
-    patches pass through them, tokens pass them by.
-    """
+    """A block of Twins-SVT with locally grouped attention; tokens skip the blocks of subsampled attention between."""
 
-    def layout_of(self, x: Tensor) -> WindowLayout:
-        return WindowLayout(tuple(x.shape[1:3]), (self.attn.ws,) * 2, (0, 0))
+    shift_size, dynamic_mask, attn_mask = (0, 0), False, None
 
-    def shift(self) -> tuple[int, int]:
-        return 0, 0
-
-    def mask(self, x: Tensor, layout: WindowLayout) -> None:
-        return None
+    @property
+    def window_size(self) -> tuple[int, int]:
+        return (self.attn.ws,) * 2
 
     def forward(self, x: Tensor, size: StageSize) -> Tensor:
         """Return the new patches ``(B, H * W, C)``; tokens come and go with ``size``."""
@@ -230,16 +214,15 @@ class TwinsTokenBlock(TokenBlock, Block):
 
 
 def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str = "gmsa") -> nn.Module:
-    """Put global tokens and their exchange into the window attention of a timm model, in place.
+    """Put global tokens and their exchange into the window attention of a timm model, in place, and return it.
 
-    Swin and Swin V2: every stage gets tokens, which live through its blocks as in GLAM. Twins-SVT: the tokens of a
-    stage live through its blocks of locally grouped attention, every second one; a stage with a single one has nothing
-    that could read what is exchanged (in twins_svt_small the first two stages).
+    In Swin and Swin V2 the tokens of a stage live through its blocks as in GLAM, in Twins-SVT through its blocks of
+    locally grouped attention, every second one. (A stage with a single one, as the first two of twins_svt_small, has
+    nothing that could read what is exchanged.)
 
-    The model stays a timm model: class, attributes, forward_features, forward_intermediates and names of parameters are
-    as before, so weights of the plain model load with ``strict=False`` and miss only what was added
-    (``global_tokens``, ``gate``, ``mixer`` and ``norm_mixer``). It computes what it computed before until training
-    opens the gates, which start at 0: see `glamlib.models.timm_tokens.TokenAttention`.
+    The model stays a timm model: class, methods and names of parameters are as before, so weights of the plain model
+    load with ``strict=False`` and miss only ``global_tokens``, ``gate``, ``mixer`` and ``norm_mixer``. It computes what
+    it did before until training opens the gates: see `glamlib.models.timm_tokens.TokenAttention`.
 
     Args:
         model: timm's SwinTransformer, SwinTransformerV2 or Twins (SVT), or a module that holds some, such as what
@@ -247,15 +230,11 @@ def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str 
         num_global_tokens: tokens per window.
         mixer: what exchanges between the windows: one of the mixers that act on tokens, or "none".
 
-    Returns:
-        The model that was given.
-
     Raises:
         InputError: a model without these attentions or that has tokens already; a number of tokens below 1; a mixer
             that is unknown or acts on patches. The model is as it was.
     """
-    if type(num_global_tokens) is not int or num_global_tokens < 1:
-        raise InputError(f"num_global_tokens={num_global_tokens!r}: must be an integer of at least 1")
+    check("num_global_tokens", num_global_tokens, Count)
     if mixer not in MIXERS or acts_on_patches(mixer):
         raise one_of("mixer of tokens", mixer, [name for name in MIXERS if not acts_on_patches(name)])
     parts = list(model.modules())
@@ -263,39 +242,26 @@ def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str 
         raise InputError(f"{type(model).__name__} has global tokens already")
     # Stages, not networks: timm's features_only may leave the stages of Swin without their network.
     stages = [part for part in parts if isinstance(part, SwinTransformerStage | SwinTransformerV2Stage)]
-    twins = [part for part in parts if isinstance(part, Twins) and any(map(_is_local, part.modules()))]
-    if not stages and not twins:
+    embeds = []  # of the stages of Twins-SVT; PCPVT has no window attention
+    for network in (part for part in parts if isinstance(part, Twins)):
+        for embed, stage in zip(network.patch_embeds, network.blocks, strict=True):
+            local = [block for block in stage if isinstance(block.attn, LocallyGroupedAttn)]
+            embeds += [(embed, local)] if local else []
+    if not stages and not embeds:
         allowed = ("SwinTransformer", "SwinTransformerV2", "Twins (SVT)")
         raise one_of("window transformer", type(model).__name__, allowed)
     for stage in stages:
-        _turn_swin(stage, num_global_tokens, mixer)
-    for network in twins:
-        _turn_twins(network, num_global_tokens, mixer)
+        is_v2 = isinstance(stage, SwinTransformerV2Stage)
+        stage.__class__ = SwinV2TokenStage if is_v2 else SwinTokenStage
+        stage.global_tokens = _start(num_global_tokens, stage.blocks[0].norm1.weight)
+        classes = (SwinV2TokenBlock, SwinV2TokenAttention) if is_v2 else (SwinTokenBlock, SwinTokenAttention)
+        _turn_blocks(stage.blocks, *classes, mixer)
+    for embed, blocks in embeds:
+        embed.__class__ = TwinsTokenEmbed
+        embed.ws = blocks[0].attn.ws
+        embed.global_tokens = _start(num_global_tokens, blocks[0].norm1.weight)
+        _turn_blocks(blocks, TwinsTokenBlock, TwinsTokenAttention, mixer)
     return model
-
-
-def _is_local(part: nn.Module) -> bool:
-    """Return whether a module is the window attention of Twins-SVT; PCPVT has none."""
-    return isinstance(part, LocallyGroupedAttn)
-
-
-def _turn_swin(stage: SwinTransformerStage | SwinTransformerV2Stage, num_tokens: int, mixer: str) -> None:
-    is_v2 = isinstance(stage, SwinTransformerV2Stage)
-    attention, block = (SwinV2TokenAttention, SwinV2TokenBlock) if is_v2 else (SwinTokenAttention, SwinTokenBlock)
-    # Only classes change, and parameters are added: modules stay in place, and so do the names of all parameters.
-    stage.__class__ = SwinV2TokenStage if is_v2 else SwinTokenStage
-    stage.global_tokens = _start(num_tokens, stage.blocks[0].norm1.weight)
-    _turn_blocks(stage.blocks, block, attention, mixer)
-
-
-def _turn_twins(network: Twins, num_tokens: int, mixer: str) -> None:
-    for embed, stage in zip(network.patch_embeds, network.blocks, strict=True):
-        blocks = [block for block in stage if _is_local(block.attn)]
-        if blocks:
-            embed.__class__ = TwinsTokenEmbed
-            embed.ws = blocks[0].attn.ws
-            embed.global_tokens = _start(num_tokens, blocks[0].norm1.weight)
-            _turn_blocks(blocks, TwinsTokenBlock, TwinsTokenAttention, mixer)
 
 
 def _turn_blocks(

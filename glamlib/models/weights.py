@@ -4,9 +4,6 @@ import re
 from pathlib import Path
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
@@ -23,33 +20,24 @@ _OURS = re.compile(r"^norms\.|^layers\.\d\.(global_tokens|position_table\.|.*\b(
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a state dict from a safetensors or torch file (weights_only); InputError that names the file if it cannot.
+    """Return a state dict from a safetensors or torch file, or raise an InputError that names the file.
 
-    Microsoft's files keep theirs under ``model``, and the merging at the end of a stage instead of at the next one's
-    start; both are put right.
+    A file of Microsoft's has the merging at the end of a stage instead of at the start of the next; this is put right.
     """
     if not path.is_file():
         raise InputError(f"no weights file {path}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a readable safetensors or torch weights file ({type(error).__name__})") from None
-    except Exception as error:  # torch raises its unpickler's own error class for anything but plain weights
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # every format raises its own, and what is no state dict fails anywhere
         raise InputError(
-            f"{path}: refused, it is damaged or holds more than weights ({type(error).__name__})"
+            f"{path}: refused, it is damaged or holds something other than weights ({type(error).__name__})"
         ) from None
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: not a weights file, it holds a {type(state).__name__}")
-    if "layers.0.downsample.norm.weight" in state:
-        return {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, key): value for key, value in state.items()}
-    return state
-
-
-def _next_stage(found: re.Match) -> str:
-    return f"layers.{int(found[1]) + 1}.downsample"
+    if "layers.0.downsample.norm.weight" not in state:
+        return state
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample", key): value
+        for key, value in state.items()
+    }
 
 
 def load_timm_weights(
@@ -96,12 +84,7 @@ def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) ->
     """Put Swin's weights into ``model.encoder`` and, as the released code does, into the stages of a UNet's decoder."""
     load_timm_weights(model.encoder, name, source, _TIMM_NAMES, key=name.split("_")[-2])
     if isinstance(model.decoder, UNetDecoder):
-        _mirror(model)
-
-
-def _mirror(model: Segmenter) -> None:
-    """Start each of a UNet decoder's stages from the encoder's stage of the same level."""
-    for stage in model.decoder.layers_up:
-        source = model.encoder.layers[stage.level].blocks.state_dict()
-        swin = {key: value for key, value in source.items() if "mixer." not in key}
-        stage.blocks.load_state_dict(swin, strict=False)
+        for stage in model.decoder.layers_up:
+            blocks = model.encoder.layers[stage.level].blocks.state_dict()
+            swin = {key: value for key, value in blocks.items() if "mixer." not in key}
+            stage.blocks.load_state_dict(swin, strict=False)
