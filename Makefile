@@ -115,6 +115,6 @@ lint: setup ## ruff's rules and format, and stripped notebooks
 lab: setup ## JupyterLab on the notebooks
 	@"$(PYTHON)" -m jupyterlab --notebook-dir . notebooks/00_start_here.ipynb
 camvid: setup ## fetch CamVid (from its public repository, verified) into GLAM_DATA
-	@"$(PYTHON)" -m glamlib.data.camvid "$(GLAM_DATA)/camvid"
+	@"$(PYTHON)" -m glamlib.data.fetch_camvid "$(GLAM_DATA)/camvid"
 clean: ## remove what was built, but for the environment, fetched data and results/
 	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick

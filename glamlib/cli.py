@@ -3,6 +3,7 @@
 Bad input is one line on stderr and exit status 2.
 """
 
+import io
 import json
 import os
 import sys
@@ -267,6 +268,8 @@ def predict(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (of ``sys.argv`` unless ``arguments`` are given) and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot print is no error
     app = tyro.extras.SubcommandApp()
     for command in (models, cost, check_data, train, evaluate, predict):
         app.command(command)

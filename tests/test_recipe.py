@@ -16,7 +16,8 @@ from PIL import Image
 from torch import distributed
 
 from glamlib.cli import main
-from glamlib.data.cityscapes import CITYSCAPES, RAW_IDS
+from glamlib.data.datasets import load_dataset
+from glamlib.data.published import CLASSES
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.runs.records import read_record
 from glamlib.studies import find_study
@@ -115,7 +116,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     record = read_record(folder / "record.json")
     assert record["parameters"] == json.loads(json.dumps(PLANNED.to_dict() | SMALLER))
     assert len(record["metrics"]["iou"]) == 19
-    validation = CITYSCAPES.open(root, "val")
+    validation = load_dataset("cityscapes", "val", root=root)
     valid = sum(int((validation[index][1] != 255).sum()) for index in range(3))
     assert np.sum(record["metrics"]["confusion"]) == valid  # three images over two processes, each once
     last = (folder / "history.csv").read_text().splitlines()[-1].split(",")
@@ -133,7 +134,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             Image.open(out / "labels" / f"{name}_leftImg8bit.png") as classes,
         ):
             assert raw.size == (160, 80)
-            assert (np.array(raw) == np.array(RAW_IDS)[np.array(classes)]).all()
+            assert (np.array(raw) == np.array(CLASSES["cityscapes"].values)[np.array(classes)]).all()
 
 
 @pytest.mark.parametrize(("processes", "accumulate", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])

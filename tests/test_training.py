@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from glamlib import create_model, studies
-from glamlib.data.datasets import InMemory
-from glamlib.data.images import FolderDataset
+from glamlib.data.datasets import InMemory, load_dataset
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
@@ -183,10 +182,10 @@ def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         for number in range(100):
             Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
-    before = data_identity(FolderDataset(tmp_path))
+    before = data_identity(load_dataset("folder", root=tmp_path))
     random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(random).save(tmp_path / "images" / "1.png")  # not among the items that are read
-    assert data_identity(FolderDataset(tmp_path)) != before
+    assert data_identity(load_dataset("folder", root=tmp_path)) != before
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -1,33 +1,23 @@
 """Look through a data set on disk before anything trains on it: every file is opened, and every bad one is named."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from glamlib.data.datasets import DATASETS, PUBLISHED
-from glamlib.data.images import (
-    LabelCode,
-    SplitFiles,
-    list_splits,
-    match_pairs,
-    read_classes,
-    read_image,
-    read_label_values,
-)
+from glamlib.data.datasets import DATASETS
+from glamlib.data.images import ImageSet, LabelCode, Pair, read_image, read_label_values
 from glamlib.data.transforms import VOID
-from glamlib.data.volume_sets import VOLUMES, brain_labels
+from glamlib.data.volume_sets import VOLUMES, VolumeSet, brain_labels
 from glamlib.errors import InputError, one_of
 
 CHECKED = (*DATASETS, *VOLUMES)
 WHOLE = "(no split)"  # the name under which images/ and labels/ in the root itself are reported
-NO_FILES = SplitFiles(Path(), [], [], LabelCode.plain(1, None))
 
 
 @dataclass
@@ -68,8 +58,14 @@ class CheckReport:
             lines += ["", shares.to_string(float_format="{:.2f}".format, na_rep="-")]
         for what, found in (("problem", self.problems), ("warning", self.warnings)):
             lines += ["", f"{len(found)} {what}(s)", *(f"  {line}" for line in found)]
-        # A file name that no terminal can print must not stop the report.
-        return "\n".join(lines).encode(errors="backslashreplace").decode()
+        return "\n".join(lines)
+
+    def warn_of_absent(self, classes: tuple[str, ...]) -> set[str]:
+        """Warn of classes that no label holds; return those that some label holds."""
+        met = {name for split in self.splits.values() for name, share in split["class_percent"].items() if share}
+        if met and len(met) < len(classes):
+            self.warnings.append(f"no label holds {', '.join(name for name in classes if name not in met)}")
+        return met
 
 
 def _summary(split: dict) -> str:
@@ -89,16 +85,14 @@ def _range(sizes: dict[str, int]) -> str:
     return " x ".join(low if low == high else f"{low}..{high}" for low, high in ends)
 
 
-def _found(
-    pairs: int, sizes: Counter[str], counts: np.ndarray, classes: tuple[str, ...], meaning: Mapping[int, int]
-) -> dict:
+def _found(pairs: int, sizes: Counter[str], counts: np.ndarray, classes: tuple[str, ...], code: LabelCode) -> dict:
     """Return what a split holds, for JSON: shares of the classes in all class pixels, of void in these and void.
 
-    ``sizes`` counts images by size, ``counts`` (256,) pixels by label value, which ``meaning`` maps to a class or 255.
+    ``sizes`` counts images by size, ``counts`` (256,) pixels by label value.
     """
-    by_class = np.bincount(list(meaning.values()), counts[list(meaning)], minlength=VOID + 1)
-    labelled, void = by_class[:VOID].sum(), by_class[VOID]
-    percent = 100 * by_class / max(labelled, 1)
+    pixels, void = counts[list(code.values)], counts[list(code.void)].sum()
+    labelled = pixels.sum()
+    percent = 100 * pixels / max(labelled, 1)
     return {
         "pairs": pairs,
         "sizes": dict(sorted(sizes.items())),
@@ -122,65 +116,52 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
     report = CheckReport(name, str(root))
     if name in VOLUMES:
         with report.catching():
-            _check_volumes(report, root)
-    elif name in PUBLISHED:
-        published = PUBLISHED[name]
-        for split, expected in published.sizes.items():
-            files = _check_split(report, split, published.classes, partial(published.find, root, split))
-            lacking = published.missing(split, files.pairs)
-            if files is not NO_FILES and (len(files.pairs) != expected or lacking):
-                line = f"{files.images}: {len(files.pairs)} pairs; {published.title} {split} has {expected}"
-                report.problems.append(f"{line}; missing: {lacking}" if lacking else line)
+            _check_volumes(report, VOLUMES[name], root)
     else:
-        _check_folder(report, root)
+        _check_images(report, DATASETS[name](root))
     return report
 
 
-def _check_folder(report: CheckReport, root: Path) -> None:
-    classes, code = (), LabelCode.plain(256, None)
+def _check_images(report: CheckReport, images: ImageSet) -> None:
+    report.problems += images.problems
+    for name, expected in images.splits.items():
+        pairs, code, sizes, counts = [], LabelCode(()), Counter(), np.zeros(VOID + 1, int)
+        with report.catching():
+            folder, pairs, problems, code = images.find(name)
+            report.problems += [f"{folder}: {line}" for line in problems]
+            lacking = images.missing(name, pairs)
+            if expected not in (None, len(pairs)) or lacking:
+                line = f"{folder}: {len(pairs)} pairs; {images.title} {name} has {expected}"
+                report.problems.append(f"{line}; missing: {lacking}" if lacking else line)
+        void = [pair.label for pair in pairs if _is_void(report, pair, code, sizes, counts)]
+        if len(void) == len(pairs) > 1:  # a split that has no labels, such as Cityscapes' test
+            report.warnings.append(f"{folder}: all pixels of its {len(pairs)} labels are void")
+        else:
+            report.warnings += [f"{label}: all pixels are void" for label in void]
+        report.splits[name or WHOLE] = _found(len(pairs), sizes, counts, images.classes, code)
+    met = report.warn_of_absent(images.classes)
+    if images.classes and len(met) < 2 and any(split["label_values"] for split in report.splits.values()):
+        held = f"every labelled pixel is {met.pop()!r}" if met else "no pixel belongs to a class"
+        report.problems.append(f"{report.path}: {held}; allowed: two classes or more (is one of them stored as void?)")
+
+
+def _is_void(report: CheckReport, pair: Pair, code: LabelCode, sizes: Counter[str], counts: np.ndarray) -> bool:
+    """Count a pair into sizes and label values, report its problems, and tell whether its label is all void."""
+    image = values = classes = None
     with report.catching():
-        table = read_classes(root / "classes.json")
-        classes, code = table.classes, LabelCode.plain(len(table.classes), table.ignore_index)
-    splits = list_splits(root)
-    if not splits or (root / "images").is_dir():
-        splits = [WHOLE, *splits]
-    for split in splits:
-        folder = root if split == WHOLE else root / split
-        _check_split(report, split, classes, partial(match_pairs, folder / "images", folder / "labels", code))
-    met = {name for split in report.splits.values() for name, share in split["class_percent"].items() if share}
-    if met and len(met) < len(classes):
-        report.warnings.append(f"no label holds {', '.join(name for name in classes if name not in met)}")
-    if len(met) == 1 and len(classes) > 1:
-        report.problems.append(f"{root}: every labelled pixel is {met.pop()!r}; is its counterpart taken for void?")
-
-
-def _check_split(
-    report: CheckReport, name: str, classes: tuple[str, ...], find: Callable[[], SplitFiles]
-) -> SplitFiles:
-    """Add the split ``name`` to the report; return its files."""
-    sizes, counts, files = Counter(), np.zeros(VOID + 1, int), NO_FILES
+        image = read_image(pair.image)
+        sizes["{} x {}".format(*image.shape[1:])] += 1
     with report.catching():
-        files = find()
-        report.problems += [f"{files.images}: {line}" for line in files.problems]
-    for pair in files.pairs:
-        image = values = None
-        with report.catching():
-            image = read_image(pair.image)
-            sizes["{} x {}".format(*image.shape[1:])] += 1
-        with report.catching():
-            values = read_label_values(pair.label)
-            counts += np.bincount(values.ravel(), minlength=VOID + 1)
-            if (files.code.decode(pair.label, values) == VOID).all():
-                report.warnings.append(f"{pair.label}: no labelled pixel, all are void")
-        with report.catching():
-            if image is not None and values is not None:
-                pair.check_same_size(image, values)
-    report.splits[name] = _found(len(files.pairs), sizes, counts, classes, files.code.meaning)
-    return files
+        values = read_label_values(pair.label)
+        counts += np.bincount(values.ravel(), minlength=VOID + 1)
+        classes = code.decode(pair.label, values)
+    with report.catching():
+        if image is not None and values is not None:
+            pair.check_same_size(image, values)
+    return classes is not None and bool((classes == VOID).all())
 
 
-def _check_volumes(report: CheckReport, root: Path) -> None:
-    volumes = VOLUMES[report.name]
+def _check_volumes(report: CheckReport, volumes: VolumeSet, root: Path) -> None:
     labels = brain_labels(sides=True) if report.name == "brains" else volumes.labels()
     layout = volumes.find(root)
     report.problems += [f"{layout.folder}: {line}" for line in layout.problems]
@@ -199,7 +180,8 @@ def _check_volumes(report: CheckReport, root: Path) -> None:
                 absent.update(name for name, count in zip(labels.classes, present, strict=False) if not count)
                 if not label.any():
                     raise InputError(f"{case.label}: no voxel of any structure")
-        meaning = {number: number for number in range(len(labels.classes))}
-        found = report.splits[split] = _found(len(cases), sizes, counts, labels.classes, meaning)
+        code = LabelCode(tuple(range(len(labels.classes))))
+        found = report.splits[split] = _found(len(cases), sizes, counts, labels.classes, code)
         if spacings:
             found |= {"spacings": dict(sorted(spacings.items())), "absent": dict(absent)}
+    report.warn_of_absent(labels.classes)

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glamlib.data.ade20k import ADE20K
-from glamlib.data.camvid import CAMVID
-from glamlib.data.cityscapes import CITYSCAPES
-from glamlib.data.images import FolderDataset, PairedFiles, Palette
+from glamlib.data.folder import folder
+from glamlib.data.images import PairedFiles, Palette
+from glamlib.data.published import ade20k, camvid, cityscapes
 from glamlib.data.volume_sets import VOLUMES
 from glamlib.data.volumes import FileVolumes, Spacing
 from glamlib.errors import InputError, one_of
 
 Root = str | PathLike[str]
-PUBLISHED = {"camvid": CAMVID, "ade20k": ADE20K, "cityscapes": CITYSCAPES}
-DATASETS = {"folder": FolderDataset} | {name: images.open for name, images in PUBLISHED.items()}
+DATASETS = {"folder": folder, "camvid": camvid, "ade20k": ade20k, "cityscapes": cityscapes}
 
 
 class SegmentationDataset(Protocol):
@@ -47,7 +45,7 @@ class VolumeDataset(SegmentationDataset, Protocol):
 
 
 def load_dataset(
-    name: str, split: str | None, *, size: tuple[int, int] | None = None, root: Root | None = None
+    name: str, split: str | None = None, *, size: tuple[int, int] | None = None, root: Root | None = None
 ) -> PairedFiles:
     """Return a split of the data set of images ``name``, resized to ``size`` = (height, width) if given.
 
@@ -57,7 +55,7 @@ def load_dataset(
     if name not in DATASETS:
         raise one_of("dataset", name, DATASETS)
     hint = "/, or run `make camvid`" if name == "camvid" else "/"
-    return DATASETS[name](_root(name, root, hint), split, size)
+    return PairedFiles(DATASETS[name](_root(name, root, hint)), split, size)
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
@@ -120,3 +118,9 @@ class InMemoryVolumes(InMemory):
     def spacing(self, index: int) -> Spacing:
         """Return the sides (depth, height, width) of the item's voxels in mm."""
         return self._spacings[index]
+
+
+def absent_classes(dataset: SegmentationDataset | VolumeDataset) -> list[str]:
+    """Return the classes that no label of a data set holds; all its items are read."""
+    met = {number for index in range(len(dataset)) for number in dataset[index][1].unique().tolist()}
+    return [name for number, name in enumerate(dataset.classes) if number not in met]

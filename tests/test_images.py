@@ -1,0 +1,154 @@
+"""Image and label files of every mode and format, whole and damaged."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from glamlib.data.images import read_image, read_label_values
+from glamlib.errors import InputError
+
+NOISE = np.random.default_rng(0).integers(0, 4, (24, 36), dtype=np.uint8)
+
+
+def grey(dtype, *values):
+    return Image.fromarray(np.array([values], dtype))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pixels", "values"),
+    [
+        ("png", Image.new("1", (2, 1), 1), [255, 255]),
+        ("png", grey("u1", 0, 40), [0, 40]),
+        ("png", Image.new("LA", (2, 1), (40, 9)), [40, 40]),
+        ("png", Image.new("RGBA", (2, 1), (7, 7, 7, 4)), [7, 7]),
+        ("png", Image.new("RGB", (2, 1), (1, 1, 1)).quantize(2), [1, 1]),
+        ("png", grey("u2", 200, 40 * 256 + 5), [0, 40]),
+        ("tif", grey("u2", 200, 255), [0, 0]),  # nearly black: 16 bits are 16 bits
+        ("tif", grey(">u2", 200, 40 * 256 + 5), [0, 40]),
+        ("tif", grey("i4", 0, 255), [0, 255]),
+        ("tif", grey("i4", 256, 65535), [1, 255]),
+        ("tif", grey("f4", 0.5, 1), [128, 255]),
+        ("tif", grey("f4", 0.6, 254.7), [1, 255]),
+        ("tif", grey("f4", 256, 65535), [1, 255]),
+        ("jpg", Image.new("CMYK", (2, 1)), [255, 255]),  # no ink is white
+        ("tif", Image.new("CMYK", (2, 1)), [255, 255]),
+        ("tif", Image.new("YCbCr", (2, 1), (90, 128, 128)), [90, 90]),
+        ("bmp", Image.new("1", (2, 1), 1), [255, 255]),
+        ("webp", Image.new("RGBA", (2, 1), (9, 9, 9, 255)), [9, 9]),
+        ("gif", Image.new("L", (2, 1), 9), [9, 9]),
+    ],
+)  # fmt: skip
+def test_every_mode_becomes_rgb(tmp_path, suffix, pixels, values):
+    path = tmp_path / f"a.{suffix}"
+    pixels.save(path, **({"lossless": True} if suffix == "webp" else {}))
+    image = read_image(path)
+    assert image.shape == (3, 1, 2)
+    assert image.tolist() == [[values]] * 3
+
+
+@pytest.mark.parametrize(
+    ("pixels", "needle"),
+    [
+        (grey("i4", -1, 5), "values from -1 to 5; allowed: 0..255, 0..65535, or real numbers 0..1"),
+        (grey("i4", 0, 70000), "values from 0 to 70000"),
+        (grey("f4", np.nan, 1), "values from nan"),
+        (grey("f4", 0, np.inf), "to inf"),
+    ],
+)
+def test_modes_of_unknown_meaning_are_refused_by_name(tmp_path, pixels, needle):
+    pixels.save(tmp_path / "a.tif")
+    with pytest.raises(InputError) as caught:
+        read_image(tmp_path / "a.tif")
+    assert str(tmp_path / "a.tif") in str(caught.value)
+    assert needle in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_files_of_several_frames_are_refused_but_a_phones_photo_is_read(tmp_path, suffix):
+    frames = [Image.new("L", (2, 1), value) for value in (9, 200)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=rf"a\.{suffix}: .*2 frames; allowed: one image in a file"):
+        read_image(tmp_path / f"a.{suffix}")
+    frames[0].save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "phone.jpg").unique().tolist() == [9]
+
+
+def test_images_and_labels_are_turned_as_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the stored picture lies on its left side
+    upright = np.arange(6, dtype=np.uint8).reshape(3, 2)
+    for suffix in ("png", "webp", "tif"):
+        Image.fromarray(np.rot90(upright)).save(tmp_path / f"a.{suffix}", exif=exif, lossless=True)
+        assert read_image(tmp_path / f"a.{suffix}")[0].tolist() == upright.tolist()
+    assert read_label_values(tmp_path / "a.png").tolist() == upright.tolist()
+
+
+def test_labels_are_indices_not_colours(tmp_path):
+    label = Image.fromarray(NOISE)
+    label.putpalette([9, 9, 9] * 256)  # every colour the same: only the index tells values apart
+    for suffix in ("png", "tif", "bmp"):
+        label.save(tmp_path / f"a.{suffix}")
+        assert read_label_values(tmp_path / f"a.{suffix}").tolist() == NOISE.tolist()
+    Image.fromarray(NOISE > 1).save(tmp_path / "bits.png")
+    assert read_label_values(tmp_path / "bits.png").tolist() == (NOISE > 1).astype(int).tolist()
+    for mode in ("RGB", "LA", "I;16"):
+        Image.new(mode, (3, 2)).save(tmp_path / "bad.png")
+        with pytest.raises(InputError, match=rf"bad\.png: .*mode is {mode}; allowed: palettised"):
+            read_label_values(tmp_path / "bad.png")
+
+
+def encoded(mode, **options):
+    content = io.BytesIO()
+    Image.fromarray(NOISE * 60).convert(mode).save(content, **options)
+    return content.getvalue()
+
+
+def refused(read, path, content):
+    path.write_bytes(content)
+    try:
+        read(path)
+    except InputError as problem:
+        return str(problem).startswith(f"{path}: cannot be read as an image (") and "\n" not in str(problem)
+    return False
+
+
+def test_a_flipped_bit_in_a_png_is_always_caught(tmp_path):
+    content = encoded("P", format="PNG")
+    for place in range(8 * len(content)):
+        spoiled = bytearray(content)
+        spoiled[place // 8] ^= 1 << place % 8
+        assert refused(read_label_values, tmp_path / "a.png", bytes(spoiled)), place
+    (tmp_path / "a.png").write_bytes(content + b"what a tool appends behind the end is ignored")
+    assert read_label_values(tmp_path / "a.png").shape == NOISE.shape
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "PNG"},
+        {"format": "JPEG"},
+        {"format": "JPEG", "progressive": True},
+        {"format": "TIFF"},
+        {"format": "TIFF", "compression": "tiff_lzw"},
+        {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+        {"format": "BMP"},
+        {"format": "WEBP"},
+        {"format": "GIF"},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_a_file_that_is_cut_off_anywhere_is_refused(tmp_path, capfd, options):
+    content = encoded("L", **options)
+    end = len(content) - {"GIF": 2, "TIFF": 4}.get(options["format"], 0)  # these last bytes hold nothing
+    for length in [*range(0, end, 7), end - 1]:
+        assert refused(read_image, tmp_path / "a.img", content[:length]), length
+    capfd.readouterr()  # libtiff says more than it needs
+
+
+def test_files_that_are_no_image_or_not_there_are_refused(tmp_path):
+    assert refused(read_image, tmp_path / "a.png", b"no image")
+    with pytest.raises(InputError, match=r"b\.png: cannot be read"):
+        read_image(tmp_path / "b.png")
