@@ -140,7 +140,7 @@ def _check_images(report: CheckReport, images: ImageSet) -> None:
             report.warnings += [f"{label}: all pixels are void" for label in void]
         report.splits[name or WHOLE] = _found(len(pairs), sizes, counts, images.classes, code)
     met = report.warn_of_absent(images.classes)
-    if images.classes and len(met) < 2 and any(split["label_values"] for split in report.splits.values()):
+    if len(met) == 1 or (not met and any(split["void_percent"] for split in report.splits.values())):
         held = f"every labelled pixel is {met.pop()!r}" if met else "no pixel belongs to a class"
         report.problems.append(f"{report.path}: {held}; allowed: two classes or more (is one of them stored as void?)")
 
