@@ -49,19 +49,15 @@ CLASSES = {
     for name, rows in pd.read_csv(Path(__file__).with_name("published_classes.csv")).groupby("set")
 }
 
+# The number of images of each city of Cityscapes, counted in the real set.
+CITIES = {
+    split: dict(zip(rows["city"], rows["images"].tolist(), strict=True))
+    for split, rows in pd.read_csv(Path(__file__).with_name("cityscapes.csv")).groupby("split", sort=False)
+}
 PAIRS = {
     "camvid": {"train": 367, "val": 101, "test": 233},
     "ade20k": {"train": 20210, "val": 2000},
-    "cityscapes": {"train": 2975, "val": 500, "test": 1525},
-}
-CITIES = {  # of Cityscapes, with the number of images of each
-    "train": {
-        **{"aachen": 174, "bochum": 96, "bremen": 316, "cologne": 154, "darmstadt": 85, "dusseldorf": 221},
-        **{"erfurt": 109, "hamburg": 248, "hanover": 196, "jena": 119, "krefeld": 99, "monchengladbach": 94},
-        **{"strasbourg": 365, "stuttgart": 196, "tubingen": 144, "ulm": 95, "weimar": 142, "zurich": 122},
-    },
-    "val": {"frankfurt": 267, "lindau": 59, "munster": 174},
-    "test": {"berlin": 544, "bielefeld": 181, "bonn": 46, "leverkusen": 58, "mainz": 298, "munich": 398},
+    "cityscapes": {split: sum(cities.values()) for split, cities in CITIES.items()},
 }
 
 
