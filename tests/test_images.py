@@ -34,6 +34,7 @@ def grey(dtype, *values):
         ("tif", grey("f4", 256, 65535), [1, 255]),
         ("jpg", Image.new("CMYK", (2, 1)), [255, 255]),  # no ink is white
         ("tif", Image.new("CMYK", (2, 1)), [255, 255]),
+        ("tif", Image.new("CMYK", (2, 1), (0, 0, 0, 155)), [100, 100]),
         ("tif", Image.new("YCbCr", (2, 1), (90, 128, 128)), [90, 90]),
         ("bmp", Image.new("1", (2, 1), 1), [255, 255]),
         ("webp", Image.new("RGBA", (2, 1), (9, 9, 9, 255)), [9, 9]),
