@@ -4,7 +4,6 @@ Their attentions get gates and their stages tokens. Modules stay in place and ch
 parameters stay, too.
 """
 
-from collections.abc import Sequence
 from math import log
 
 import torch
@@ -116,8 +115,8 @@ class TokenBlock:
     def after(self, norm: nn.Module, z: Tensor) -> Tensor:
         return norm(z) if self.norm_comes_last else z
 
-    def mlp_branch(self, z: Tensor) -> Tensor:
-        return self.drop_path2(self.after(self.norm2, self.mlp(self.before(self.norm2, z))))
+    def add_mlp(self, z: Tensor) -> Tensor:
+        return z + self.drop_path2(self.after(self.norm2, self.mlp(self.before(self.norm2, z))))
 
     def attend(self, x: Tensor, tokens: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:
         """Return the updates of map and tokens from W-MSA, without norms."""
@@ -134,14 +133,14 @@ class TokenBlock:
         layout = self.layout_of(x)
         update, token_update = self.attend(self.before(self.norm1, x), self.before(self.norm1, tokens), layout)
         x = x + self.drop_path1(self.after(self.norm1, update))
-        x = x + self.mlp_branch(x)
+        x = self.add_mlp(x)
         if self.is_last:
             return x, None
         tokens = tokens + self.drop_path1(self.after(self.norm1, token_update))
         if self.mixer is not None:
             exchanged, _ = self.mixer(self.before(self.norm_mixer, tokens), layout.grid)
             tokens = tokens + self.drop_path1(self.after(self.norm_mixer, exchanged))
-        return x, tokens + self.mlp_branch(tokens)
+        return x, self.add_mlp(tokens)
 
 
 class SwinTokenBlock(TokenBlock, SwinTransformerBlock):
@@ -237,51 +236,42 @@ def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str 
     check("num_global_tokens", num_global_tokens, Count)
     if mixer not in MIXERS or acts_on_patches(mixer):
         raise one_of("mixer of tokens", mixer, [name for name in MIXERS if not acts_on_patches(name)])
-    parts = list(model.modules())
-    if any(isinstance(part, TokenAttention) for part in parts):
+    if any(isinstance(part, TokenAttention) for part in model.modules()):
         raise InputError(f"{type(model).__name__} has global tokens already")
     # Stages, not networks: timm's features_only may leave the stages of Swin without their network.
-    stages = [part for part in parts if isinstance(part, SwinTransformerStage | SwinTransformerV2Stage)]
-    embeds = []  # of the stages of Twins-SVT; PCPVT has no window attention
-    for network in (part for part in parts if isinstance(part, Twins)):
-        for embed, stage in zip(network.patch_embeds, network.blocks, strict=True):
-            local = [block for block in stage if isinstance(block.attn, LocallyGroupedAttn)]
-            embeds += [(embed, local)] if local else []
-    if not stages and not embeds:
+    stages = []  # where tokens start, the blocks with window attention, what the classes become
+    for part in model.modules():
+        if isinstance(part, SwinTransformerStage):
+            stages.append((part, part.blocks, (SwinTokenStage, SwinTokenBlock, SwinTokenAttention)))
+        elif isinstance(part, SwinTransformerV2Stage):
+            stages.append((part, part.blocks, (SwinV2TokenStage, SwinV2TokenBlock, SwinV2TokenAttention)))
+        elif isinstance(part, Twins):  # SVT; PCPVT has no window attention
+            for embed, stage in zip(part.patch_embeds, part.blocks, strict=True):
+                local = [block for block in stage if isinstance(block.attn, LocallyGroupedAttn)]
+                if local:
+                    embed.ws = local[0].attn.ws
+                    stages.append((embed, local, (TwinsTokenEmbed, TwinsTokenBlock, TwinsTokenAttention)))
+    if not stages:
         allowed = ("SwinTransformer", "SwinTransformerV2", "Twins (SVT)")
         raise one_of("window transformer", type(model).__name__, allowed)
-    for stage in stages:
-        is_v2 = isinstance(stage, SwinTransformerV2Stage)
-        stage.__class__ = SwinV2TokenStage if is_v2 else SwinTokenStage
-        stage.global_tokens = _start(num_global_tokens, stage.blocks[0].norm1.weight)
-        classes = (SwinV2TokenBlock, SwinV2TokenAttention) if is_v2 else (SwinTokenBlock, SwinTokenAttention)
-        _turn_blocks(stage.blocks, *classes, mixer)
-    for embed, blocks in embeds:
-        embed.__class__ = TwinsTokenEmbed
-        embed.ws = blocks[0].attn.ws
-        embed.global_tokens = _start(num_global_tokens, blocks[0].norm1.weight)
-        _turn_blocks(blocks, TwinsTokenBlock, TwinsTokenAttention, mixer)
+    for start, blocks, classes in stages:
+        like = blocks[0].norm1.weight
+        start.global_tokens = nn.Parameter(like.new_zeros(num_global_tokens, len(like)))
+        trunc_normal_(start.global_tokens, std=0.02)
+        start.__class__ = classes[0]
+        for block in blocks:
+            block.__class__, block.attn.__class__ = classes[1:]
+            _add_exchange(block, mixer, is_last=block is blocks[-1])
     return model
 
 
-def _turn_blocks(
-    blocks: Sequence[nn.Module], block_class: type[TokenBlock], attention_class: type[TokenAttention], mixer: str
-) -> None:
-    for i, block in enumerate(blocks):
-        block.__class__, block.attn.__class__ = block_class, attention_class
-        like = block.norm1.weight
-        block.attn.gate = nn.Parameter(like.new_zeros(block.attn.num_heads))
-        block.is_last = i == len(blocks) - 1
-        block.mixer = None if block.is_last else create_mixer(mixer, len(like), block.attn.num_heads, ())
-        block.norm_mixer = None
-        if block.mixer is not None:
-            init_linear(block.mixer, "swin")
-            block.mixer.to(like).train(block.training)
-            block.norm_mixer = nn.LayerNorm(len(like)).to(like).train(block.training)
-
-
-def _start(num_tokens: int, like: Tensor) -> nn.Parameter:
-    """Return the tokens ``(T, C)`` that every window of a stage starts from."""
-    tokens = nn.Parameter(torch.zeros(num_tokens, len(like)).to(like))
-    trunc_normal_(tokens, std=0.02)
-    return tokens
+def _add_exchange(block: nn.Module, mixer: str, is_last: bool) -> None:
+    like = block.norm1.weight
+    block.attn.gate = nn.Parameter(like.new_zeros(block.attn.num_heads))
+    block.is_last = is_last
+    block.mixer = None if is_last else create_mixer(mixer, len(like), block.attn.num_heads, ())
+    block.norm_mixer = None
+    if block.mixer is not None:
+        init_linear(block.mixer, "swin")
+        block.mixer.to(like).train(block.training)
+        block.norm_mixer = nn.LayerNorm(len(like)).to(like).train(block.training)
