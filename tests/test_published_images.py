@@ -60,24 +60,41 @@ def test_camvid_reads_the_same_in_both_layouts(tmp_path, monkeypatch, layout):
     assert load_dataset("camvid", "test", size=(6, 8))[0][0].shape == (3, 6, 8)
 
 
-def test_camvid_refuses_bad_roots_splits_pairs_and_values(tmp_path):
-    def load(split):
-        return load_dataset("camvid", split, root=tmp_path)
+@pytest.mark.parametrize(
+    ("name", "splits", "missing"),
+    [
+        (
+            "camvid",
+            "train, val, test, trainval",
+            "no CamVid val split; expected val/images and val/labels, or val and v",
+        ),
+        (
+            "ade20k",
+            "train, val",
+            r"images/validation: no such folder; expected images/\{training,validation\}/NAME.jpg",
+        ),
+        ("cityscapes", "train, val, test", "leftImg8bit/val: no such folder; expected leftImg8bit/SPLIT/CITY"),
+    ],
+)
+def test_unknown_splits_and_missing_folders_say_what_is_expected(tmp_path, monkeypatch, name, splits, missing):
+    with pytest.raises(InputError, match=f"(?i)unknown {name} split 'valid'; allowed: {splits}$"):
+        load_dataset(name, "valid", root=tmp_path)
+    with pytest.raises(InputError, match=missing):
+        load_dataset(name, "val", root=tmp_path)
+    monkeypatch.delenv("GLAM_DATA", raising=False)
+    with pytest.raises(InputError, match=f"dataset '{name}': GLAM_DATA is not set"):
+        load_dataset(name, "val")
 
-    with pytest.raises(InputError, match="unknown CamVid split 'valid'; allowed: train, val, test, trainval"):
-        load("valid")
-    with pytest.raises(
-        InputError, match="no CamVid val split; expected val/images and val/labels, or val and valannot"
-    ):
-        load("val")
+
+def test_camvid_refuses_values_above_void_and_files_without_partner(tmp_path):
     make_camvid(tmp_path, LAYOUTS["the source's"])
     save(tmp_path / "testannot" / "test_1.png", np.full((3, 4), 12))
     with pytest.raises(InputError, match=r"test_1.png: label value\(s\) 12 out of .*allowed: 0..10 and 11 \(void\)"):
-        load("test")[1]
+        load_dataset("camvid", "test", root=tmp_path)[1]
     (tmp_path / "testannot" / "test_1.png").unlink()
-    assert len(load("train")) == 3
+    assert len(load_dataset("camvid", "train", root=tmp_path)) == 3
     with pytest.raises(InputError, match=r"test: 1 file\(s\) do not pair up: image test_1.png has no label test_1.png"):
-        load("test")
+        load_dataset("camvid", "test", root=tmp_path)
 
 
 def test_the_real_camvid_is_complete_and_an_item_is_what_its_files_hold(data_root):
@@ -182,20 +199,6 @@ def test_ade20k_in_check_data(ade, monkeypatch):
 
     monkeypatch.setitem(PAIRS, "ade20k", {"train": 3, "val": 2})
     assert check_data("ade20k", ade).ok
-    file = ade / "images" / "training" / "ADE_train_00000001.jpg"
-    file.write_bytes(file.read_bytes()[:100])
-    add_ade20k(ade, "val", 2, np.full((9, 5), 200))
-    broken, wrong = check_data("ade20k", ade).problems
-    assert "ADE_train_00000001.jpg: cannot be read" in broken
-    assert "ADE_val_00000002.png: label value(s) 200" in wrong
-
-
-def test_ade20k_refuses_bad_folders(ade):
-    with pytest.raises(InputError, match="unknown ADE20K split 'validation'; allowed: train, val"):
-        load_dataset("ade20k", "validation")
-    (ade / "annotations" / "training").rename(ade / "annotations" / "train")
-    with pytest.raises(InputError, match=r"training: no such folder; expected images/\{training,validation\}/NAME.jpg"):
-        load_dataset("ade20k", "train")
 
 
 # Cityscapes
@@ -267,14 +270,7 @@ def test_cityscapes_classes_palette_and_counts_are_complete():
     assert [len(cities) for cities in CITIES.values()] == [18, 3, 6]
 
 
-def test_cityscapes_refuses_bad_folders(streets, monkeypatch):
-    with pytest.raises(InputError, match="unknown Cityscapes split 'valid'; allowed: train, val, test"):
-        load_dataset("cityscapes", "valid")
-    with pytest.raises(InputError, match=r"nowhere/leftImg8bit/train: no such folder; expected leftImg8bit/SPLIT/CITY"):
-        load_dataset("cityscapes", "train", root=streets / "nowhere")
-    add_street(streets, "val", NAMES["val"][0], np.full((5, 8), 34))
-    with pytest.raises(InputError, match=r"000294_gtFine_labelIds.png: label value\(s\) 34 out of range"):
-        load_dataset("cityscapes", "val")[0]
+def test_cityscapes_names_what_does_not_pair_up(streets):
     label = streets / "gtFine/val/munster/munster_000173_000019_gtFine_labelIds.png"
     label.rename(label.with_name("munster_000174_000019_gtFine_labelIds.png"))
     with pytest.raises(
@@ -285,9 +281,6 @@ def test_cityscapes_refuses_bad_folders(streets, monkeypatch):
         file.unlink()
     with pytest.raises(InputError, match=r"gtFine/train: no files \*_gtFine_labelIds.png; expected"):
         load_dataset("cityscapes", "train")
-    monkeypatch.delenv("GLAM_DATA")
-    with pytest.raises(InputError, match="dataset 'cityscapes': GLAM_DATA is not set"):
-        load_dataset("cityscapes", "val")
 
 
 def test_cityscapes_in_check_data_is_counted_by_city(streets, monkeypatch):
@@ -304,11 +297,6 @@ def test_cityscapes_in_check_data_is_counted_by_city(streets, monkeypatch):
     for split, cities in found.items():
         monkeypatch.setitem(CITIES, split, cities)
     assert check_data("cityscapes", streets).ok
-    (streets / "gtFine" / "test").rename(streets / "gtFine" / "tset")
-    (streets / "leftImg8bit/val/frankfurt/frankfurt_000000_000294_leftImg8bit.png").write_bytes(b"no image")
-    broken, absent = check_data("cityscapes", streets).problems
-    assert "000294_leftImg8bit.png: cannot be read" in broken
-    assert "gtFine/test: no such folder" in absent
 
 
 def test_predictions_for_the_server_are_raw_ids_under_names_it_finds(streets):
