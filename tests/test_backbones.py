@@ -79,8 +79,8 @@ def test_a_size_that_timm_has_is_timms(name: str) -> None:
     pattern = left.get(name.partition("_")[0], r"head\.")
     assert state
     assert [key for key in state if not re.match(pattern, key)] == []
-    published = PUBLISHED[(PUBLISHED["backbone"] == name) & (PUBLISHED["task"] == "classify")]
-    for millions in published["parameters_millions"]:
+    rows = PUBLISHED[(PUBLISHED["backbone"] == name) & (PUBLISHED["task"] == "classify")]
+    for millions in rows["parameters_millions"]:
         assert parameters_of(theirs) / 1e6 == pytest.approx(millions, rel=5e-3)
 
 
@@ -101,25 +101,37 @@ def test_a_reimplementation_has_as_many_parameters_as_published(name: str) -> No
         "cvt": (2 * dim, 0.5),
         "vil": (2 * dim, 0.1),
     }[BACKBONES[name].backbone]
-    (published,) = PUBLISHED.loc[PUBLISHED["backbone"] == name, "parameters_millions"]
-    assert (parameters_of(body) + 1000 * (dim + 1) + extra) / 1e6 == pytest.approx(published, abs=rounding)
+    (millions,) = PUBLISHED.loc[PUBLISHED["backbone"] == name, "parameters_millions"]
+    assert (parameters_of(body) + 1000 * (dim + 1) + extra) / 1e6 == pytest.approx(millions, abs=rounding)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("row", PUBLISHED[PUBLISHED["task"] == "classify"].dropna().to_dict("records"), ids=str)
-def test_multiply_adds_of_published_classifiers(row: dict) -> None:
+# The smallest of each family with published multiply-adds; the larger ones repeat the same blocks
+SMALL = [
+    *("pvt_medium", "pvt_v2_b2", "twins_pcpvt_small", "twins_svt_small", "vil_tiny", "cvt_13", "t2t_vit_14", "tnt_s"),
+    "crossvit_15",
+]
+
+
+def published(name: str, task: str) -> dict:
+    (row,) = PUBLISHED[(PUBLISHED["backbone"] == name) & (PUBLISHED["task"] == task)].to_dict("records")
+    return row
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_multiply_adds_of_published_classifiers(name: str) -> None:
     """Within 5 %: some authors round or leave out attention's products. ViL: ours has chunks where theirs has none."""
+    row = published(name, "classify")
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        create_backbone(row["backbone"]).body(torch.zeros(1, 3, row["height"], row["width"]))
-    tolerance = 0.13 if row["backbone"].startswith("vil") else 0.05
+        create_backbone(name).body(torch.zeros(1, 3, row["height"], row["width"]))
+    tolerance = 0.13 if name == "vil_tiny" else 0.05
     assert counter.get_total_flops() / 2e9 == pytest.approx(row["gmacs"], rel=tolerance)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("row", PUBLISHED[PUBLISHED["task"] == "upernet"].to_dict("records"), ids=str)
-def test_twins_under_upernet_cost_what_is_published(row: dict) -> None:
+@pytest.mark.parametrize("name", ["twins_svt_small", "twins_pcpvt_small"])
+def test_twins_under_upernet_cost_what_is_published(name: str) -> None:
+    row = published(name, "upernet")
     with torch.device("meta"):
-        model = create_model(f"{row['backbone']}_upernet", num_classes=150)
+        model = create_model(f"{name}_upernet", num_classes=150)
     dim = model.config.embed_dims[-1]
     unused_classifier = 1000 * (dim + 1) + 2 * dim
     assert (parameters_of(model) + unused_classifier) / 1e6 == pytest.approx(row["parameters_millions"], rel=7e-3)

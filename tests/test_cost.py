@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from glamlib import create_model, list_models
 from glamlib.cost.count import COMPONENTS, Cost, cost, count_macs, count_parameters
 
-SIZES = [(64, 64), (61, 75)]
-
 
 def model_of(name: str, classes: int = 150, **overrides: object) -> nn.Module:
     """A model without memory for its weights."""
@@ -56,19 +54,18 @@ def by_hand(model: nn.Module, height: int, width: int) -> dict[str, int]:
     return {"total": sum(macs.values())} | macs
 
 
-@pytest.mark.parametrize("size", [*SIZES, (5, 9), (256, 512)])
-@pytest.mark.parametrize("name", ["swin_nano_linear", "glam_swin_nano_linear", "glam_swin_tiny_linear"])
+@pytest.mark.parametrize("size", [(61, 75), (5, 9), (256, 512)])
+@pytest.mark.parametrize("name", ["swin_nano_linear", "glam_swin_tiny_linear"])
 def test_multiply_adds_by_hand(name: str, size: tuple[int, int]) -> None:
     model = model_of(name, classes=7)
     assert count_macs(model, *size) == by_hand(model, *size)
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", list_models("*_nano_*"))
-def test_the_two_counters_agree(name: str, size: tuple[int, int]) -> None:
+def test_the_two_counters_agree(name: str) -> None:
     model = create_model(name, num_classes=5)
-    found = count_macs(model, *size)
-    assert found == fvcore_macs(model, *size)
+    found = count_macs(model, 61, 75)
+    assert found == fvcore_macs(model, 61, 75)
     assert found["total"] == sum(found[component] for component in COMPONENTS)
     assert (found["g_msa"] > 0) == name.startswith("glam_")
 
