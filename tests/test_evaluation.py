@@ -98,14 +98,6 @@ def test_by_hand_with_an_absent_class_and_void() -> None:
     assert metrics["pixel_accuracy"] == 2 / 4
 
 
-def test_two_updates_are_one_data_set_not_an_average() -> None:
-    """0.6 over the data set, where the average over updates would be 0.375."""
-    matrix = ConfusionMatrix(2)
-    matrix.update(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 1]))
-    matrix.update(torch.tensor([1, 1, 1, 1]), torch.tensor([1, 1, 1, 0]))
-    assert matrix.metrics()["miou"] == pytest.approx(3 / 5)
-
-
 def test_label_out_of_range_names_value_and_range() -> None:
     with pytest.raises(InputError, match=r"label value 7: allowed are 0 to 2 and 255"):
         ConfusionMatrix(3).update(torch.tensor([0]), torch.tensor([7]))

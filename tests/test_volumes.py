@@ -13,7 +13,6 @@ from glamlib.cli import main
 from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.layers.windows import WindowLayout
 from glamlib.models.volumes import ConvPair, VolumeExpand, VolumeMerging
-from glamlib.zoo import model_config
 
 NANO = ["nnformer_nano", "glam_nnformer_nano"]
 SIZES = [(16, 24, 20), (13, 9, 30), (3, 1, 7), (1, 1, 1)]
@@ -136,13 +135,6 @@ def test_drop_path_rises_through_encoder_and_decoder() -> None:
     ]
     assert rates[0] == pytest.approx([0.2 * i / 7 for i in range(8)])
     assert rates[1] == pytest.approx([0.2 * i / 5 for i in range(6)])
-
-
-def test_nnformer_has_the_sizes_it_is_released_with() -> None:
-    config = model_config("nnformer")
-    assert (config.embed_dim, config.depths, config.num_heads) == (192, (2, 2, 2, 2), (6, 12, 24, 48))
-    assert (config.window_size, config.patch, config.drop_path) == (4, (2, 4, 4), 0.2)
-    assert model_config("glam_nnformer").num_global_tokens == 10
 
 
 def test_cost_by_hand() -> None:
