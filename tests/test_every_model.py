@@ -18,7 +18,7 @@ for _mixer in MIXERS:
     _tokens = 0 if acts_on_patches(_mixer) else 2
     CASES[_mixer] = ("glam_swin_nano_linear", SMALL | {"mixer": _mixer, "num_global_tokens": _tokens})
     CASES[f"{_mixer}_3d"] = ("glam_nnformer_nano", {"mixer": _mixer, "num_global_tokens": [2, 0, 3]})
-SIZES = {2: [(70, 90), (33, 65), (5, 9), (1, 1)], 3: [(16, 24, 40), (13, 9, 30), (3, 1, 7), (1, 1, 1)]}
+SIZES = {2: [(70, 90), (5, 9), (1, 1)], 3: [(16, 24, 40), (3, 1, 7), (1, 1, 1)]}
 ODD = {2: (61, 75), 3: (13, 18, 21)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -33,11 +33,9 @@ def images(count: int, size: tuple[int, ...]) -> Tensor:
     return torch.randn(count, 2, *size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in NANO else [pytest.mark.slow]) for name in list_models()]
-)
+@pytest.mark.parametrize("name", [*NANO, *list_models("*_tiny_*"), "nnformer", "glam_nnformer"])
 def test_shapes_at_full_size(name: str) -> None:
-    """Also of the large models: on the meta device, which computes nothing."""
+    """On the meta device, which computes nothing. Larger ones repeat these blocks."""
     dimensions = model_config(name).ndim
     with torch.device("meta"):
         model = create_model(name, num_classes=5, in_channels=1).eval()
@@ -49,7 +47,7 @@ def test_shapes_at_full_size(name: str) -> None:
         assert coarser.shape[2:] == tuple(-(-side // 2) for side in finer.shape[2:])
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 @pytest.mark.parametrize("case", CASES)
 def test_any_size_forward_and_backward(case: str, number: int) -> None:
     model = build(case).train()
