@@ -1,6 +1,8 @@
 """Image and label files of every mode and format, whole and damaged."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -153,3 +155,36 @@ def test_files_that_are_no_image_or_not_there_are_refused(tmp_path):
     assert refused(read_image, tmp_path / "a.png", b"no image")
     with pytest.raises(InputError, match=r"b\.png: cannot be read"):
         read_image(tmp_path / "b.png")
+
+
+def tiff_bytes(bits: int, sample_format: int, photometric: int, pixels: bytes) -> bytes:
+    """Return a little-endian TIFF of 8 x 8 values, of a kind that PIL reads and does not write."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 279: len(pixels), 339: sample_format}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, tags[tag]) for tag in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
+
+
+@pytest.mark.parametrize(("bits", "kind", "photometric"), [(12, 1, 1), (8, 2, 1), (16, 1, 0), (32, 3, 0)])
+def test_values_that_pil_misunderstands_are_refused(tmp_path, bits, kind, photometric):
+    (tmp_path / "odd.tif").write_bytes(tiff_bytes(bits, kind, photometric, bytes(8 * bits)))
+    with pytest.raises(InputError, match=r"odd\.tif: .*a TIFF of 12 bits, of signed bytes, or of more"):
+        read_image(tmp_path / "odd.tif")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_labels_of_few_bits_are_not_stretched(tmp_path, bits):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    values = np.arange(8) % 2**bits
+    row = np.packbits((values[:, None] >> np.arange(bits)[::-1]) & 1).tobytes()
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")
+    (tmp_path / "label.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert read_label_values(tmp_path / "label.png").tolist() == [values.tolist()]
+
+
+def test_a_jpeg_that_is_called_png_is_no_label(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "label.png", "JPEG")
+    with pytest.raises(InputError, match=r"label\.png: .*it is a JPEG"):
+        read_label_values(tmp_path / "label.png")

@@ -52,7 +52,10 @@ def read_label_values(path: Path) -> np.ndarray:
     with _opened(path) as label:
         if label.mode not in ("P", "L", "1"):
             raise ValueError(f"its mode is {label.mode}; allowed: palettised (P) or greyscale of at most 8 bits (L, 1)")
-        return np.array(label, dtype=np.uint8)
+        if label.info["format"] not in ("PNG", "TIFF", "BMP"):
+            raise ValueError(f"it is a {label.info['format']}, whatever its name says, which need not keep the values")
+        # PIL stretches grey values of 2 or 4 bits to 0..255
+        return np.array(label, dtype=np.uint8) // (255 // (2 ** label.info["bits"] - 1) if label.mode == "L" else 1)
 
 
 @contextmanager
@@ -67,9 +70,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             if frames > 1 and image.format != "MPO":  # a phone's MPO is a photo, followed by smaller copies of it
                 raise ValueError(f"{frames} frames; allowed: one image in a file")
             image.load()
+            tags = getattr(image, "tag_v2", {})  # PIL passes over some of a TIFF's
+            inverted = tags.get(262) == 0 and image.mode not in ("1", "L")
+            if inverted or tags.get(258) == (12,) or (tags.get(339) == (2,) and image.mode == "L"):
+                raise ValueError("a TIFF of 12 bits, of signed bytes, or of more than 8 bits where 0 is white")
+            bits = content[24] if image.format == "PNG" else tags.get(258, (8,))[0]
+            image.info |= {"format": image.format, "bits": bits}
             yield ImageOps.exif_transpose(image)
     except Exception as problem:  # PIL's are of many types, depending on where the damage lies
-        raise InputError(f"{path}: cannot be read as an image ({problem})") from problem
+        reason = str(problem).partition(" <_io")[0]  # PIL names the buffer, too
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from problem
 
 
 def _check_png(content: bytes) -> None:
