@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from glamlib.layers.block import GlamBlock
+from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.layers.windows import WindowLayout
 
 DIM = 8
@@ -50,7 +51,7 @@ def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor
     y = run(stage.double(), x, tokens).flatten(1, -2)[0]  # (P, C)
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
-    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-20
+    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-25
 
 
 @pytest.mark.parametrize("explicit", [False, True])
@@ -68,10 +69,26 @@ def test_no_matrix_of_all_tokens_is_stored(explicit: bool) -> None:
 
 
 @pytest.mark.parametrize(("size", "window"), MAPS)
-def test_full_contextual_attention(size: tuple[int, ...], window: tuple[int, ...]) -> None:
-    """After a block with G-MSA and one more block every patch depends on every patch: the paper's claim."""
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "none"])
+def test_full_contextual_attention(mixer: str, size: tuple[int, ...], window: tuple[int, ...]) -> None:
+    """After a block with G-MSA and one more block every patch depends on every patch: the paper's claim.
+
+    A mixer of patches needs one block. The dilated windows need a map of whole windows, at most w * w patches a side:
+    W-MSA fills what they leave out.
+    """
+    on_patches = acts_on_patches(mixer)
+    if mixer == "sparse":
+        size = tuple(min(s // w * w, w * w) for s, w in zip(size, window, strict=True))
     x, tokens = start(size, window, num_tokens=1)
-    assert dependence(blocks(window), x, tokens).all()
+    assert dependence(blocks(window, mixer, 1 if on_patches else 2), x, None if on_patches else tokens).all()
+
+
+def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
+    """12 patches of windows of 2: dilated windows span 4, and plain windows add nothing, as they lie inside."""
+    x, _ = start((12, 1), (2, 1), num_tokens=1)
+    seen = dependence(blocks((2, 1), "sparse", depth=1), x, None)
+    place = torch.arange(12)
+    assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
 
 
 @pytest.mark.parametrize("num_tokens", [0, 2])
@@ -203,3 +220,34 @@ def test_trace_holds_the_attention(size: tuple[int, ...], window: tuple[int, ...
         else:
             assert trace["global"].shape == (2, 2, layout.num_windows * 2, layout.num_windows * 2)
             torch.testing.assert_close(trace["global"].sum(-1), torch.ones(trace["global"].shape[:-1]))
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if acts_on_patches(name)])
+def test_a_mixer_of_patches_leaves_tokens_in_their_windows(name: str) -> None:
+    """It works without tokens and in the last block; tokens, where there are some, do as with no exchange."""
+    first, last = blocks((4, 4), name)
+    x, tokens = start((13, 9), (4, 4), num_tokens=3)
+    assert first(x)[1] is None
+    assert last.mixer is not None
+    assert not torch.allclose(last(x)[0], first(x)[0])
+    alone = GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="none")
+    alone.load_state_dict({k: v for k, v in first.state_dict().items() if "mixer" not in k})
+    (y, passed), (y_alone, passed_alone) = first(x, tokens), alone(x, tokens)
+    assert not torch.allclose(y, y_alone)
+    torch.testing.assert_close(passed, passed_alone)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if acts_on_patches(name)])
+def test_equations_of_the_block_with_a_mixer_of_patches(name: str) -> None:
+    block = blocks((4, 4), name)[0]
+    x, _ = start((13, 9), (4, 4), num_tokens=1)
+    plain = GlamBlock(DIM, 2, (4, 4), shifted=False)
+    plain.load_state_dict({k: v for k, v in block.state_dict().items() if "mixer" not in k})
+    nn.init.zeros_(plain.mlp.fc2.weight)
+    nn.init.zeros_(plain.mlp.fc2.bias)
+    y = plain(x)[0]  # x + W-MSA
+    y = y + block.mixer(block.norm_mixer(y).view(2, 117, 1, 8), (13, 9))[0].view(x.shape)
+    trace: dict = {}
+    torch.testing.assert_close(block(x)[0], y + block.mlp(block.norm2(y)))
+    torch.testing.assert_close(block(x, None, trace)[0], block(x)[0])
+    assert trace["global"].shape[0] == 2

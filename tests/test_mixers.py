@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from glamlib import create_model
 from glamlib.cost.count import count_macs
 from glamlib.layers.attention import sine_position_code
-from glamlib.layers.block import GlamBlock
 from glamlib.layers.mixers import MIXERS, acts_on_patches, create_mixer
 from glamlib.layers.token_mixers import orthogonal_features
 
@@ -266,49 +265,6 @@ def test_sparse_equals_masked_attention(size: tuple[int, ...]) -> None:
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
 
 
-def blocks(name: str, window: tuple[int, ...], depth: int = 2) -> nn.ModuleList:
-    torch.manual_seed(0)
-    made = nn.ModuleList(
-        GlamBlock(8, 2, window, shifted=bool(i % 2), mixer=name, is_last=i == depth - 1) for i in range(depth)
-    ).double()
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return made
-
-
-def dependence(stage: nn.ModuleList, size: tuple[int, ...]) -> Tensor:
-    """Which patch depends on which, ``(P, P)``: rows are outputs."""
-    window = stage[0].window_size
-    windows = prod(-(-s // min(s, w)) for s, w in zip(size, window, strict=True))
-    tokens = None if stage[0].mixes_patches else values(1, windows, 1, 8)
-    x = values(1, *size, 8).requires_grad_()
-    y = x
-    for block in stage:
-        y, tokens = block(y, tokens)
-    probe = torch.randn(8, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
-    rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y.flatten(1, -2)[0]]
-    return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-25
-
-
-@pytest.mark.parametrize(("size", "window"), [((13, 9), (4, 4)), ((5, 4, 3), (2, 2, 2))])
-@pytest.mark.parametrize("name", ALL)
-def test_every_patch_reaches_every_patch(name: str, size: tuple[int, ...], window: tuple[int, ...]) -> None:
-    """After two blocks with an exchange of tokens, and after one with one of patches.
-
-    The dilated windows do so on a map of whole windows, at most w * w patches a side: W-MSA fills what they leave out.
-    """
-    if name == "sparse":
-        size = tuple(min(s // w * w, w * w) for s, w in zip(size, window, strict=True))
-    assert dependence(blocks(name, window, depth=1 if acts_on_patches(name) else 2), size).all()
-
-
-def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
-    """12 patches of windows of 2: dilated windows span 4, and plain windows add nothing, as they lie inside."""
-    seen = dependence(blocks("sparse", (2, 1), depth=1), (12, 1))
-    place = torch.arange(12)
-    assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
-
-
 @pytest.mark.parametrize("name", ["low_rank", "linear", "performer", "memory", "sparse", "reduced", "shared"])
 @torch.no_grad()
 def test_bfloat16_is_near_float32(name: str) -> None:
@@ -322,38 +278,6 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     for low in (under_autocast, converted):
         assert low.dtype == torch.bfloat16
         assert 0 < (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
-
-
-@pytest.mark.parametrize("name", PATCH_MIXERS)
-def test_a_mixer_of_patches_leaves_tokens_in_their_windows(name: str) -> None:
-    """It works without tokens and in the last block; tokens, where there are some, do as with no exchange."""
-    first, last = blocks(name, (4, 4))
-    x = values(2, 13, 9, 8)
-    assert first(x)[1] is None
-    assert last.mixer is not None
-    assert not torch.allclose(last(x)[0], first(x)[0])
-    alone = GlamBlock(8, 2, (4, 4), shifted=False, mixer="none").double()
-    alone.load_state_dict({k: v for k, v in first.state_dict().items() if "mixer" not in k})
-    tokens = values(2, 12, 3, 8)
-    (y, passed), (y_alone, passed_alone) = first(x, tokens), alone(x, tokens)
-    assert not torch.allclose(y, y_alone)
-    torch.testing.assert_close(passed, passed_alone)
-
-
-@pytest.mark.parametrize("name", PATCH_MIXERS)
-def test_equations_of_the_block_with_a_mixer_of_patches(name: str) -> None:
-    block = blocks(name, (4, 4))[0]
-    x = values(2, 13, 9, 8)
-    plain = GlamBlock(8, 2, (4, 4), shifted=False).double()
-    plain.load_state_dict({k: v for k, v in block.state_dict().items() if "mixer" not in k})
-    nn.init.zeros_(plain.mlp.fc2.weight)
-    nn.init.zeros_(plain.mlp.fc2.bias)
-    y = plain(x)[0]  # x + W-MSA
-    y = y + block.mixer(block.norm_mixer(y).view(2, 117, 1, 8), (13, 9))[0].view(x.shape)
-    trace: dict = {}
-    torch.testing.assert_close(block(x)[0], y + block.mlp(block.norm2(y)))
-    torch.testing.assert_close(block(x, None, trace)[0], block(x)[0])
-    assert trace["global"].shape[0] == 2
 
 
 def small(name: str, **overrides: object) -> nn.Module:
