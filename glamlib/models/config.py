@@ -1,4 +1,4 @@
-"""What makes up a network, checked for type and sense: `ModelConfig` for images, `VolumeConfig` for volumes."""
+"""The sizes and options of a network, checked: `ModelConfig` for images, `VolumeConfig` for volumes."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Self
@@ -14,7 +14,7 @@ WeightInit = Literal["swin", "xavier"]
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """The base of all configurations; ``ndim`` is the dimensions of what the network segments."""
+    """The base of all configurations; ``ndim`` is 2 for images, 3 for volumes."""
 
     role: ClassVar[str] = "override"
     ndim: ClassVar[int] = 2
@@ -38,11 +38,11 @@ class StagedConfig(Config):
         mlp_ratio: hidden channels of the MLPs over C.
         drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
         num_global_tokens: tokens per window, one number for all stages or one a stage (0 for none).
-        mixer: what exchanges between windows (`glamlib.layers.mixers`). A mixer of patches needs no tokens.
+        mixer: the exchange between windows (`glamlib.layers.mixers`). A mixer of patches needs no tokens.
         weight_init: see `glamlib.models.encoder.init_linear`.
         behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
             which are defined for the mixers gmsa and none.
-        grad_checkpointing: trades time in training for memory (see `Stage`) and changes no result.
+        grad_checkpointing: less memory in training for more time (see `Stage`), with the same result.
     """
 
     embed_dim: Count
@@ -78,12 +78,12 @@ class StagedConfig(Config):
         return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
 
     def per_stage(self, name: str) -> tuple[int, ...]:
-        """Return a setting of each stage, also where one number stands for all."""
+        """Return a setting of each stage, also if one number stands for all."""
         value = getattr(self, name)
         return value if isinstance(value, tuple) else (value,) * len(self.depths)
 
     def stage(self, level: int) -> dict[str, object]:
-        """Return what the stages of one level, in encoder and decoder, have in common: arguments of `Stage`."""
+        """Return the arguments of `Stage` that the stages of one level share, in encoder and decoder."""
         return {
             "dim": self.dims[level],
             "num_heads": self.num_heads[level],
@@ -98,7 +98,7 @@ class StagedConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(StagedConfig):
-    """One model for images: Swin or GLAM-Swin, and a decoder; ``decoder_channels`` are UPerNet's."""
+    """A model for images: Swin or GLAM-Swin and a decoder; ``decoder_channels`` are UPerNet's."""
 
     window_size: Count = 7
     patch_size: Count = 4
@@ -108,10 +108,9 @@ class ModelConfig(StagedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeConfig(StagedConfig):
-    """One model for volumes: nnFormer or GLAM-nnFormer.
+    """A model for volumes: nnFormer or GLAM-nnFormer, with a decoder that mirrors the encoder.
 
-    ``window_size`` is the side of the cubic windows, one number for all stages or one a stage; ``patch_size`` one
-    number, or one for depth, height and width. The decoder mirrors the encoder's stages.
+    Windows are cubes; ``window_size`` may differ between stages, ``patch_size`` between depth, height and width.
     """
 
     ndim: ClassVar[int] = 3

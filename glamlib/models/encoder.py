@@ -1,8 +1,7 @@
 """The multi-resolution encoder: patch embedding, stages, patch merging. Swin, or GLAM with global tokens.
 
-Parameter names are timm's (``patch_embed.proj``, ``layers.1.downsample.reduction``, ...), so that its Swin weights load
-as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021), section 3.1; Themyr et al. (WACV 2023), section 3.1,
-for the tokens.
+Parameter names are timm's, so its Swin weights load as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021),
+section 3.1; Themyr et al. (WACV 2023), section 3.1, for the tokens.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from glamlib.models.stage import Stage
 
 
 class PatchEmbed(nn.Module):
-    """Patches of ``(B, C_in, H, W)`` to channels-last features ``(B, ceil(H / patch), ceil(W / patch), C)``."""
+    """Turn images ``(B, C_in, H, W)`` into channels-last features ``(B, ceil(H / patch), ceil(W / patch), C)``."""
 
     def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
         super().__init__()
@@ -53,15 +52,10 @@ def stage_drop_paths(drop_path: float, depths: tuple[int, ...]) -> list[list[flo
 
 
 class Encoder(nn.Module):
-    """Swin (no global tokens) or GLAM-Swin (some); with another embedding and merging, nnFormer's encoder.
+    """Swin (no global tokens) or GLAM-Swin; with another ``patch_embed`` and merging, nnFormer's encoder.
 
-    Args:
-        config: the sizes.
-        in_channels: channels of the image.
-        make_stage: `Stage` or one like it.
-        skips: whether to return what a UNet decoder needs instead of a pyramid: see `forward`.
-        patch_embed: makes the first map; None for `PatchEmbed`.
-        make_merging: makes what halves the map of a stage of so many channels.
+    With ``skips`` it returns what a UNet decoder needs instead of a pyramid. ``make_merging`` takes the channels of the
+    stage whose map it halves.
     """
 
     def __init__(
@@ -88,7 +82,7 @@ class Encoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in (self.dims[-1:] if skips else self.dims))
 
     def stages(self, x: Tensor, traces: list[dict] | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Return each stage's input and output, without norms, channels-last: ``(B, *size / (patch * 2**i), C_i)``.
+        """Return each stage's input and output before any norm, channels-last: ``(B, *size / (patch * 2**i), C_i)``.
 
         With ``traces`` (an empty list), one dict a block is appended: see `GlamBlock.forward`.
         """
@@ -101,10 +95,9 @@ class Encoder(nn.Module):
         return inputs, outputs
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the features of ``(B, in_channels, *size)``, highest resolution first, channels-first.
+        """Return the normalised output of each stage, channels-first, highest resolution first.
 
-        Each stage's output, normalised; with ``skips``, the inputs of all stages but the last, as they are, and the
-        last stage's output, normalised.
+        With ``skips``, all but the last level are the stages' inputs instead, as they are.
         """
         inputs, outputs = self.stages(x)
         if self.skips:
@@ -117,8 +110,7 @@ class Encoder(nn.Module):
 def init_linear(module: nn.Module, weight_init: str) -> None:
     """Initialise all linear layers: "swin" (normal, deviation 0.02) or "xavier" (Glorot's uniform); biases 0.
 
-    Norms and convolutions keep theirs. At Nano's 32 channels a deviation of 0.02 leaves all attention logits near zero,
-    and training stands still for hundreds of steps.
+    With Nano's 32 channels, "swin" leaves all attention logits near zero, and training stalls for hundreds of steps.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Linear):

@@ -14,11 +14,9 @@ from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, resiz
 
 @dataclass(frozen=True)
 class Parts:
-    """What a network is made of where the paper and the released code differ; the paper's by default.
+    """Where the paper and the released code differ; the paper's by default.
 
-    Attributes:
-        make_stage, upsampling: `Stage` and `NonLocalUpsampling`, or what replaces them.
-        resize_to_image: resize the logits to the image's size instead of cutting off the padded border.
+    ``resize_to_image``: resize the logits to the image's size instead of cutting off the padded border.
     """
 
     make_stage: Callable[..., Stage] = Stage
@@ -27,10 +25,10 @@ class Parts:
 
 
 class EncoderDecoder(nn.Module):
-    """From an image of any size to logits at its size: what segmenters of all encoders share.
+    """From an image of any size to logits at its size: what the segmenters of all encoders share.
 
-    A subclass sets the modules ``encoder`` (gives a pyramid, highest resolution first), ``decoder`` and ``auxiliary``
-    (or None), ``num_classes``, ``in_channels``, ``config`` and ``patch_size``, the stride of the highest level.
+    A subclass sets ``encoder``, ``decoder``, ``auxiliary`` (or None), ``num_classes``, ``in_channels``, ``config`` and
+    ``patch_size``, the stride of the highest level.
     """
 
     patch_size: int
@@ -47,7 +45,7 @@ class EncoderDecoder(nn.Module):
         """
         features = self.encoder(x)
         height, width = x.shape[2:]
-        # Up to the padded image and then cut: a patch that was padded at the border keeps its true place.
+        # Resized to the padded image and then cut: so a patch at the border keeps its place.
         size = (
             (height, width)
             if self.resize_to_image

@@ -15,16 +15,14 @@ class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
     Args:
-        dim: channels.
+        dim, num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
         drop_paths: drop path rate of each block; as many blocks are built.
-        num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
         num_global_tokens: tokens per window; every window starts from the same learned vectors. Without tokens no mixer
             of tokens is built.
         level: 0 for the highest resolution.
-        grad_checkpointing: whether the activations inside a block are recomputed in its backward pass: less memory for
-            about a third more time.
-        downsample: what leads to this resolution; None where nothing does.
-        make_block: `GlamBlock` or one like it.
+        grad_checkpointing: recompute each block's activations in its backward pass: less memory, a third more time.
+        downsample: the merging; None in a decoder and in the first stage.
+        make_block: `GlamBlock` or a subclass.
     """
 
     def __init__(
@@ -64,17 +62,14 @@ class Stage(nn.Module):
         )
 
     def start_tokens(self, x: Tensor) -> Tensor | None:
-        """Return the tokens ``(B, nW, T, C)`` with which the windows of the map ``x`` start, None without tokens."""
+        """Return the first tokens ``(B, nW, T, C)`` of the windows of the map ``x``, None without tokens."""
         if self.global_tokens is None:
             return None
         layout = self.blocks[0].layout_of(x)
         return self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
 
     def forward(self, x: Tensor, traces: list[dict] | None = None) -> Tensor:
-        """Apply the blocks (not the downsampling) to a map ``(B, *size, C)``.
-
-        With ``traces`` (a list), one dict a block is appended: see `GlamBlock.forward`.
-        """
+        """Apply the blocks, not the merging, to a map ``(B, *size, C)``; ``traces`` gets one dict a block."""
         tokens = self.start_tokens(x)
         for block in self.blocks:
             if self.grad_checkpointing and traces is None and torch.is_grad_enabled():

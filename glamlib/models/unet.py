@@ -20,7 +20,7 @@ from glamlib.models.stage import Stage
 
 
 class PatchExpand(nn.Module):
-    """Make ``s x s`` patches of each patch by a linear layer: ``(B, H, W, D)`` to ``(B, s H, s W, out_dim)``."""
+    """Split each patch into ``s x s`` by a linear layer: ``(B, H, W, D)`` to ``(B, s H, s W, out_dim)``."""
 
     def __init__(self, dim: int, out_dim: int, scale: int = 2) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PatchExpand(nn.Module):
         self.norm = nn.LayerNorm(out_dim)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Expand; with ``size``, cut to it (the merging had padded an odd map)."""
+        """Expand; with ``size``, cut to it, because the merging had padded an odd map."""
         x = self.expand(x)
         x = rearrange(x, "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=self.scale, p2=self.scale)
         if size is not None:
@@ -50,10 +50,10 @@ def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...],
 
 
 class CrossWindowAttention(nn.Module):
-    """Attention from the patches of fine windows to those of the coarse windows at the same place.
+    """Attention whose queries come from fine windows, keys and values from the coarse windows at the same place.
 
-    The coarse map has D = ``dim`` channels, the fine map D / 2. ``window_size`` is the side of a coarse window in
-    patches; a fine one is twice as wide.
+    The coarse map has D = ``dim`` channels, the fine map D / 2. Coarse windows have ``window_size`` patches a side,
+    fine ones twice as many.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int]) -> None:
@@ -74,7 +74,7 @@ class CrossWindowAttention(nn.Module):
         return fine_to_coarse_index(layout.window, self.window_size, self.relative_position_bias_table.device)
 
     def forward(self, fine: Tensor, coarse: Tensor, layout: WindowLayout, return_attention: bool = False) -> Attended:
-        """Return what ``fine`` ``(B, nW, 4 P, D / 2)`` reads from ``coarse`` ``(B, nW, P, D)``: shaped as ``fine``.
+        """Return the update of ``fine`` ``(B, nW, 4 P, D / 2)`` from ``coarse`` ``(B, nW, P, D)``.
 
         ``layout`` is that of the coarse windows. The weights, if asked for, are ``(B, nW, heads, 4 P, P)``.
         """
@@ -89,9 +89,9 @@ class CrossWindowAttention(nn.Module):
 
 
 class NonLocalUpsampling(nn.Module):
-    """Double a coarse map of D = ``dim`` channels: patch expanding, plus cross-attention from the skip connection, MLP.
+    """Double a coarse map of D = ``dim`` channels: patch expanding plus cross-attention from the skip, then an MLP.
 
-    The result and the skip have D / 2 channels. ``window_size`` is the side of a coarse window in patches.
+    The result and the skip have D / 2 channels; coarse windows have ``window_size`` patches a side.
     """
 
     attention = CrossWindowAttention
@@ -132,15 +132,10 @@ class NonLocalUpsampling(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """From the encoder's ``skips`` to logits at the full resolution of the padded image.
+    """From the encoder's skips to logits at the full resolution of the padded image.
 
-    Every stage mirrors the encoder's of the same resolution: depth, heads, tokens, drop path; its tokens start anew.
-
-    Args:
-        config: the sizes.
-        num_classes: channels of the logits.
-        make_stage: `Stage` or one like it.
-        upsampling: `NonLocalUpsampling` or one like it; None for patch expanding alone.
+    Every stage mirrors the encoder's of the same resolution; its tokens start anew. ``upsampling`` is
+    `NonLocalUpsampling` or a subclass, None for patch expanding alone.
     """
 
     def __init__(
@@ -167,10 +162,7 @@ class UNetDecoder(nn.Module):
         self.output = nn.Conv2d(dims[0], num_classes, 1, bias=False)
 
     def forward(self, features: list[Tensor], traces: list[dict] | None = None) -> Tensor:
-        """Return logits ``(B, num_classes, H, W)`` of features ``(B, C_i, h_i, w_i)``, the last from the last stage.
-
-        With ``traces`` (an empty list), one dict a non-local upsampling is appended.
-        """
+        """Return logits ``(B, num_classes, H, W)`` of features ``(B, C_i, h_i, w_i)``; ``traces`` gets one per NLU."""
         *skips, x = (feature.movedim(1, -1) for feature in features)  # channels-last
         for up, back, stage, skip in zip(self.ups, self.concat_back_dim, self.layers_up, reversed(skips), strict=True):
             if isinstance(up, PatchExpand):

@@ -1,7 +1,7 @@
 """UPerNet and its auxiliary head, and a linear decoder that adds no context.
 
-UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018), with mmsegmentation's names of
-parameters, so that its weights load.
+UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018). Parameter names are
+mmsegmentation's, so its weights load.
 """
 
 import torch
@@ -19,7 +19,7 @@ def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
 class LinearDecoder(nn.Module):
     """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
 
-    But for resizing it looks at no neighbour, so all context comes from the encoder's attention.
+    Apart from resizing it reads no neighbour, so all context comes from the encoder.
     """
 
     def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:

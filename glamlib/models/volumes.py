@@ -1,8 +1,7 @@
-"""nnFormer and GLAM-nnFormer: convolutions that embed, halve and double; the decoder; logits for a volume of any size.
+"""nnFormer and GLAM-nnFormer: convolutional embedding, merging and expanding; the decoder; logits of any volume.
 
-Sources: Zhou et al., "nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer" (IEEE TIP 2023), section
-3.2; parameter names, and the places of activations and norms, are those of themyrl/medseg at 35de82e. For the tokens,
-Themyr et al. (WACV 2023), section 3.1.
+Zhou et al., "nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer" (IEEE TIP 2023), section 3.2.
+Parameter names, and the places of activations and norms, are those of themyrl/medseg at 35de82e.
 """
 
 from collections.abc import Callable
@@ -37,7 +36,7 @@ class ConvPair(nn.Module):
 
 
 class VolumeEmbed(nn.Module):
-    """Overlapping patches to channels-last features: ``(B, C_in, *size)`` to ``(B, *ceil(size / patch), C)``.
+    """Turn ``(B, C_in, *size)`` into channels-last features ``(B, *ceil(size / patch), C)`` of overlapping patches.
 
     A patch has 1, 2 or 4 voxels along each dimension: the product of the strides of two pairs of convolutions.
     """
@@ -77,7 +76,7 @@ class VolumeExpand(nn.Module):
         self.up = nn.ConvTranspose3d(dim, dim // 2, 2, 2)
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Expand and cut to ``size`` (the merging had padded an odd map)."""
+        """Expand and cut to ``size``, because the merging had padded an odd map."""
         x = self.up(self.norm(x).movedim(-1, 1)).movedim(1, -1)
         return x[(slice(None), *(slice(0, s) for s in size))]
 
@@ -97,10 +96,7 @@ class VolumeDecoder(nn.Module):
         self.head = nn.ConvTranspose3d(config.dims[0], num_classes, config.patch, config.patch)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return logits ``(B, num_classes, *padded size)`` of features ``(B, C_i, *size_i)``, highest first.
-
-        Also the map of each level, shaped as ``features``.
-        """
+        """Return logits ``(B, num_classes, *padded size)`` and the map of each level, shaped as the features."""
         maps = [features[-1]]
         for up, stage, skip in reversed(list(zip(self.ups, self.layers_up, features, strict=False))):
             x = up(maps[0].movedim(1, -1), tuple(skip.shape[2:]))  # (B, *size_i, C_i)
@@ -110,13 +106,12 @@ class VolumeDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class VolumeParts:
-    """What a network is made of where the paper and the released code differ; the paper's by default.
+    """Where the paper and the released code differ; the paper's by default.
 
     Attributes:
-        make_stage: `Stage` or one like it.
         auxiliary_side: voxels that an auxiliary head makes of a patch along each dimension; None for a patch's own.
-        max_auxiliary: auxiliary heads at most; None for one on each level between the finest and the coarsest.
-        initialise: whether linear layers are initialised as the configuration says, or left as PyTorch makes them.
+        max_auxiliary: the most auxiliary heads; None for one on each level between the finest and the coarsest.
+        initialise: whether linear layers are initialised as configured, or left as PyTorch makes them.
     """
 
     make_stage: Callable[..., Stage] = Stage
@@ -155,8 +150,8 @@ class VolumeSegmenter(nn.Module):
     def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Return logits ``(B, num_classes, D, H, W)`` for volumes ``(B, in_channels, D, H, W)`` of any size.
 
-        With ``auxiliary``, also the logits for deep supervision: of every level between the finest and the coarsest,
-        finest first, the k-th (from 1) at ``ceil(size / 2**k)``, half the size, a quarter, and so on.
+        With ``auxiliary``, also the logits for deep supervision of every level between the finest and the coarsest,
+        finest first: the k-th (from 1) at ``ceil(size / 2**k)``.
         """
         logits, maps = self.decoder(self.encoder(x))
         size = tuple(x.shape[2:])
