@@ -7,11 +7,9 @@ multiply-adds), and their pyramid, which a classifier lacks, is left out of the 
 """
 
 import sys
-from dataclasses import dataclass
-from itertools import pairwise
-from math import log
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -31,38 +29,13 @@ NEIGHBOURS = (
     *("vit_small", "t2t_vit_14", "tnt_s", "crossvit_small"),
 )
 KEY = ["network", "mixer", "side"]  # one row each
+COLUMNS = (
+    *("network", "mixer", "tokens", "side", "parameters", "gmacs", "growth"),
+    *("mixer_gmacs", "mixer_growth", "pyramid_gmacs"),
+    *("published_gmacs", "published_percent", "published_source"),
+)
 _AUTHORS = pd.read_csv(Path(__file__).with_name("published_backbones.csv"), comment="#")
 PUBLISHED = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbone")
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Cost of a network without a decoder: parameters, and multiply-adds of one image.
-
-    ``mixer`` and ``pyramid`` are the parts of ``macs`` for the exchange between windows, and for a ViT's pyramid.
-    """
-
-    parameters: int
-    macs: int
-    mixer: int = 0
-    pyramid: int = 0
-
-
-def encoder_cost(config: ModelConfig, side: int) -> Counted:
-    """Return the cost of the encoder of Swin or GLAM."""
-    macs, parameters = macs_of(config, side, side), parameters_of(config)
-    rest = ("decoder", "upsampling", "auxiliary")
-    encoder = (count["total"] - sum(count[name] for name in rest) for count in (parameters, macs))
-    return Counted(*encoder, mixer=macs["g_msa"])
-
-
-def backbone_cost(name: str, side: int) -> Counted:
-    """Return the cost of a named backbone."""
-    with torch.device("meta"):
-        backbone = create_backbone(name)
-    backbone.in_channels = 3  # which the counter asks for
-    macs = macs_by_module(backbone, side, side)
-    return Counted(sum(p.numel() for p in backbone.parameters()), macs[""], pyramid=macs.get("pyramid", 0))
 
 
 def mixer_config(mixer: str) -> ModelConfig:
@@ -71,60 +44,59 @@ def mixer_config(mixer: str) -> ModelConfig:
     return model_config(f"{GLAM}_linear", mixer=mixer, **tokens)
 
 
-def growth(macs: dict[int, int]) -> dict[int, float]:
-    """Return the exponent a in macs ~ pixels^a from each side to the next, keyed by the latter; ``macs`` by side."""
-    steps = [(before, after) for before, after in pairwise(macs) if macs[before]]
-    return {after: log(macs[after] / macs[before]) / (2 * log(after / before)) for before, after in steps}
+def encoder_row(config: ModelConfig, side: int) -> dict[str, float]:
+    """Return parameters, gmacs and the mixer's part of them, of the encoder of Swin or GLAM."""
+    macs, parameters = macs_of(config, side, side), parameters_of(config)
+    row = {"parameters": parameters["total"] - parameters["decoder"], "gmacs": (macs["total"] - macs["decoder"]) / 1e9}
+    return row | {"mixer_gmacs": macs["g_msa"] / 1e9, "pyramid_gmacs": 0.0}
 
 
-def _rows(counts: dict[int, Counted], **network: object) -> list[dict]:
-    """Return a row for each side of one network."""
-    whole = growth({side: count.macs for side, count in counts.items()})
-    mixer = growth({side: count.mixer for side, count in counts.items()})
-    return [
-        network
-        | {"side": side, "parameters": count.parameters, "gmacs": count.macs / 1e9, "growth": whole.get(side)}
-        | {"mixer_gmacs": count.mixer / 1e9, "mixer_growth": mixer.get(side), "pyramid_gmacs": count.pyramid / 1e9}
-        for side, count in counts.items()
-    ]
+def backbone_row(name: str, side: int) -> dict[str, float]:
+    """Return parameters, gmacs and the part of a ViT's pyramid of them, of a named backbone."""
+    with torch.device("meta"):
+        backbone = create_backbone(name)
+    backbone.in_channels = 3  # which the counter asks for
+    macs = macs_by_module(backbone, side, side)
+    row = {"parameters": sum(p.numel() for p in backbone.parameters()), "gmacs": macs[""] / 1e9}
+    return row | {"mixer_gmacs": 0.0, "pyramid_gmacs": macs.get("pyramid", 0) / 1e9}
 
 
-def encoder_rows(config: ModelConfig, **network: object) -> list[dict]:
-    """Return the rows of Swin or GLAM."""
-    return _rows({side: encoder_cost(config, side) for side in SIDES}, **network)
-
-
-def backbone_rows(name: str) -> list[dict]:
-    """Return the rows of a neighbour, the first at the size of its published figure, if there is one."""
-    rows = _rows({side: backbone_cost(name, side) for side in SIDES}, network=name)
-    if name not in PUBLISHED.index:
-        return rows
+def published_row(name: str) -> dict[str, object]:
+    """Return the row of a backbone at the size of its published figure, with that figure."""
     published = PUBLISHED.loc[name]
     side = int(published["height"])
-    count = backbone_cost(name, side)
-    (row,) = _rows({side: count}, network=name)
-    row |= {f"published_{what}": published[what] for what in ("gmacs", "source")}
-    row["published_percent"] = percent((count.macs - count.pyramid) / 1e9, published["gmacs"])
-    return [row, *rows]
+    row = {"side": side, "published_gmacs": published["gmacs"], "published_source": published["source"]}
+    row |= backbone_row(name, side)
+    return row | {"published_percent": percent(row["gmacs"] - row["pyramid_gmacs"], published["gmacs"])}
+
+
+def growth(sides: pd.Series, values: pd.Series) -> pd.Series:
+    """Return the exponent a in values ~ pixels^a from each side to the next, at the latter; NaN where there is none."""
+    return np.log(values.where(values > 0)).diff() / (2 * np.log(sides).diff())
 
 
 def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
     """Return one tidy row for each of `KEY`: Swin-T, GLAM-Swin-T with each mixer, and the neighbours.
 
-    Columns: `KEY` (mixer only for GLAM), tokens a window, parameters, gmacs of one square image, growth (the exponent,
-    in pixels, since the side before); mixer_gmacs and mixer_growth of the exchange alone, with its projections;
-    pyramid_gmacs of the pyramid alone; published_gmacs, published_percent (ours above theirs), published_source.
+    ``gmacs`` are those of one square image, ``growth`` the exponent in pixels since the side before; ``mixer_gmacs``
+    and ``mixer_growth`` are those of the exchange alone, with its projections; ``published_percent`` is ours above
+    theirs.
     """
-    rows = encoder_rows(model_config("swin_tiny_linear"), network="swin_tiny")
-    for mixer in mixers:
-        config = mixer_config(mixer)
-        rows += encoder_rows(config, network=GLAM, mixer=mixer, tokens=config.num_global_tokens)
+    encoders = {("swin_tiny", None): model_config("swin_tiny_linear")}
+    encoders |= {(GLAM, mixer): mixer_config(mixer) for mixer in mixers}
+    parts = []
+    for (network, mixer), config in encoders.items():
+        rows = pd.DataFrame({"side": side} | encoder_row(config, side) for side in SIDES)
+        tokens = None if mixer is None else config.num_global_tokens
+        parts.append(rows.assign(network=network, mixer=mixer, tokens=tokens))
     for name in backbones:
-        rows += backbone_rows(name)
-    order = ["network", "mixer", "tokens", "side", "parameters", "gmacs", "growth"]
-    order += ["mixer_gmacs", "mixer_growth", "pyramid_gmacs"]
-    order += [f"published_{what}" for what in ("gmacs", "percent", "source")]
-    return pd.DataFrame(rows).reindex(columns=order).astype({"tokens": "Int64"})
+        parts.append(pd.DataFrame({"side": side} | backbone_row(name, side) for side in SIDES).assign(network=name))
+    for rows in parts:
+        rows["growth"] = growth(rows["side"], rows["gmacs"])
+        rows["mixer_growth"] = growth(rows["side"], rows["mixer_gmacs"])
+    published = [published_row(name) | {"network": name} for name in backbones if name in PUBLISHED.index]
+    table = pd.concat([*parts, pd.DataFrame(published)], ignore_index=True)
+    return table.reindex(columns=COLUMNS).astype({"tokens": "Int64"})
 
 
 if __name__ == "__main__":

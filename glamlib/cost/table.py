@@ -11,7 +11,7 @@ python -m glamlib.cost.table RESULTS
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from math import ceil
 from pathlib import Path
@@ -30,43 +30,35 @@ from glamlib.zoo import MODELS, list_models, model_config
 CLASSES = 150
 TOKENS = (1, 5, 10, 15)  # a window; those of the released configurations
 SIZES = ((256, 256), (512, 512), (1024, 1024), (512, 2048))  # height and width in pixels
-COLUMNS = tuple(name for name in COMPONENTS if name != "backbone")  # which these models have not
+PARTS = tuple(name for name in COMPONENTS if name != "backbone")  # which these models have not
 KEY = ["model", "tokens", "behaviour", "height", "width"]  # one row each
+COLUMNS = (
+    *("model", "tokens", "behaviour", "classes", "height", "width"),
+    *(column for what in ("parameters", "gmacs") for column in (what, *(f"{name}_{what}" for name in PARTS))),
+    *("published_parameters", "published_parameters_percent", "published_gmacs", "published_gmacs_percent"),
+    *("published_source", "released_parameters", "released_parameters_percent", "released_gmacs"),
+    *("released_gmacs_percent", "released_counter", "why"),
+)
 NOTABLE = 0.5  # percent; larger differences are explained
-SWIN_README = "microsoft/Swin-Transformer README"
-PUBLISHED = {"tiny": (60e6, 945.0), "small": (81e6, 1038.0), "base": (121e6, 1188.0)}  # parameters, G at 512 x 2048
+PUBLISHED = {  # parameters, and gmacs at 512 x 2048
+    "swin_tiny_upernet": (60_000_000, 945.0),
+    "swin_small_upernet": (81_000_000, 1038.0),
+    "swin_base_upernet": (121_000_000, 1188.0),
+}
 UNREAD = "no G-MSA in a stage's last block, which nothing reads"
 REFERENCE = pd.read_csv(Path(__file__).with_name("reference_costs.csv"), comment="#")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One model of the study; ``tokens`` a window, 0 for Swin."""
-
-    model: str
-    tokens: int
-    behaviour: str = "paper"
-
-    @property
-    def config(self) -> ModelConfig:
-        tokens = {"num_global_tokens": self.tokens} if self.tokens else {}
-        return model_config(self.model, behaviour=self.behaviour, **tokens)
-
-    @property
-    def reference(self) -> pd.DataFrame:
-        """The released code's rows of this model; none for what the released code does not have."""
-        return REFERENCE[(REFERENCE["model"] == self.model) & (REFERENCE["tokens"] == self.tokens)]
-
-
-def cases(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> Iterator[Case]:
-    """Yield the study's models: GLAM with each number of tokens, and as released where the released code has it."""
+def cases(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> Iterator[tuple[str, int, str]]:
+    """Yield model, tokens a window (0 for Swin) and behaviour: as released, too, where the released code has it."""
+    released = set(zip(REFERENCE["model"], REFERENCE["tokens"], strict=True))
     for name in list_models(pattern):
         if name.endswith("_linear") or not isinstance(MODELS[name], ModelConfig):
             continue
         for number in tokens if name.startswith("glam_") else (0,):
-            yield (case := Case(name, number))
-            if number and len(case.reference):
-                yield replace(case, behaviour="released")
+            yield name, number, "paper"
+            if number and (name, number) in released:
+                yield name, number, "released"
 
 
 def _model(config: ModelConfig) -> Segmenter:
@@ -145,7 +137,12 @@ def macs_terms(config: ModelConfig, height: int, width: int, counter: str) -> di
     return {term: macs for term, macs in terms.items() if macs}
 
 
-def explain(what: str, unit: str, scale: float, ours: int, theirs: int, terms: dict[str, int]) -> str:
+def percent(ours: float, theirs: float) -> float:
+    """Return the difference in percent of ``theirs``."""
+    return 100 * (ours / theirs - 1)
+
+
+def explain(what: str, ours: int, theirs: int, terms: dict[str, int]) -> str:
     """Return a clause with the reasons (above 0.1 %) of a difference, or nothing for one below `NOTABLE` percent.
 
     Raises:
@@ -155,79 +152,58 @@ def explain(what: str, unit: str, scale: float, ours: int, theirs: int, terms: d
         raise RuntimeError(f"{what}: {ours} and {theirs} differ by {ours - theirs}, and the reasons say {terms}")
     if abs(percent(ours, theirs)) <= NOTABLE:
         return ""
+    unit, scale = ("M", 1e6) if what == "parameters" else ("G", 1e9)
     large = {term: value for term, value in terms.items() if abs(value) > 0.001 * theirs}
     return f"{what}: " + ", ".join(f"{term} ({value / scale:+.2f} {unit})" for term, value in large.items())
 
 
-def percent(ours: float, theirs: float) -> float:
-    """Return the difference in percent of ``theirs``."""
-    return 100 * (ours / theirs - 1)
+def cost_row(model: str, tokens: int, behaviour: str, height: int, width: int) -> dict[str, object]:
+    """Return one row of the table. Where a released model cannot run at this size, ``why`` says so, without gmacs.
 
-
-def _beside_published(case: Case, size: tuple[int, int], parameters: int, macs: int) -> dict[str, object]:
-    """Return the published figures and the differences from them, where there are any; none is notable."""
-    scale, _, decoder = case.model.removeprefix("swin_").partition("_")
-    if decoder != "upernet" or scale not in PUBLISHED:
-        return {}
-    published, gmacs = PUBLISHED[scale]
-    row = {"published_parameters": int(published), "published_parameters_percent": percent(parameters, published)}
-    if size == (512, 2048):
-        row |= {"published_gmacs": gmacs, "published_gmacs_percent": percent(macs / 1e9, gmacs)}
-    if any(abs(value) > NOTABLE for name, value in row.items() if name.endswith("_percent")):
-        raise RuntimeError(f"{case}: a difference from the published figures that nothing explains: {row}")
-    return row | {"published_source": SWIN_README}
-
-
-def _beside_released(case: Case, size: tuple[int, int], parameters: int, macs: int) -> dict[str, object]:
-    """Return the released code's figures, the differences from them, and the reasons."""
-    reference = case.reference
-    if reference.empty:
-        return {}
-    config, theirs = case.config, int(reference["parameters"].iloc[0])
-    row = {"released_parameters": theirs, "released_parameters_percent": percent(parameters, theirs)}
-    reasons = [explain("parameters", "M", 1e6, parameters, theirs, parameter_terms(config))]
-    at_size = reference[(reference["height"] == size[0]) & (reference["width"] == size[1])]
-    for theirs, counter in zip(at_size["multiply_adds"], at_size["counter"], strict=True):  # one row or none
-        row |= {"released_gmacs": theirs / 1e9, "released_gmacs_percent": percent(macs, theirs)}
-        row["released_counter"] = counter
-        reasons.append(explain("multiply-adds", "G", 1e9, macs, theirs, macs_terms(config, *size, counter)))
+    Raises:
+        RuntimeError: a difference from the published or released figures that nothing explains.
+    """
+    config = model_config(model, behaviour=behaviour, **({"num_global_tokens": tokens} if tokens else {}))
+    row = {"model": model, "tokens": tokens, "behaviour": behaviour, "classes": CLASSES}
+    row |= {"height": height, "width": width}
+    reasons, parameters, macs = [], parameters_of(config), {}
+    row |= {"parameters": parameters["total"]} | {f"{name}_parameters": parameters[name] for name in PARTS}
+    try:
+        macs = macs_of(config, height, width)
+        row |= {"gmacs": macs["total"] / 1e9} | {f"{name}_gmacs": macs[name] / 1e9 for name in PARTS}
+    except InputError as error:
+        reasons.append(f"cannot run: {error}")
+    if model in PUBLISHED:
+        theirs = dict(zip(("parameters", "gmacs"), PUBLISHED[model], strict=True))
+        if (height, width) != (512, 2048):
+            del theirs["gmacs"]
+        row |= {f"published_{name}": value for name, value in theirs.items()}
+        row |= {f"published_{name}_percent": percent(row[name], value) for name, value in theirs.items()}
+        row["published_source"] = "microsoft/Swin-Transformer README"
+        if any(abs(row[f"published_{name}_percent"]) > NOTABLE for name in theirs):
+            raise RuntimeError(f"a difference from the published figures that nothing explains: {row}")
+    released = REFERENCE[(REFERENCE["model"] == model) & (REFERENCE["tokens"] == tokens)]
+    for theirs in released["parameters"].head(1):
+        row |= {"released_parameters": theirs, "released_parameters_percent": percent(row["parameters"], theirs)}
+        reasons.append(explain("parameters", row["parameters"], theirs, parameter_terms(config)))
+    for found in released.query("height == @height and width == @width").itertuples():  # one row or none
+        theirs = found.multiply_adds
+        row |= {"released_gmacs": theirs / 1e9, "released_gmacs_percent": percent(macs["total"], theirs)}
+        row["released_counter"] = found.counter
+        terms = macs_terms(config, height, width, found.counter)
+        reasons.append(explain("multiply-adds", macs["total"], theirs, terms))
     return row | {"why": "; ".join(filter(None, reasons))}
 
 
-def cost_row(case: Case, height: int, width: int) -> dict[str, object]:
-    """Return one row of the table. Where a released model cannot run at this size, ``why`` says so, without gmacs."""
-    config = case.config
-    parameters = parameters_of(config)
-    row = {"model": case.model, "tokens": case.tokens, "behaviour": case.behaviour, "classes": CLASSES}
-    row |= {"height": height, "width": width, "parameters": parameters["total"]}
-    row |= {f"{name}_parameters": parameters[name] for name in COLUMNS}
-    try:
-        macs = macs_of(config, height, width)
-    except InputError as error:
-        beside = _beside_released(case, (0, 0), parameters["total"], 0)
-        return row | beside | {"why": "; ".join(filter(None, [f"cannot run: {error}", beside.get("why")]))}
-    row |= {"gmacs": macs["total"] / 1e9} | {f"{name}_gmacs": macs[name] / 1e9 for name in COLUMNS}
-    compared = case, (height, width), parameters["total"], macs["total"]
-    return row | _beside_published(*compared) | _beside_released(*compared)
-
-
 def cost_table(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> pd.DataFrame:
-    """Return one tidy row for each of `KEY`.
+    """Return one tidy row for each of `KEY`: the cost of one image, by component, too.
 
-    Columns: `KEY`, classes, parameters and COMPONENT_parameters, gmacs and COMPONENT_gmacs of one image; published_ and
-    released_ parameters and gmacs where known; _percent, ours above theirs; published_source, released_counter; why,
-    for every difference above `NOTABLE` percent.
+    Beside it stand published and released figures where known, in percent how far ours are above them, and why, for
+    every difference above `NOTABLE` percent.
     """
-    order = [*KEY[:3], "classes", *KEY[3:]]
-    for quantity in ("parameters", "gmacs"):
-        order += [quantity, *(f"{name}_{quantity}" for name in COLUMNS)]
-    for source, last in (("published", "source"), ("released", "counter")):
-        names = ("parameters", "parameters_percent", "gmacs", "gmacs_percent", last)
-        order += [f"{source}_{name}" for name in names]
-    rows = [cost_row(case, *size) for case in cases(pattern, tokens) for size in SIZES]
-    table = pd.DataFrame(rows).reindex(columns=[*order, "why"])
-    whole = [name for name in table if name.endswith("parameters")]
-    return table.astype(dict.fromkeys(whole, "Int64"))
+    rows = [cost_row(*case, *size) for case in cases(pattern, tokens) for size in SIZES]
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    return table.astype({name: "Int64" for name in table if name.endswith("parameters")})
 
 
 if __name__ == "__main__":
