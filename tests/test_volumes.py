@@ -169,8 +169,7 @@ def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     values = json.loads(capsys.readouterr().out)
     assert list(values) == ["name", "depth", "height", "width", "classes", "parameters", "gmacs"]
     assert [values[key] for key in ("depth", "height", "width", "classes")] == [32, 16, 24, 4]
-    assert (
-        values["gmacs"]["total"] == count_macs(network("nnformer_nano", num_classes=4), 16, 24, depth=32)["total"] / 1e9
-    )
+    macs = count_macs(network("nnformer_nano", num_classes=4), 16, 24, depth=32)
+    assert values["gmacs"]["total"] == macs["total"] / 1e9
     assert main(arguments) == 0
     assert "nnformer_nano, 4 classes, one volume of 32 x 16 x 24 voxels" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""The networks: encoders, decoders, and the table of named models."""
+"""The networks: configurations, encoders, decoders, pretrained weights."""

@@ -65,8 +65,7 @@ class Stage(nn.Module):
         """Return the first tokens ``(B, nW, T, C)`` of the windows of the map ``x``, None without tokens."""
         if self.global_tokens is None:
             return None
-        layout = self.blocks[0].layout_of(x)
-        return self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
+        return self.global_tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)
 
     def forward(self, x: Tensor, traces: list[dict] | None = None) -> Tensor:
         """Apply the blocks, not the merging, to a map ``(B, *size, C)``; ``traces`` gets one dict a block."""

@@ -11,18 +11,18 @@ from glamlib.models.segmenter import Segmenter
 from glamlib.models.unet import UNetDecoder
 
 _TIMM_NAMES = {size: f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")}
-# What a classifier has and a backbone has not: its head, buffers that are computed, CrossViT's last exchange
+# Only a classifier has these: its head, computed buffers, CrossViT's last exchange
 _UNUSED = re.compile(
     r"^(head|norm|fc_norm)\.|(relative_position_index|attn_mask)$|^blocks\.2\.(projs|fusion|revert_projs)\."
 )
-# What our encoder has and Swin's classifier has not: it starts as initialised
+# Only our encoder has these; they start as initialised
 _OURS = re.compile(r"^norms\.|^layers\.\d\.(global_tokens|position_table\.|.*\b(mixer|norm_mixer)\.)")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Return a state dict from a safetensors or torch file, or raise an InputError that names the file.
 
-    A file of Microsoft's has the merging at the end of a stage instead of at the start of the next; this is put right.
+    Microsoft's files have the merging at the end of a stage; it moves to the start of the next.
     """
     if not path.is_file():
         raise InputError(f"no weights file {path}")
@@ -52,7 +52,7 @@ def load_timm_weights(
         timm_names: timm's names of the weights that it has, by ``key`` (by default ``name``).
 
     Raises:
-        InputError: no such weights, no network (says which file to put where), or keys that do not fit.
+        InputError: no such weights, no connection (says which file to fetch), or keys that do not fit.
     """
     if source is True:
         if (key or name) not in timm_names:
