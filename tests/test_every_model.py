@@ -94,7 +94,7 @@ def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("_3d")])
 @torch.no_grad()
 def test_exported_program_gives_the_same(case: str) -> None:
     model = build(case).eval()
