@@ -79,10 +79,11 @@ def test_peers_compute_what_swin_does(library: str, way: str) -> None:
 
 
 @pytest.mark.slow
-def test_measured_rows() -> None:
+def test_measured_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny group, whole: numbers are there, and ratios are of Swin computed in the same way."""
     listed = [nano(0), nano(10), nano(0, "explicit"), nano(10, "explicit")]
-    rows = speed.measure(SMALL, "cpu", 1, 2, False, listed)
+    monkeypatch.setattr(speed, "configurations", lambda *arguments: listed)
+    rows = speed.measure(SMALL, "cpu", 1, 2, False)
     assert rows.drop(columns=["commit", "dirty"]).notna().all(axis=None)
     swin = rows[rows["tokens"] == 0]
     assert (swin[["ratio", "ratio_low", "ratio_high", "macs_ratio"]] == 1).all(axis=None)
@@ -90,9 +91,26 @@ def test_measured_rows() -> None:
     assert (rows["seconds_low"] <= rows["seconds"]).all()
     assert (rows["peak_mib"] > 1).all()
     assert set(rows["denormals"]) == {"not"}
-    (memory,) = speed.measure(SMALL, "cpu", 1, 0, False, [nano(0)]).to_dict("records")
+    del listed[1:]
+    (memory,) = speed.measure(SMALL, "cpu", 1, 0, False).to_dict("records")
     assert np.isnan(memory["seconds"])
     assert memory["macs_ratio"] == 1
+    assert memory["peak_mib"] > 1
+
+
+def _too_large(configuration: Configuration, *arguments: object) -> float:
+    if configuration.tokens:
+        raise torch.OutOfMemoryError
+    return 1.0
+
+
+def test_what_does_not_fit_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "configurations", lambda *arguments: [nano(0), nano(10)])
+    monkeypatch.setattr(speed, "peak_mib", _too_large)
+    fits, does_not = speed.measure(SMALL, "cpu", 1, 1, False).to_dict("records")
+    assert fits["seconds"] > 0
+    assert np.isnan([does_not[name] for name in ("seconds", "ratio_low", "exchange_ratio", "peak_mib")]).all()
+    assert does_not["macs_ratio"] > 1
 
 
 def test_finished_groups_are_not_timed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +120,7 @@ def test_finished_groups_are_not_timed_again(tmp_path: Path, monkeypatch: pytest
         timed.append(group)
         return pd.DataFrame([{"part": group.part, "pass": group.direction, "size": group.size}])
 
-    monkeypatch.setattr(speed, "_apart", apart)
+    monkeypatch.setattr(speed, "apart", apart)
     for _ in range(2):
         speed.speed(tmp_path / "speed.csv", tmp_path)
     assert timed == groups("cpu")
@@ -179,7 +197,7 @@ def test_hours_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """The smaller network is timed, 3 s a step of two images; the other is slower as it has more multiply-adds."""
     small, large = paper_run("a", "swin_nano_unet"), paper_run("b", "glam_swin_nano_unet", 2000)
     timed = []
-    monkeypatch.setattr(step, "measure", lambda run, steps: timed.append(run.model) or 3.0)
+    monkeypatch.setattr(step, "apart", lambda function, run, steps: timed.append(run.model) or 3.0)
     seconds = step.image_seconds([large, small], "cpu")
     assert timed == ["swin_nano_unet"]
     ratio = macs_of(model_config(large.model), 64, 64)["total"] / macs_of(model_config(small.model), 64, 64)["total"]

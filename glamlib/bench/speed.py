@@ -13,10 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import pandas as pd
@@ -152,11 +151,11 @@ def time_in_turn(
         run()
     taken, beside = defaultdict(list), defaultdict(list)
     for _ in range(rounds):
-        for configuration in passes:
-            if configuration != configuration.swin:
-                beside[configuration].append(seconds(configuration.swin))
-            taken[configuration].append(seconds(configuration))
-    return taken, {c: beside.get(c, taken[c]) for c in passes}
+        for one in passes:
+            if one != one.swin:
+                beside[one].append(seconds(one.swin))
+            taken[one].append(seconds(one))
+    return taken, {one: beside.get(one, taken[one]) for one in passes}
 
 
 def matmul_gflops(device: str, dtype: torch.dtype = torch.float32) -> float:
@@ -176,22 +175,26 @@ def peak_mib(configuration: Configuration, group: Group, device: str, threads: i
     return peak_memory_mib(device) - before
 
 
-def _apart(function: Callable, *arguments: object) -> object:
-    """Return a call's value from a fresh process; a server that has imported the library forks it."""
+def apart(function: Callable, *arguments: object) -> object:
+    """Return a call's value from a fresh process, NaN if it needs more memory than there is.
+
+    A server that has imported the library forks the process.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["glamlib.bench.speed"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except (torch.OutOfMemoryError, BrokenProcessPool):  # refused memory, or killed for it
+            return float("nan")
 
 
-def measure(
-    group: Group,
-    device: str,
-    threads: int,
-    rounds: int,
-    flush_denormal: bool,
-    listed: list[Configuration] | None = None,
-) -> pd.DataFrame:
+def _spread(name: str, rounds: pd.Series) -> dict[str, float]:
+    """Return columns of the median, the least and the greatest of the rounds."""
+    return {name: rounds.median(), f"{name}_low": rounds.min(), f"{name}_high": rounds.max()}
+
+
+def measure(group: Group, device: str, threads: int, rounds: int, flush_denormal: bool) -> pd.DataFrame:
     """Return a group's rows of the table, one a configuration.
 
     ``seconds`` is the median of the rounds (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
@@ -202,29 +205,25 @@ def measure(
     torch.set_flush_denormal(flush_denormal)
     torch.set_num_threads(threads)
     rates = {bf16: matmul_gflops(device, torch.bfloat16 if bf16 else torch.float32) for bf16 in (False, True)}
-    listed = listed or configurations(group, device, rates[True] > 1.1 * rates[False])
-    passes = {configuration: one_pass(configuration, group, device)[1] for configuration in listed} if rounds else {}
-    taken, beside = time_in_turn(passes, rounds)
-    ratios = {c: [a / b for a, b in zip(taken[c], beside[c], strict=True)] for c in passes}
+    listed = configurations(group, device, rates[True] > 1.1 * rates[False])
+    peaks = {one: apart(peak_mib, one, group, device, threads) for one in listed}
+    fitting = [one for one in listed if rounds and pd.notna(peaks[one])]
+    times = time_in_turn({one: one_pass(one, group, device)[1] for one in fitting}, rounds)
+    taken, beside = (pd.DataFrame(seconds).reindex(columns=listed) for seconds in times)
+    ratios = taken / beside
     macs = {c: macs_by_module(c.build(group), group.size, group.size)[""] for c in listed if c.library == "glamlib"}
     same = {"device": device_name(device), "threads": threads, **origin()}
     same |= {"rounds": rounds, "denormals": "flushed" if flush_denormal else "not"}
     rows = []
     for one in listed:
-        fused, with_gmsa = replace(one, way="fused"), replace(one, mixer="gmsa")
-        quotients = {"seconds": taken[one], "ratio": ratios.get(one, [])}
-        quotients["exchange_ratio"] = [a / b for a, b in zip(ratios.get(one, []), ratios.get(with_gmsa, []))]  # noqa: B905
         row = {"part": group.part, "pass": group.direction, "size": group.size} | asdict(one)
-        for name, values in quotients.items():
-            for end, of in (("", median), ("_low", min), ("_high", max)):
-                row[name + end] = of(values or [float("nan")])
-        row["way_ratio"] = median([a / b for a, b in zip(taken[one], taken[fused], strict=False)] or [float("nan")])
+        row |= _spread("seconds", taken[one]) | _spread("ratio", ratios[one])
+        row |= _spread("exchange_ratio", ratios[one] / ratios[replace(one, mixer="gmsa")])
+        row["way_ratio"] = (taken[one] / taken[replace(one, way="fused")]).median()
         counted = macs[one if one in macs else one.swin]
-        row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": float("nan")}
+        row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one]}
         row["gmacs"] = counted * (3 if group.direction == "training" else 1) / 1e9
         row["share"] = 2 * row["gmacs"] / row["seconds"] / rates[one.way == "bf16"]
-        with suppress(torch.OutOfMemoryError, BrokenProcessPool):  # does not fit, or was killed for it
-            row["peak_mib"] = _apart(peak_mib, one, group, device, threads)
         rows.append(row | same)
     return pd.DataFrame(rows)
 
@@ -260,7 +259,9 @@ def speed(
             rounds = 5 if device == "cuda" or (group.size <= 512 and group.part != "model") else 3
             if device == "cpu" and group == Group("encoder", "training", 2048):
                 rounds = 0  # memory alone: a round takes minutes
-            rows = _apart(measure, group, device, threads, rounds, flush_denormal)
+            rows = apart(measure, group, device, threads, rounds, flush_denormal)
+            if not isinstance(rows, pd.DataFrame):
+                raise InputError(f"bench {file.stem}: there is too little memory to time it")
             write_whole(file, rows.to_csv(index=False, float_format="%.5g"))
         tables.append(pd.read_csv(file))
     write_whole(out, pd.concat(tables).sort_values(["part", "pass", "size"], kind="stable").to_csv(index=False))

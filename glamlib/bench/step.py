@@ -7,13 +7,10 @@ all of them would itself take hours.
 """
 
 import json
-import multiprocessing
 import re
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -22,8 +19,9 @@ from statistics import median
 
 import torch
 import tyro
-from torch import Tensor
+from torch.utils.data import TensorDataset
 
+from glamlib.bench.speed import apart
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
@@ -39,24 +37,20 @@ class _Enough(Exception):
     """Stops training after the last timed step."""
 
 
-class _RandomItems:
-    """A dataset of `BATCH` random images (3, H, W) and labels (H, W)."""
+class _RandomItems(TensorDataset):
+    """`BATCH` random images (3, H, W) and labels (H, W)."""
 
     classes = tuple(str(number) for number in range(CLASSES))
     ignore_index = 255
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.images = torch.randint(256, (BATCH, 3, *size), dtype=torch.uint8)
-        self.labels = torch.randint(CLASSES, (BATCH, *size), dtype=torch.uint8)
-
-    def __len__(self) -> int:
-        return BATCH
+        super().__init__(
+            torch.randint(256, (BATCH, 3, *size), dtype=torch.uint8),
+            torch.randint(CLASSES, (BATCH, *size), dtype=torch.uint8),
+        )
 
     def name(self, index: int) -> str:
         return str(index)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.labels[index]
 
 
 def step_seconds(run: RunParameters, timed: int) -> float:
@@ -75,15 +69,6 @@ def step_seconds(run: RunParameters, timed: int) -> float:
     with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
         train(model, _RandomItems(size), run, Path(folder) / "run.safetensors", on_step=on_step)
     return median(end - start for start, end in pairwise(ends[1:]))
-
-
-def measure(run: RunParameters, timed: int) -> float:
-    """Return `step_seconds` in a fresh process; NaN where the step does not fit into memory."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(step_seconds, run, timed).result()
-        except (torch.OutOfMemoryError, BrokenProcessPool):  # refused memory, or killed for it
-            return float("nan")
 
 
 def open_runs(build: Path, results: Path) -> list[RunParameters]:
@@ -105,12 +90,11 @@ def image_seconds(runs: list[RunParameters], device: str) -> dict[Kind, float]:
     """Return the seconds of an image in training, for every kind among the runs."""
     kinds = {kind_of(run): replace(run, device=device) for run in runs}
     if device == "cuda":
-        return {kind: measure(run, 5) / BATCH for kind, run in kinds.items()}
-    macs = {
-        k: macs_of(model_config(r.model, **r.overrides), *r.augment["crop_size"])["total"] for k, r in kinds.items()
-    }
+        return {kind: apart(step_seconds, run, 5) / BATCH for kind, run in kinds.items()}
+    configs = {kind: model_config(run.model, **run.overrides) for kind, run in kinds.items()}
+    macs = {kind: macs_of(config, *kind[2])["total"] for kind, config in configs.items()}
     smallest = min(macs, key=macs.get)
-    rate = measure(kinds[smallest], 2) / BATCH / macs[smallest]
+    rate = apart(step_seconds, kinds[smallest], 2) / BATCH / macs[smallest]
     return {kind: rate * number for kind, number in macs.items()}
 
 
