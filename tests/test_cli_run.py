@@ -106,16 +106,18 @@ def test_predict_keeps_going_past_a_broken_file(
     (images / "b.png").write_bytes(b"no picture")
     Image.new("RGB", (40, 4)).save(images / "e.png")  # smaller than a window
     Image.new("RGB", (40, 40)).save(images / "d.jpg")  # comes before d.png
+    Image.fromarray(arrays["a"]).save(images / "f.ppm")
     (images / "notes.txt").write_text("")
+    Image.new("L", (40, 36)).save(images / f"{'n' * 251}.png")  # 255 bytes, the longest name there is
     weights = trained / "w.safetensors"
     assert main(["predict", str(weights), str(images), "--out", str(out)]) == 1
     said, err = capsys.readouterr()
-    assert said == f"4 of 6 image(s) in {out}\n"
+    assert said == f"6 of 9 image(s) in {out}\n"
     failures = [line for line in err.splitlines() if line.startswith("failed: ")]
-    assert [line.split(": ")[1].rsplit("/")[-1] for line in failures] == ["b.png", "d.png"]
+    assert [line.split(": ")[1].rsplit("/")[-1] for line in failures] == ["b.png", "d.png", "notes.txt"]
     assert "has the same name as d.jpg" in failures[1]
     for kind in ("labels", "overlays"):
-        assert sorted(file.name for file in (out / kind).iterdir()) == ["a.png", "c.png", "d.png", "e.png"]
+        assert sorted(file.name for file in (out / kind).iterdir()) == [f"{name}.png" for name in [*"acdef", "n" * 251]]
     saved = load_model(weights)
     x = normalise(torch.from_numpy(arrays["a"]).permute(2, 0, 1)[None])
     with torch.no_grad():

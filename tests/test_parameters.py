@@ -48,7 +48,7 @@ def test_what_yaml_reads_as_a_string_is_explained() -> None:
     [
         ("seed", [True, 1.0, -1], "a whole number from 0 to"),
         ("warmup_steps", [-1], "a whole number at least 0"),
-        ("workers", [-1], "a whole number at least 0"),
+        ("workers", [-1, 10**6], "a whole number from 0 to 256"),
         ("steps", [0], "a whole number at least 1"),
         ("batch_size", [0], "a whole number at least 1"),
         ("threads", [0], "a whole number at least 1"),

@@ -201,6 +201,18 @@ def test_batch_without_a_valid_pixel_has_no_loss(accumulate: int, tmp_path: Path
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+def test_a_class_that_no_label_holds_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Empty(CueScenes):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            image, label = super().__getitem__(index)
+            return image, torch.zeros_like(label)
+
+    scenes = InMemory(Empty(SceneConfig(size=32, num_shapes=1), 4, 0))
+    model = create_model(RUN.model, num_classes=3, **RUN.overrides)
+    train(model, scenes, replace(RUN, steps=1), tmp_path / "run.safetensors")
+    assert f"warning: no training label holds {', '.join(scenes.classes[1:])}\n" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
@@ -237,14 +249,16 @@ def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "[]", '{"step": 3, "history": []}'])
+def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "run.safetensors"
     if content is None:  # a safetensors file, but no run's
         save_file({"weight": torch.zeros(2)}, path)
+    elif isinstance(content, str):  # what earlier versions wrote
+        save_file({"weight": torch.zeros(2)}, path, {"progress": content})
     else:
         path.write_bytes(content)
-    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint"):
+    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
         read_progress(path)
 
 

@@ -78,11 +78,11 @@ def test_axes_of_one_behind_the_third_are_dropped_and_scaled_values_are_scaled(t
 
 @pytest.mark.parametrize(("unit", "in_mm"), [("meter", 1000), ("micron", 0.001), ("mm", 1), ("unknown", 1)])
 def test_spacings_are_converted_to_mm(tmp_path, unit, in_mm):
-    affine = np.array([[0, 0, 2.0, 5], [0, 3, 0, 6], [4, 0, 0, 7], [0, 0, 0, 1]])
+    affine = np.array([[0, 0, 0.02, 5], [0, 0.03, 0, 6], [0.04, 0, 0, 7], [0, 0, 0, 1]])
     affine[:3] /= in_mm
     save(tmp_path / "a.nii.gz", np.zeros((2, 3, 4)), affine, unit=unit)
     volume = read_volume(tmp_path / "a.nii.gz")
-    assert volume.spacing == pytest.approx((4, 3, 2))
+    assert volume.spacing == pytest.approx((0.04, 0.03, 0.02))
     assert volume.affine[:3, 3] == pytest.approx([5, 6, 7])
 
 

@@ -51,9 +51,9 @@ def read_volume(path: Path) -> Volume:
         image = nib.funcs.squeeze_image(nib.load(path))
         if image.ndim != 3 or 0 in image.shape:
             raise InputError(f"{path}: {image.ndim} axes ({_by(image.shape)}); allowed: volumes of three axes")
-        if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine)) < 1e-12:
-            raise InputError(f"{path}: its affine maps no voxel to a place; allowed: an invertible one")
         in_mm = np.diag([_IN_MM.get(image.header.get_xyzt_units()[0], 1.0)] * 3 + [1.0])
+        if not np.isfinite(image.affine).all() or abs(np.linalg.det(in_mm @ image.affine)) < 1e-12:
+            raise InputError(f"{path}: its affine maps no voxel to a place; allowed: an invertible one")
         image = nib.as_closest_canonical(image)
         values = np.asanyarray(image.dataobj)
     except InputError:

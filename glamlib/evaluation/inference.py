@@ -131,7 +131,8 @@ def _classes(model: nn.Module, items: Tensor, precision: str, logits_of: Callabl
             return logits_of(items.to(device)).argmax(dim=1).cpu()
     except (RuntimeError, MemoryError) as error:
         # torch has an error of its own for a GPU alone
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        too_large = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
+        if not too_large and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         size = "x".join(str(side) for side in items.shape[2:])
         raise InputError(

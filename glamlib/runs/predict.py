@@ -25,15 +25,16 @@ _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".we
 
 
 def image_files(source: Path) -> list[Path]:
-    """Return the images that ``source`` names: the file itself, or a folder's images (a video's frames) by name.
+    """Return the images that ``source`` names: the file itself, or all files of a folder that holds images, by name.
 
     Of a folder without images, those of its sub-folders, as Cityscapes has one for each city. InputError for none.
     """
     if source.is_dir():
-        files = _images_in(source) or [file for folder in _visible(source) for file in _images_in(folder)]
-        if not files:
+        folders = [source] if _images_in(source) else [folder for folder in _visible(source) if _images_in(folder)]
+        if not folders:
             raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
-        return files
+        # also those of other names: each is predicted, or named with the reason
+        return [file for folder in folders for file in _visible(folder) if file.is_file() or file in _images_in(folder)]
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     if source.suffix.lower() in _VIDEO_SUFFIXES:

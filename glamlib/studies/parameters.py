@@ -112,7 +112,7 @@ class RunParameters(Checked):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     compile: bool = False
     threads: Count = 1
-    workers: Natural = 0
+    workers: Annotated[int, Range(0, 256)] = 0
     checkpoint_every: Count = 200
 
     def __post_init__(self) -> None:

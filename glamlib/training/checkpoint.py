@@ -34,9 +34,13 @@ def read_progress(path: Path) -> dict[str, object]:
     """Return the progress that a checkpoint holds; InputError that names the file if it is not one."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["progress"])
+            progress = json.loads(file.metadata()["progress"])
+        if missing := {"step", "history", "loss", "seconds", "made_by"} - set(progress):
+            raise KeyError(*missing)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a checkpoint of a run ({type(error).__name__})") from None
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not a checkpoint of this version ({reason}); move it away to start again") from None
+    return progress
 
 
 def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[str], list[str]]:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from glamlib.data.datasets import InMemory, absent_classes
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 from glamlib.studies.parameters import RunParameters
@@ -138,6 +139,8 @@ def train(
         elif rank == 0:
             print(f"{', '.join(decisive)}: starting again; the old checkpoint is kept as {set_aside(checkpoint).name}")
     progress["made_by"] = made_by
+    if rank == 0 and isinstance(dataset, InMemory) and (absent := absent_classes(dataset)):
+        print(f"warning: no training label holds {', '.join(absent)}")
 
     task = task_of(run)
     batches = iter(
