@@ -78,7 +78,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             image.info |= {"format": image.format, "bits": bits}
             yield ImageOps.exif_transpose(image)
     except Exception as problem:  # PIL's are of many types, depending on where the damage lies
-        reason = str(problem).partition(" <_io")[0]  # PIL names the buffer, too
+        reason = " ".join(str(problem).partition(" <_io")[0].split())  # PIL names the buffer, too
+        reason = reason or type(problem).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason})") from problem
 
 
@@ -167,13 +168,12 @@ def match_pairs(
     pairs = [
         Pair(Path(name).name, file, label_files[name]) for name, file in image_files.items() if name in label_files
     ]
-    for kind, mine, other, wanted, end in (
-        ("image", image_files, label_files, "label", label_ends[0]),
-        ("label", label_files, image_files, "image", image_ends[0]),
-    ):
-        problems += [
-            f"{kind} {file.name} has no {wanted} {name}{end}" for name, file in mine.items() if name not in other
-        ]
+    problems += [
+        f"image {file.name} has no label {name}{label_ends[0]}"
+        for name, file in image_files.items()
+        if name not in label_files
+    ]
+    problems += [f"label {file.name} has no image" for name, file in label_files.items() if name not in image_files]
     return SplitFiles(images, pairs, problems, code)
 
 
