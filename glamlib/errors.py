@@ -18,7 +18,7 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         if message.startswith("Caught InputError in "):
             message = message.rstrip().rpartition("InputError: ")[2]
-        super().__init__(message)
+        super().__init__(message.replace("\n", "\\n"))  # a file's name may have them
 
 
 def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:

@@ -168,6 +168,9 @@ def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.
     refused(capsys, ["predict", weights, str(tmp_path / "empty"), *out], "empty: no images")
     refused(capsys, ["predict", weights, str(tmp_path / "none"), *out], "none: no such file or folder")
     refused(capsys, ["predict", str(tmp_path / "w.safetensors"), grey, *out], "w.safetensors: not a weights file")
+    save_model(tmp_path / "p.safetensors", replace(load_model(Path(weights)), palette=((1, 2, 3),)))
+    refused(capsys, ["predict", str(tmp_path / "p.safetensors"), grey, *out], "(ValueError: not one colour a class)")
+    refused(capsys, ["predict", weights, str(tmp_path / "two\nlines"), *out], "two\\nlines: no such file or folder")
     refused(capsys, ["predict", str(tmp_path / "x.safetensors"), grey, *out], "x.safetensors: not a weights file")
     refused(capsys, ["predict", weights, grey, *out, "--stride", "8", "8"], "mode 'whole' takes no stride")
     refused(

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -52,6 +53,8 @@ def load_model(path: Path) -> SavedModel:
         run = RunParameters.from_dict(about["parameters"])
         classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
         in_channels = about["in_channels"]
+        if np.array(palette, np.uint8).shape != (len(classes), 3):
+            raise ValueError("not one colour a class")
     except InputError as error:  # parameters that this version does not know
         raise InputError(f"{path}: {error}") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
