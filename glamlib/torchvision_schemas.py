@@ -1,7 +1,7 @@
 """Lets torchvision import where its compiled part does not fit torch, as its PyPI wheel beside a CPU build of torch.
 
-What torchvision has in Python works without the compiled part, but its import stops with "operator torchvision::nms does
-not exist". Declaring two operators is enough, before the first import of timm or torchvision.
+What torchvision has in Python works without the compiled part, but its import stops with "operator torchvision::nms
+does not exist". Declaring two operators is enough, before the first import of timm or torchvision.
 """
 
 from importlib.util import find_spec

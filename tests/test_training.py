@@ -183,7 +183,7 @@ def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
             Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
     before = data_identity(load_dataset("folder", root=tmp_path))
     random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    Image.fromarray(random).save(tmp_path / "images" / "1.png")  # not among the items that are read
+    Image.fromarray(random).save(tmp_path / "images" / "10.png")  # the third, not among the items that are read
     assert data_identity(load_dataset("folder", root=tmp_path)) != before
 
 

@@ -15,10 +15,12 @@ import torch
 from glamlib.data.check import check_data
 from glamlib.data.datasets import VOLUMES, InMemoryVolumes, has_dataset, load_volumes
 from glamlib.data.volume_sets import EIGHT, ORGANS, SYNAPSE_TEST, SYNAPSE_TRAIN, brain_labels
-from glamlib.data.volumes import Labels, read_volume, resample_image, resample_label, window, z_score
+from glamlib.data.volumes import Case, FileVolumes, Labels, read_volume, resample_image, resample_label, window, z_score
 from glamlib.errors import InputError
+from glamlib.training.datasets import data_identity
 
 REAL = Path(os.environ.get("GLAM_DATA") or Path(__file__).parents[2] / "shared" / "data")
+FOLDERS = ("imagesTr", "labelsTr")
 NAME = "hippocampus_001.nii.gz"
 
 
@@ -266,6 +268,17 @@ def test_half_the_voxels_a_side_is_the_majority():
     expected = np.zeros((2, 2, 2), dtype=np.uint8)
     expected[0, 0, 0] = 1
     assert np.array_equal(resample_label(label, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)), expected)
+
+
+def test_a_case_that_is_not_read_still_tells_two_data_sets_apart(tmp_path):
+    hippocampus(tmp_path, 100)
+    files = [tmp_path / folder / f"hippocampus_{number:03}.nii.gz" for number in range(1, 101) for folder in FOLDERS]
+    cases = [Case(image.name, image, label) for image, label in zip(files[::2], files[1::2], strict=True)]
+    volumes = FileVolumes(cases, Labels(("a", "b", "c"), {0: 0, 1: 1, 2: 2}, False), z_score)
+    before = data_identity(volumes)
+    assert data_identity(volumes) == before
+    save(cases[2].image, np.zeros((6, 7, 8)))  # 64 of 100 cases are read, not the third
+    assert data_identity(volumes) != before
 
 
 def test_a_data_set_can_be_resampled(tmp_path):

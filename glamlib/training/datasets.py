@@ -101,7 +101,8 @@ def data_identity(dataset: AnyDataset) -> dict[str, object]:
     """
     count = len(dataset)
     chosen = range(count) if isinstance(dataset, InMemory) else np.linspace(0, count - 1, min(count, 64)).astype(int)
-    files = [file.stat().st_size for pair in getattr(dataset, "pairs", ()) for file in (pair.image, pair.label)]
+    pairs = getattr(dataset, "pairs", getattr(dataset, "cases", ()))
+    files = [file.stat().st_size for pair in pairs for file in (pair.image, pair.label)]
     digest = hashlib.sha256()
     digest.update(json.dumps([dataset.classes, [dataset.name(index) for index in range(count)], files]).encode())
     for index in chosen:
