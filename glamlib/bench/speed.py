@@ -178,9 +178,10 @@ def peak_mib(configuration: Configuration, group: Group, device: str, threads: i
 def apart(function: Callable, *arguments: object) -> object:
     """Return a call's value from a fresh process, NaN if it needs more memory than there is.
 
-    A server that has imported the library forks the process.
+    A server that has imported the library forks the process, but for `measure`, which starts a server of its own: one
+    server below another never ends.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn" if function is measure else "forkserver")
     context.set_forkserver_preload(["glamlib.bench.speed"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
