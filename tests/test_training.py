@@ -214,7 +214,7 @@ def test_a_class_that_no_label_holds_is_a_warning(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
     """Held data of more tensors than a process may open files, and augmentation."""
     program = f"""
