@@ -84,7 +84,10 @@ VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": {"patch_size": [16, 1
 
 @pytest.mark.parametrize("values", [{"data": SCENES}, STREETS, VOLUMES, VOLUMES | {"data": SPLITS | {"sides": True}}])
 def test_good_options_pass(values: dict) -> None:
-    check_run(RunParameters.from_dict(RUN | values))
+    run = RunParameters.from_dict(RUN | values)
+    check_run(run)
+    assert run.dataset == values.get("dataset", "scenes")
+    assert RunParameters.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Cue scenes and volumes: the same on every machine, and true to their geometry, which is measured from the pixels."""
 
 import hashlib
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -54,10 +53,9 @@ def test_an_item_depends_on_seed_and_index_alone(kind: type, config: SceneConfig
     np.random.seed(1)  # noqa: NPY002  (global states must not matter)
     torch.manual_seed(1)
     for index in (8, 0, 7):
-        image, label = few[index]
+        image, _ = few[index]
     image.zero_()  # a copy: later items are not changed
     assert all(torch.equal(a, b) for a, b in zip(few[7], many[7], strict=True))
-    assert torch.equal(pickle.loads(pickle.dumps(few))[7][1], label)  # it goes to other processes
     others = [few[8], kind(config, 9, seed=4)[7], kind(config, 9, seed=7)[3]]
     assert not any(torch.equal(few[7][0], other) for other, _ in others)
 
