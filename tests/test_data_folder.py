@@ -2,15 +2,18 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from glamlib.data.datasets import InMemory, absent_classes, has_dataset, load_dataset
+from glamlib.data.datasets import InMemory, absent_classes, dataset_of, has_dataset, load_dataset, splits_of
 from glamlib.data.images import voc_colour
 from glamlib.errors import InputError
+from glamlib.studies.parameters import RunParameters
+from glamlib.training.datasets import run_data
 
 LABEL = np.array([[0, 1, 2, 7], [1, 1, 0, 7], [2, 2, 2, 0]], np.uint8)
 CLASSES = {"classes": ["sea", "land", "ice"], "ignore_index": 7}
@@ -216,3 +219,31 @@ def test_absent_classes_are_those_that_no_label_holds(root):
     for name in ("a", "b"):
         save_label(root / "train" / "labels" / f"{name}.png", np.where(LABEL == 1, 7, LABEL))
     assert absent_classes(load(root)) == ["land"]
+
+
+def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
+    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train",))
+    other = tmp_path_factory.mktemp("other")
+    with refused(str(other), "images/NAME", "imagesTr/"):
+        dataset_of(other)
+    with refused("nowhere", "no such folder"):
+        dataset_of(other / "nowhere")
+    (other / "imagesTr").mkdir()
+    assert dataset_of(other) == "volumes"
+    with refused("'none'", "folder, camvid"):
+        splits_of("none", root)
+
+
+def test_a_run_takes_its_data_from_root(root):
+    fixed = {"study": "own", "variant": "a", "seed": 0, "profile": "cpu", "model": "swin_nano_unet"}
+    run = RunParameters(
+        **fixed, steps=1, batch_size=1, lr=0.1, dataset="folder", root=str(root), data={"train": "train", "test": "x"}
+    )
+    assert len(run_data(run, "train")) == 2
+    with refused("missing option of data: val"):
+        run_data(run, "val")
+    with refused("folder split 'x'"):
+        run_data(run, "test")
+    assert len(run_data(replace(run, data=run.data | {"val": "train"}), "val")) == 2
+    with refused("root=", "scenes"):
+        run_data(replace(run, dataset="scenes", data={"train": 1, "test": 1}), "train")

@@ -3,13 +3,13 @@
 import os
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glamlib.data.folder import folder
+from glamlib.data.folder import LAYOUT, folder
 from glamlib.data.images import PairedFiles, Palette
 from glamlib.data.published import ade20k, camvid, cityscapes
 from glamlib.data.volume_sets import VOLUMES
@@ -54,15 +54,36 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise one_of("dataset", name, DATASETS)
-    hint = "/, or run `make camvid`" if name == "camvid" else "/"
-    return PairedFiles(DATASETS[name](_root(name, root, hint)), split, size)
+    return PairedFiles(DATASETS[name](_root(name, root)), split, size)
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
     """The same of volumes; options: ``spacing`` of all sets, ``sides`` of brains, ``organs`` of synapse."""
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
-    return VOLUMES[name].open(_root(name, root, f"/, which is {VOLUMES[name].source}"), split, **options)
+    return VOLUMES[name].open(_root(name, root), split, **options)
+
+
+def splits_of(name: str, root: Root | None = None) -> tuple[str, ...]:
+    """Return the names of a data set's splits; ``root`` and errors as of `load_dataset`."""
+    has_dataset(name)  # raises
+    place = _root(name, root)
+    if name in VOLUMES:
+        return tuple(VOLUMES[name].find(place).splits)
+    images = DATASETS[name](place)
+    return tuple(split for split in (*images.splits, *images.unions) if split is not None)
+
+
+def dataset_of(path: Root) -> Literal["folder", "volumes"]:
+    """Return the name under which one's own data below ``path`` are loaded; InputError where there are none."""
+    root = Path(path)
+    if (root / "dataset.json").is_file() or (root / "imagesTr").is_dir():
+        return "volumes"
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    if (root / "classes.json").is_file() or any(root.glob("images")) or any(root.glob("*/images")):
+        return "folder"
+    raise InputError(f"{root}: neither images ({LAYOUT}) nor volumes (dataset.json, imagesTr/, labelsTr/)")
 
 
 def has_dataset(name: str) -> bool:
@@ -73,12 +94,14 @@ def has_dataset(name: str) -> bool:
     return bool(base) and Path(base, name).is_dir()
 
 
-def _root(name: str, given: Root | None, hint: str) -> Path:
+def _root(name: str, given: Root | None) -> Path:
     if given is not None:
         return Path(given)
     base = os.environ.get("GLAM_DATA")
     if not has_dataset(name):
         missing = f"{Path(base, name)}: no such folder" if base else "GLAM_DATA is not set"
+        hint = f"/, which is {VOLUMES[name].source}" if name in VOLUMES else "/"
+        hint += ", or run `make camvid`" if name == "camvid" else ""
         raise InputError(f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}{hint}")
     return Path(base, name)
 

@@ -26,7 +26,7 @@ from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
 # What does not decide a result, but for its last digits
-_NO_MATTER = ("seed", "workers", "checkpoint_every", "threads", "device", "compile", "accumulate")
+_NO_MATTER = ("seed", "root", "workers", "checkpoint_every", "threads", "device", "compile", "accumulate")
 _LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
 _PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
 

@@ -75,6 +75,7 @@ class RunParameters(Checked):
         pretrained: "" for random weights, "imagenet" for Swin's (`places.imagenet_file`, or fetched by timm), or a file
             of such weights.
         dataset, data: which data and their options (`glamlib.training.datasets.run_data`).
+        root: the folder of the data; "" for the sub-folder ``dataset`` of the one that GLAM_DATA names.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         evaluate: options of `InferenceOptions`, for images alone; empty for whole images as they are.
         steps, batch_size: optimiser steps, and images a step in all processes together.
@@ -101,6 +102,7 @@ class RunParameters(Checked):
     overrides: dict = field(default_factory=dict)
     pretrained: str = ""
     data: dict = field(default_factory=dict)
+    root: str = ""
     augment: dict = field(default_factory=dict)
     evaluate: dict = field(default_factory=dict)
     accumulate: Count = 1

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 
-_NO_EFFECT = ("workers", "checkpoint_every", "evaluate")
+_NO_EFFECT = ("root", "workers", "checkpoint_every", "evaluate")
 # They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
 _ROUNDING = ("threads", "device", "compile", "accumulate")
 

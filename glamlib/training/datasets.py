@@ -46,10 +46,11 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Files:
-    """Options of all data on disk: splits, and the number of their first items to use."""
+    """Options of all data on disk: splits, ``val`` if there is one, and the number of their first items to use."""
 
     train: str
     test: str
+    val: str = ""
     limit: Count | None = None
 
 
@@ -73,23 +74,27 @@ def data_options(run: RunParameters) -> dict[str, object]:
         options = check_options("option of data", run.data, ImageFiles)
     else:
         raise one_of("dataset", run.dataset, (*GENERATED, *DATASETS, *VOLUMES))
+    if run.root and run.dataset in GENERATED:
+        raise InputError(f"parameter root={run.root!r}: must be empty, because {run.dataset} are drawn")
     if options.get("limit") and not options.get("in_memory", True):
         raise InputError(f"option of data limit={options['limit']}: cannot be combined with in_memory=false")
     return options
 
 
-def run_data(run: RunParameters, part: Literal["train", "test"]) -> AnyDataset:
-    """Return the training or the test data of a run; InputError for bad options, or data that is not there."""
+def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDataset:
+    """Return the training, validation or test data of a run; InputError for bad options, or data that is not there."""
     options = data_options(run)
-    split = {name: options.pop(name) for name in ("train", "test")}[part]
+    split = {name: options.pop(name, "") for name in ("train", "val", "test")}[part]
+    if not split:
+        raise InputError(f"missing option of data: {part}")
     if run.dataset in GENERATED:
         make, config_class, hold = GENERATED[run.dataset]
         data = make(config_class(**options), split, run.seed if part == "train" else TEST_SEED)
         return hold(data, workers=run.workers) if part == "train" else data
     limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        return InMemoryVolumes(load_volumes(run.dataset, split, **options), limit, run.workers)
-    data = load_dataset(run.dataset, split, **options)
+        return InMemoryVolumes(load_volumes(run.dataset, split, root=run.root or None, **options), limit, run.workers)
+    data = load_dataset(run.dataset, split, root=run.root or None, **options)
     return InMemory(data, limit, run.workers) if in_memory else data
 
 
