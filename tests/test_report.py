@@ -100,7 +100,10 @@ def test_a_summary_is_formatted_for_readers() -> None:
             one | {"variant": "full", "label": "Full", "gain": NAN},
         ]
     )
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables.summary_markdown(summary).splitlines()]
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in tables.summary_markdown(summary, studies.CONTEXT).splitlines()
+    ]
     titles = ["variant", "mIoU", "95 % interval", "against baseline", "HD95 (mm)", "M multiply-adds", "parameters"]
     assert lines[0] == titles
     assert lines[2:] == [

@@ -68,11 +68,11 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     for seed, (swin, glam) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
         record_of(tmp_path, "swin", seed, swin)
         record_of(tmp_path, "glam_2", seed, glam)
-    write_tables(tmp_path, "context")
-    runs = run_table(tmp_path, "context")
+    write_tables(tmp_path, studies.CONTEXT)
+    runs = run_table(tmp_path, studies.CONTEXT)
     assert list(runs["variant"]) == ["swin"] * 3 + ["glam_2"] * 3  # the study's order
     assert runs["miou"].dtype == np.float64
-    summary = summary_table(runs, "context").set_index("variant")
+    summary = summary_table(runs, studies.CONTEXT).set_index("variant")
     assert summary.loc["glam_2", "gain"] == pytest.approx(0.2)
     # differences 0.3, 0.2, 0.1: deviation 0.1, t of 2 degrees of freedom at 97.5 % is 4.3027
     assert summary.loc["glam_2", "gain_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
@@ -80,7 +80,7 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert (tmp_path / "tables/context.csv").exists()
     assert not (tmp_path / "tables/context_others.csv").exists()
     record_of(tmp_path, "glam_2", 3, 0.1, steps=1)
-    write_tables(tmp_path, "context")
+    write_tables(tmp_path, studies.CONTEXT)
     table = study_markdown(tmp_path, studies.CONTEXT, "quick")
     assert table.endswith("Left out, because they were made otherwise: glam_2/seed-3 (steps 20 -> 1).")
     assert "0.800" in table

@@ -124,7 +124,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
             train_seconds=1.0,
             arrays=arrays,
         )
-    runs = run_table(tmp_path, study.name).set_index("variant")
+    runs = run_table(tmp_path, study).set_index("variant")
     for variant, found in metrics.items():
         row = runs.loc[variant]
         assert row["dice"] == found["dice"]
@@ -133,8 +133,8 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
         assert row["dice_anterior"] == found["dice_by_class"][0]
         assert np.isnan(row["dice_posterior"])
         assert [row[name] for name in ("depth", "height", "width")] == [16, 16, 16]
-    write_tables(tmp_path, study.name)
-    text = tables.summary_markdown(read_table(tmp_path, f"{study.name}_summary"))
+    write_tables(tmp_path, study)
+    text = tables.summary_markdown(read_table(tmp_path, f"{study.name}_summary"), study)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert lines[0][:4] == ["variant", "Dice", "95 % interval", "against baseline"]
     assert [line[0] for line in lines[2:]] == ["nnFormer", "GLAM-nnFormer, 1 token"]

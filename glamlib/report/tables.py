@@ -21,7 +21,7 @@ METRIC_NAMES = {"miou": "mIoU", "dice": "Dice"}
 _VOLUME_SCORES = ["dice", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
 
 
-def run_table(results: Path, study_name: str) -> pd.DataFrame:
+def run_table(results: Path, study: Study) -> pd.DataFrame:
     """Return one row a run, in the study's order; numbers are numbers, and costs carry their size.
 
     Columns: study, variant, seed, profile, label, miou, pixel_accuracy, mean_accuracy, iou_CLASS; of cue scenes and
@@ -29,15 +29,17 @@ def run_table(results: Path, study_name: str) -> pd.DataFrame:
     undefined_hd95, dice_CLASS; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters, train_seconds,
     peak_memory_mib, device, commit, dirty, torch.
     """
-    study = find_study(study_name)
-    records, _ = comparable(_records(results, study))
+    records, _ = _comparable(results, study)
     order = list(study.variants)
     records.sort(key=lambda one: (order.index(one["parameters"]["variant"]), one["parameters"]["seed"]))
     return pd.DataFrame([_run_row(study, record) for record in records]).fillna(np.nan)  # JSON has null for NaN
 
 
-def _records(results: Path, study: Study) -> list[dict]:
-    return [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
+def _comparable(results: Path, study: Study) -> tuple[list[dict], list[str]]:
+    """Return the records that make the table, and the names of those made otherwise."""
+    return comparable(
+        [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
+    )
 
 
 def _run_row(study: Study, record: dict) -> dict[str, object]:
@@ -58,18 +60,17 @@ def _run_row(study: Study, record: dict) -> dict[str, object]:
     return row | {"torch": record["versions"]["torch"]}
 
 
-def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
+def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Return one row a variant: n, mean and 95 % interval of the study's metric (METRIC, METRIC_low, METRIC_high), the
     difference to the baseline paired by seed (gain, gain_low, gain_high), other scores, and cost.
     """
-    study = find_study(study_name)
     metric, summary = study.metric, []
     means = [name for name in ("cue_accuracy", "cue_chance") if name in runs]
     means += _VOLUME_SCORES[1:] if metric == "dice" else []  # cue volumes have no millimetres
     first = [name for name in ("gmacs", "g_msa_gmacs", "depth", "height", "width", "parameters") if name in runs]
     for variant, rows in runs.groupby("variant", sort=False):
         score = score_interval(rows[metric])
-        row = {"study": study_name, "variant": variant, "label": rows["label"].iloc[0], "n": score.n}
+        row = {"study": study.name, "variant": variant, "label": rows["label"].iloc[0], "n": score.n}
         row |= {metric: score.mean, f"{metric}_low": score.low, f"{metric}_high": score.high}
         if variant != study.baseline:
             _, *gain = paired_difference(runs, variant, study.baseline, metric)
@@ -79,23 +80,22 @@ def summary_table(runs: pd.DataFrame, study_name: str) -> pd.DataFrame:
     return pd.DataFrame(summary)
 
 
-def write_tables(results: Path, study_name: str) -> None:
+def write_tables(results: Path, study: Study) -> None:
     """Write ``tables/STUDY.csv`` and ``tables/STUDY_summary.csv``; InputError where the study has no run.
 
     Runs that were made with other values, data or code are named in ``tables/STUDY_others.csv``, and left out.
     """
-    runs = run_table(results, study_name)
+    runs = run_table(results, study)
     if runs.empty:
-        raise InputError(f"{results / 'runs' / study_name}: no records of study {study_name}")
-    write_whole(results / "tables" / f"{study_name}_summary.csv", summary_table(runs, study_name).to_csv(index=False))
-    write_whole(results / "tables" / f"{study_name}.csv", runs.to_csv(index=False))
-    others, path = (
-        comparable(_records(results, find_study(study_name)))[1],
-        results / "tables" / f"{study_name}_others.csv",
-    )
-    path.unlink(missing_ok=True)
-    if others:
-        write_whole(path, pd.DataFrame({"run": others}).to_csv(index=False))
+        raise InputError(f"{results / 'runs' / study.name}: no records of study {study.name}")
+    _, others = _comparable(results, study)
+    tables = {"_summary": summary_table(runs, study), "": runs, "_others": pd.DataFrame({"run": others})}
+    for suffix, table in tables.items():
+        path = results / "tables" / f"{study.name}{suffix}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)
+        else:
+            write_whole(path, table.to_csv(index=False))
 
 
 def read_table(results: Path, name: str) -> pd.DataFrame | None:
@@ -111,12 +111,12 @@ def study_markdown(results: Path, study: Study, profile: str) -> str:
         return f"**{study.question}** {why_not_run(study, profile)}"
     others = read_table(results, f"{study.name}_others")
     apart = "" if others is None else f"\n\nLeft out, because they were made otherwise: {', '.join(others['run'])}."
-    return f"**{study.question}** {provenance_sentence(runs)}\n\n{summary_markdown(summary)}{apart}"
+    return f"**{study.question}** {provenance_sentence(runs)}\n\n{summary_markdown(summary, study)}{apart}"
 
 
-def summary_markdown(summary: pd.DataFrame) -> str:
+def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
     """Return a study's summary as a reader meets it: numbers formatted, in a Markdown table."""
-    metric = "dice" if "dice" in summary else "miou"
+    metric = study.metric
     columns = {
         "variant": ("label", "{label}"),
         METRIC_NAMES[metric]: (metric, f"{{{metric}:.3f}}"),
@@ -136,7 +136,7 @@ def summary_markdown(summary: pd.DataFrame) -> str:
     words = {"^nan to nan$": "one seed", r"^\+?nan \(.*": "-", r" \(\+?nan to \+?nan\)": "", "^nan$": "undefined"}
     table = pd.DataFrame(shown).replace(words, regex=True)
     if "against baseline" in table:
-        table.loc[summary["variant"] == find_study(summary["study"].iloc[0]).baseline, "against baseline"] = "baseline"
+        table.loc[summary["variant"] == study.baseline, "against baseline"] = "baseline"
     alignment = ("left", *["right"] * (len(table.columns) - 1))
     return table.to_markdown(index=False, disable_numparse=True, colalign=alignment)
 
@@ -171,6 +171,6 @@ if __name__ == "__main__":
     parser.add_argument("study")
     options = parser.parse_args()
     try:
-        write_tables(options.results, options.study)
+        write_tables(options.results, find_study(options.study))
     except InputError as error:
         sys.exit(f"error: {error}")
