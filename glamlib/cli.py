@@ -181,10 +181,7 @@ def train(
             values[name] = json.loads(value)
         except ValueError:
             values[name] = value
-    try:
-        print(run_one(RunParameters.from_dict(values), out.resolve(), weights))
-    except FloatingPointError as error:
-        raise InputError(str(error)) from None
+    print(run_one(RunParameters.from_dict(values), out.resolve(), weights))
     return 0
 
 

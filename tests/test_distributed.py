@@ -25,7 +25,7 @@ from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import open_run_folder, write_record
 from glamlib.training.batches import step_batches
-from glamlib.training.checkpoint import read_progress
+from glamlib.training.checkpoint import read_checkpoint
 from glamlib.training.loop import train
 
 EXACT = replace(
@@ -102,7 +102,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     model = trained(EXACT, tmp_path / "one.safetensors")
     two = tmp_path / "two" / "exact.safetensors"
     assert largest_difference(tmp_path / "one.safetensors", two) < 2e-5  # of some 1e-3 a step
-    losses = [read_progress(path)["history"][-1]["loss"] for path in (tmp_path / "one.safetensors", two)]
+    losses = [read_checkpoint(path)[1]["history"][-1]["loss"] for path in (tmp_path / "one.safetensors", two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
     counts, _ = counted(model)
@@ -115,7 +115,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert np.abs(np.array(first) - counts).sum() <= 0.01 * counts.sum()  # ties of nearly equal weights
 
     assert launch(tmp_path / "cut", stop=5) != 0
-    assert read_progress(tmp_path / "cut" / "random.safetensors")["step"] == 3
+    assert read_checkpoint(tmp_path / "cut" / "random.safetensors")[1]["step"] == 3
     launch(tmp_path / "cut")
     whole, cut = (load_file(tmp_path / name / "random.safetensors") for name in ("two", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
@@ -137,7 +137,7 @@ def test_loss_is_the_mean_over_the_valid_pixels_of_the_whole_batch(tmp_path: Pat
     model = create_model(run.model, num_classes=3, **run.overrides)
     images, labels = (torch.stack(items) for items in zip(*(scenes()[i] for i in range(12)), strict=True))
     expected = F.cross_entropy(model(normalise(images)), labels.long(), ignore_index=255).item()
-    assert read_progress(tmp_path / "run.safetensors")["history"][0]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert read_checkpoint(tmp_path / "run.safetensors")[1]["history"][0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])

@@ -106,7 +106,7 @@ def test_good_options_pass(values: dict) -> None:
         ({"data": SCENES | {"train": 0}}, "option of data train=0: must be a whole number at least 1"),
         ({"data": SCENES | {"size": "64"}}, "option of data size='64': must be a whole number"),
         ({"data": SCENES | {"size": 5}}, "size=5: must be a whole number from 16 to"),
-        ({"data": SCENES | {"sise": 64}}, "unknown option of data 'sise'; allowed: train, test, size, num_shapes"),
+        ({"data": SCENES | {"sise": 64}}, "unknown option of data 'sise'; allowed: train, test, val, size, num_shapes"),
         (
             STREETS | {"data": SPLITS | {"size": 5}},
             "option of data size=5: must be a list (a whole number",

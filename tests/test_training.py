@@ -21,12 +21,15 @@ from torch import nn
 from glamlib import create_model, studies
 from glamlib.data.datasets import InMemory, load_dataset
 from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
+from glamlib.evaluation.evaluate import evaluate
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
-from glamlib.training.checkpoint import load_checkpoint, read_progress
+from glamlib.training.checkpoint import read_checkpoint, restore
 from glamlib.training.datasets import VOLUME_DATA, data_identity, run_datasets
 from glamlib.training.loop import compile_blocks, parameter_groups, train
+from glamlib.training.losses import balanced_weights
 from glamlib.training.tasks import task_of
 
 RUN = RunParameters(
@@ -244,7 +247,7 @@ def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> Non
     trained(replace(RUN, steps=1), checkpoint)
     wider = create_model(RUN.model, num_classes=3, **RUN.overrides | {"embed_dim": 64})
     with pytest.raises(InputError, match=r"another model: .* size mismatch for encoder\.patch_embed") as error:
-        load_checkpoint(checkpoint, wider, torch.optim.AdamW(wider.parameters()))
+        restore(checkpoint, read_checkpoint(checkpoint)[0], wider, torch.optim.AdamW(wider.parameters()))
     assert "run.safetensors" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -259,7 +262,7 @@ def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | s
     else:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
-        read_progress(path)
+        read_checkpoint(path)
 
 
 def test_every_epoch_sees_every_image_once() -> None:
@@ -424,3 +427,99 @@ def test_gpu_profile_at_tiny_size(
         model = create_model(run.model, num_classes=len(train_data.classes), **run.overrides)
         train(model, train_data, run, tmp_path / f"{run.variant}.safetensors")
         assert task_of(run).evaluate(model, test_data, run)[0]["miou"] >= 0
+
+
+VALIDATED = replace(RUN, validate_every=4, data=RUN.data | {"val": 3})
+
+
+def validated(
+    run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None
+) -> tuple[nn.Module, list[dict[str, float]], list[int]]:
+    """Return the model, the history, and how many rows it had whenever a validation was the best so far."""
+    torch.manual_seed(run.seed)
+    model = create_model(run.model, num_classes=3, **run.overrides)
+    scenes, calls, parts = InMemory(cue_scenes(12, run.seed)), [], cue_scenes(3, 1)
+    history, _ = train(
+        model, scenes, run, checkpoint, validation=parts, on_best=lambda: calls.append(1), on_step=on_step
+    )
+    return model, history, calls
+
+
+def test_validation_changes_no_bit_of_the_training_and_is_the_score_of_that_step(tmp_path: Path) -> None:
+    plain, _ = trained(RUN, tmp_path / "plain.safetensors")
+    model, history, calls = validated(VALIDATED, tmp_path / "run.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), model.state_dict().values(), strict=True))
+    scores = {row["step"]: row["val_miou"] for row in history if "val_miou" in row}
+    assert list(scores) == [4, 8, 12]
+    assert scores[12] == evaluate(model, cue_scenes(3, 1)).metrics()["miou"]
+    running = np.maximum.accumulate(list(scores.values()))
+    assert len(calls) == len(np.unique(running))
+    # every step's loss is in exactly one row
+    _, by_ten = trained(RUN, tmp_path / "rows.safetensors")
+    total = sum(row["loss"] * (row["step"] - before) for row, before in zip(history, [0, 4, 8, 10], strict=True))
+    assert total == pytest.approx(by_ten[0]["loss"] * 10 + by_ten[1]["loss"] * 2)
+
+
+def test_validated_run_resumes_with_its_scores(tmp_path: Path) -> None:
+    _, history, calls = validated(VALIDATED, tmp_path / "whole.safetensors")
+    with pytest.raises(Cut):
+        validated(VALIDATED, tmp_path / "cut.safetensors", cut_at(9))
+    _, resumed, later = validated(VALIDATED, tmp_path / "cut.safetensors")
+    assert resumed == history
+    assert len(later) <= len(calls)  # what was best before is remembered
+
+
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.99])
+def test_a_flipped_bit_in_a_checkpoint_is_found(place: float, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=1), path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
+        trained(replace(RUN, steps=1), path)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_out_of_memory_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("glamlib.training.tasks.cross_entropy", full)
+    with pytest.raises(InputError, match=r"^2 items .* do not fit into the memory of cpu; use a smaller batch_size"):
+        trained(RUN, tmp_path / "run.safetensors")
+
+
+class Unequal(CueScenes):
+    """Class 0 in all images, 3 of 4 pixels; class 1 in the first alone, half of its labelled quarter; no class 2."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = super().__getitem__(index)
+        label = torch.zeros_like(label)
+        label[:8] = 255
+        if index == 0:
+            label[8:20] = 1
+        return image, label
+
+
+def test_median_frequency_balancing_by_hand() -> None:
+    # class 0: 12 + 24 + 24 + 24 rows of 4 * 24 labelled; class 1: 12 of the 24 of the one image that holds it
+    frequencies = 84 / 96, 12 / 24
+    middle = sum(frequencies) / 2
+    weights = balanced_weights(Unequal(SceneConfig(size=32, num_shapes=1), 4, 0))
+    assert weights.tolist() == pytest.approx([middle / frequencies[0], middle / frequencies[1], 1])
+
+
+def test_balanced_loss_is_that_of_torch_whatever_the_micro_batches(tmp_path: Path) -> None:
+    scenes = Unequal(SceneConfig(size=32, num_shapes=1), 4, 0)
+    run = replace(RUN, loss="balanced", steps=1, batch_size=4, augment={}, overrides=RUN.overrides | {"drop_path": 0.0})
+    images, labels = (torch.stack(items) for items in zip(*(scenes[i] for i in range(4)), strict=True))
+    for accumulate in (1, 4):
+        torch.manual_seed(0)
+        model = create_model(run.model, num_classes=3, **run.overrides)
+        with torch.no_grad():
+            logits = model(normalise(images))
+        expected = F.cross_entropy(logits, labels.long(), balanced_weights(scenes), ignore_index=255)
+        checkpoint = tmp_path / f"{accumulate}.safetensors"
+        history, _ = train(model, scenes, replace(run, accumulate=accumulate), checkpoint)
+        assert history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)

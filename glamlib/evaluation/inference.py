@@ -6,6 +6,7 @@ mirrored or not) the probabilities are averaged, not the logits: mmsegmentation'
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 
 import torch
@@ -126,16 +127,21 @@ def predict_volume_classes(
 @torch.inference_mode()
 def _classes(model: nn.Module, items: Tensor, precision: str, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.parameters()).device
+    what = f"{len(items)} item(s) of {'x'.join(str(side) for side in items.shape[2:])} do not fit"
+    less = "a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with memory_suffices(device, what, less), autocast:
+        return logits_of(items.to(device)).argmax(dim=1).cpu()
+
+
+@contextmanager
+def memory_suffices(device: torch.device, what: str, less: str) -> Iterator[None]:
+    """Turn every kind of "out of memory" into an InputError, "``what`` into the memory of cpu; use ``less``"."""
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            return logits_of(items.to(device)).argmax(dim=1).cpu()
+        yield
     except (RuntimeError, MemoryError) as error:
         # torch has an error of its own for a GPU alone
         too_large = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
         if not too_large and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
-        size = "x".join(str(side) for side in items.shape[2:])
-        raise InputError(
-            f"{len(items)} item(s) of {size} do not fit into the memory of {device}; "
-            "use a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
-        ) from None
+        raise InputError(f"{what} into the memory of {device}; use {less}") from None

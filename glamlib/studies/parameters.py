@@ -83,6 +83,10 @@ class RunParameters(Checked):
         lr, weight_decay, warmup_steps: AdamW, linear warm-up to lr, then linear decay to 0.
         decay: which weights decay, "matrices" or as "released" (`parameter_groups`).
         clip_norm: the largest norm of the gradients; 0 for any.
+        loss: of the cross-entropy's classes, all alike or "balanced" by their frequency in the training labels
+            (`glamlib.training.losses.balanced_weights`).
+        validate_every: steps between validations on the data option val, whose scores are in the history; the best
+            weights are tested. 0: none, the last weights are tested.
         compile: train with compiled blocks.
         threads: CPU threads; fixed, because they decide the order of sums. workers: loader processes.
         checkpoint_every: steps between checkpoints.
@@ -110,6 +114,8 @@ class RunParameters(Checked):
     decay: Literal["matrices", "released"] = "matrices"
     warmup_steps: Natural = 0
     clip_norm: NonNegative = 1.0
+    loss: Literal["cross_entropy", "balanced"] = "cross_entropy"
+    validate_every: Natural = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     compile: bool = False

@@ -3,21 +3,50 @@
 A run that is killed while it writes keeps its previous checkpoint, and never a mix of two.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 
-_NO_EFFECT = ("root", "workers", "checkpoint_every", "evaluate")
+_NO_EFFECT = ("root", "workers", "checkpoint_every")
 # They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
 _ROUNDING = ("threads", "device", "compile", "accumulate")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict[str, object]) -> None:
+    """Write tensors and, as metadata ``name``, what JSON can hold, with a digest of both."""
+    # a copy each: safetensors refuses tensors that share memory
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    text = json.dumps(about)
+    write_whole(path, save(tensors, metadata={name: text, "sha256": _digest(tensors, text)}))
+
+
+def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Return what `write_tensors` wrote; ValueError, OSError, KeyError or SafetensorError where a bit has changed."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+    text, digest = metadata[name], metadata["sha256"]
+    if _digest(tensors, text) != digest:
+        raise ValueError("the checksum is wrong: the file has changed since it was written")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    whole = hashlib.sha256(text.encode())
+    for key, value in sorted(tensors.items()):
+        whole.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, object]) -> None:
@@ -25,22 +54,19 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-    # a copy each: safetensors refuses tensors that share memory
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    write_whole(path, save(tensors, metadata={"progress": json.dumps(progress)}))
+    write_tensors(path, tensors, "progress", progress)
 
 
-def read_progress(path: Path) -> dict[str, object]:
-    """Return the progress that a checkpoint holds; InputError that names the file if it is not one."""
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Return the tensors and the progress that a checkpoint holds; InputError that names the file if it is not one."""
     try:
-        with safe_open(path, "pt") as file:
-            progress = json.loads(file.metadata()["progress"])
+        tensors, progress = read_tensors(path, "progress")
         if missing := {"step", "history", "loss", "seconds", "made_by"} - set(progress):
             raise KeyError(*missing)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: not a checkpoint of this version ({reason}); move it away to start again") from None
-    return progress
+    return tensors, progress
 
 
 def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[str], list[str]]:
@@ -63,15 +89,11 @@ def set_aside(path: Path) -> Path:
     return path.rename(kept)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, object]:
-    """Put a checkpoint's state into the model and the optimiser, and return its progress.
-
-    Raises InputError if the file is not a checkpoint, or is one of another model.
-    """
-    progress = read_progress(path)
+def restore(path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
+    """Put the tensors of the checkpoint ``path`` into model and optimiser; InputError if they are another model's."""
     weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for key, value in load_file(path).items():
+    for key, value in tensors.items():
         kind, _, name = key.partition("/")
         if kind == "model":
             weights[name] = value
@@ -80,7 +102,6 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> dict[
             state[int(index)][name] = value
     load_weights(path, model, weights)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return progress
 
 
 def load_weights(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> None:

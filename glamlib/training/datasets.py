@@ -18,12 +18,13 @@ from glamlib.data.datasets import (
     load_volumes,
 )
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
-from glamlib.errors import InputError, check_options, one_of
+from glamlib.errors import InputError, Natural, check_options, one_of
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
 
-TEST_SEED = 1_000_000_007  # of generated test data, the same for every run
+PARTS = ("train", "val", "test")
+TEST_SEED = 1_000_000_007  # of generated test data, the same for every run; the next one of validation data
 GENERATED = {
     "scenes": (CueScenes, SceneConfig, InMemory),
     "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
@@ -42,6 +43,7 @@ class Drawn:
 
     train: Count
     test: Count
+    val: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def data_options(run: RunParameters) -> dict[str, object]:
     if run.dataset in GENERATED:
         config = GENERATED[run.dataset][1]
         options = check_options("option of data", run.data, Drawn, config)
-        config(**{name: value for name, value in options.items() if name not in ("train", "test")})  # its ranges
+        config(**{name: value for name, value in options.items() if name not in PARTS})  # its ranges
     elif run.dataset in VOLUMES:
         options = check_options("option of data", run.data, Files, *VOLUMES[run.dataset].options)
     elif run.dataset in DATASETS:
@@ -84,12 +86,12 @@ def data_options(run: RunParameters) -> dict[str, object]:
 def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDataset:
     """Return the training, validation or test data of a run; InputError for bad options, or data that is not there."""
     options = data_options(run)
-    split = {name: options.pop(name, "") for name in ("train", "val", "test")}[part]
+    split = {name: options.pop(name, "") for name in PARTS}[part]
     if not split:
         raise InputError(f"missing option of data: {part}")
     if run.dataset in GENERATED:
         make, config_class, hold = GENERATED[run.dataset]
-        data = make(config_class(**options), split, run.seed if part == "train" else TEST_SEED)
+        data = make(config_class(**options), split, {"train": run.seed}.get(part, TEST_SEED + (part == "val")))
         return hold(data, workers=run.workers) if part == "train" else data
     limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:

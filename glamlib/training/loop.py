@@ -8,8 +8,8 @@ gradients are those of the whole batch.
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,23 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import PolyLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from glamlib.data.datasets import InMemory, absent_classes
 from glamlib.errors import InputError
+from glamlib.evaluation.inference import memory_suffices
 from glamlib.layers.block import GlamBlock
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
-from glamlib.training.checkpoint import changes, load_checkpoint, read_progress, save_checkpoint, set_aside
+from glamlib.training.checkpoint import changes, read_checkpoint, restore, save_checkpoint, set_aside
 from glamlib.training.datasets import AnyDataset, data_identity
-from glamlib.training.tasks import task_of
+from glamlib.training.losses import balanced_weights, total_weight
+from glamlib.training.tasks import ImageTask, VolumeTask, task_of
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
+_LESS = "a smaller batch_size, more micro-batches (accumulate) or a smaller crop_size or patch_size in augment"
 # Parts of names: custom_keys of the released configurations (themyrl/glam at 44abe55)
 _NO_DECAY_RELEASED = ("absolute_pos_embed", "relative_position_bias_table", "norm")
 
@@ -81,41 +84,20 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matric
     return groups
 
 
-def train(
-    model: nn.Module,
-    dataset: AnyDataset,
-    run: RunParameters,
-    checkpoint: Path,
-    *,
-    code: str = "",
-    on_step: Callable[[int], object] | None = None,
-) -> tuple[list[dict[str, float]], float]:
-    """Train ``model`` in place, from ``checkpoint`` on if there is one that the same parameters, data and code made.
-
-    Process 0 of a launcher writes the checkpoint, which all must be able to read. Resuming is exact for the same number
-    of processes; for another it goes on with the same data in the same order. A checkpoint of another run is kept under
-    another name. ``code`` is a digest of the code that decides what is computed.
-
-    Returns the history, a row (step, loss, lr) every `HISTORY_EVERY` steps and at the end, and the seconds of training.
-    Raises InputError for no such device, a batch that cannot be split, an unusable checkpoint or image, and
-    FloatingPointError if the loss is no longer finite.
-    """
-    accelerator = Accelerator(
-        cpu=resolve_device(run.device) == "cpu",
-        mixed_precision="no",  # whatever a launcher says: autocast below knows the run's precision
-        # the released networks have weights that nothing reads
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
-    use_threads(run.threads)
-    device, processes, rank = accelerator.device, accelerator.num_processes, accelerator.process_index
-    on_gpu = device.type == "cuda"
-
-    model.to(device)
-    if on_gpu and dataset[0][0].ndim == 3:  # a GPU's 2D convolutions are faster on channels-last maps
+def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
+    """Return the model on its device, as it is fastest there."""
+    model.to(accelerator.device)
+    if accelerator.device.type != "cuda":
+        return model
+    if ndim == 2:  # a GPU's 2D convolutions are faster on channels-last maps
         model.to(memory_format=torch.channels_last)
-    if on_gpu and processes > 1:  # torch has no such layer for the CPU, where each process normalises its own part
+    if accelerator.num_processes > 1:  # torch has no such layer for the CPU: each process normalises its own part
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=on_gpu)
+    return model
+
+
+def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[torch.optim.AdamW, PolyLRScheduler]:
+    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=fused)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -124,31 +106,125 @@ def train(
         warmup_lr_init=run.lr * 1e-6,
         t_in_epochs=False,
     )
+    return optimizer, schedule
 
-    made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
-    progress = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0}
-    held = read_progress(checkpoint) if checkpoint.exists() else progress
-    if accelerator.gather(torch.tensor([held["step"]], device=device)).unique().numel() > 1:
+
+def _progress(
+    accelerator: Accelerator,
+    checkpoint: Path,
+    made_by: dict[str, object],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, object]:
+    """Return how far the run is: put into model and optimiser what its checkpoint holds, if it has one."""
+    fresh = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0, "made_by": made_by}
+    tensors, held = read_checkpoint(checkpoint) if checkpoint.exists() else ({}, fresh)
+    if accelerator.gather(torch.tensor([held["step"]], device=accelerator.device)).unique().numel() > 1:
         raise InputError(f"{checkpoint}: not the same in all processes; all machines must share its file system")
-    if held["step"]:
-        decisive, rounding = changes(held["made_by"], made_by)
-        if not decisive:
-            progress = load_checkpoint(checkpoint, model, optimizer)
-            if rounding:
-                accelerator.print(f"{', '.join(rounding)}: going on from step {held['step']}; last digits may change")
-        elif rank == 0:
+    if not held["step"]:
+        return fresh
+    decisive, rounding = changes(held["made_by"], made_by)
+    if decisive:
+        if accelerator.is_main_process:
             print(f"{', '.join(decisive)}: starting again; the old checkpoint is kept as {set_aside(checkpoint).name}")
-    progress["made_by"] = made_by
+        return fresh
+    restore(checkpoint, tensors, model, optimizer)
+    if rounding:
+        accelerator.print(f"{', '.join(rounding)}: going on from step {held['step']}; last digits may change")
+    return held | {"made_by": made_by}
+
+
+def _gradients(
+    accelerator: Accelerator,
+    wrapped: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parts: list[tuple[Tensor, Tensor]],
+    task: ImageTask | VolumeTask,
+    run: RunParameters,
+    ignore_index: int,
+    weights: Tensor | None,
+) -> Tensor:
+    """Set the gradients of a step, whose batch comes in ``parts``, and return its loss, the mean over processes."""
+    device = accelerator.device
+    parts = [tuple(tensor.to(device, non_blocking=True) for tensor in part) for part in parts]
+    # gradients are averaged over processes, so each divides its sum of losses by the mean count of valid pixels
+    count = sum(total_weight(labels, ignore_index, weights) for _, labels in parts)
+    count = accelerator.reduce(count, "sum").clamp(min=1) / accelerator.num_processes
+    optimizer.zero_grad()
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for number, (images, labels) in enumerate(parts, start=1):
+        # processes exchange gradients once a step
+        with nullcontext() if number == len(parts) else accelerator.no_sync(wrapped):
+            with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
+                outputs = wrapped(task.prepare(images), auxiliary=True)
+            loss = task.loss(outputs, labels, ignore_index, count, weights)
+            loss.backward()
+        total += loss.detach()
+    return accelerator.reduce(total, "mean")  # stays on the device: a GPU need not wait for every step
+
+
+@contextmanager
+def _as_evaluated(model: nn.Module) -> Iterator[None]:
+    """Take the compiled blocks away meanwhile: images to evaluate have sizes of their own."""
+    compiled = [(module, module._compiled_call_impl) for module in model.modules()]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    yield
+    for module, call in compiled:
+        module._compiled_call_impl = call
+    model.train()
+
+
+def train(
+    model: nn.Module,
+    dataset: AnyDataset,
+    run: RunParameters,
+    checkpoint: Path,
+    *,
+    code: str = "",
+    validation: AnyDataset | None = None,
+    on_best: Callable[[], object] = lambda: None,
+    on_step: Callable[[int], object] | None = None,
+) -> tuple[list[dict[str, float]], float]:
+    """Train ``model`` in place, from ``checkpoint`` on if there is one that the same parameters, data and code made.
+
+    Process 0 of a launcher writes the checkpoint, which all must be able to read. Resuming is exact for the same number
+    of processes; for another it goes on with the same data in the same order. A checkpoint of another run is kept under
+    another name. ``code`` is a digest of the code that decides what is computed.
+
+    Every ``run.validate_every`` steps and after the last, if not 0, the task's score on ``validation`` is taken. This
+    changes no bit of the training. ``on_best`` is called, in process 0, whenever it is higher than all before.
+
+    Returns the history, a row (step, loss, lr, and where it was taken val_METRIC) every `HISTORY_EVERY` steps, at every
+    validation and at the end, and the seconds of training. Raises InputError for no such device, a batch that cannot be
+    split or does not fit into the memory, an unusable checkpoint or image, and a loss that is no longer finite.
+    """
+    accelerator = Accelerator(
+        cpu=resolve_device(run.device) == "cpu",
+        mixed_precision="no",  # whatever a launcher says: autocast below knows the run's precision
+        # the released networks have weights that nothing reads
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    use_threads(run.threads)
+    task, device, rank = task_of(run), accelerator.device, accelerator.process_index
+    model = _placed(model, accelerator, task.ndim)
+    optimizer, schedule = _optimiser(model, run, fused=device.type == "cuda")
+    made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
+    if run.validate_every:
+        made_by["validation contents"] = data_identity(validation)
+    else:
+        del made_by["evaluate"]  # of tests alone
+    progress = _progress(accelerator, checkpoint, made_by, model, optimizer)
     if rank == 0 and isinstance(dataset, InMemory) and (absent := absent_classes(dataset)):
         print(f"warning: no training label holds {', '.join(absent)}")
+    weights = balanced_weights(dataset).to(device) if run.loss == "balanced" else None
 
-    task = task_of(run)
     batches = iter(
         DataLoader(
             TrainingView(dataset, run.seed, task.transform(dataset, run)),
-            batch_sampler=step_batches(run, progress["step"], rank, processes),
+            batch_sampler=step_batches(run, progress["step"], rank, accelerator.num_processes),
             num_workers=run.workers,
-            pin_memory=on_gpu,
+            pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw from the model's random state
         )
     )
@@ -157,6 +233,7 @@ def train(
     if run.compile:
         compile_blocks(model)
 
+    history, metric = progress["history"], f"val_{task.metric}"
     loss_sum = torch.tensor(progress["loss"], dtype=torch.float64, device=device)
     started = time.perf_counter() - progress["seconds"]
     bar = tqdm(
@@ -167,33 +244,31 @@ def train(
         # stochastic depth and dropout depend on nothing but this; the last word keeps the stream apart from the data's
         torch.manual_seed(int(np.random.SeedSequence([run.seed, step, rank, 2]).generate_state(1)[0]))
         parts = [next(batches) for _ in range(run.accumulate)]
-        # gradients are averaged over processes, so each divides its sum of losses by the mean count of valid pixels
-        count = sum((labels != dataset.ignore_index).sum() for _, labels in parts)
-        count = accelerator.reduce(count.to(device), "sum").clamp(min=1) / processes
-        optimizer.zero_grad()
-        step_loss = torch.zeros((), dtype=torch.float64, device=device)
-        for number, (images, labels) in enumerate(parts, start=1):
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            # processes exchange gradients once a step
-            with nullcontext() if number == run.accumulate else accelerator.no_sync(wrapped):
-                with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
-                    outputs = wrapped(task.prepare(images), auxiliary=True)
-                loss = task.loss(outputs, labels, dataset.ignore_index, count)
-                loss.backward()
-            step_loss += loss.detach()
+        what = f"{run.batch_size} items in {run.accumulate} micro-batch(es) do not fit"
+        with memory_suffices(device, what, _LESS):
+            loss_sum += _gradients(accelerator, wrapped, optimizer, parts, task, run, dataset.ignore_index, weights)
         if run.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
         optimizer.step()
 
-        loss_sum += accelerator.reduce(step_loss, "mean")  # stays on the device: a GPU need not wait for every step
-        last = step == run.steps
-        if step % HISTORY_EVERY == 0 or last:
-            mean = loss_sum.item() / ((step - 1) % HISTORY_EVERY + 1)
+        last, is_best = step == run.steps, False
+        validates = run.validate_every and (step % run.validate_every == 0 or last)
+        if step % HISTORY_EVERY == 0 or validates or last:
+            mean = loss_sum.item() / (step - (history[-1]["step"] if history else 0))
             if not np.isfinite(mean):
-                raise FloatingPointError(f"the loss is {mean} at step {step}; a lower lr may help")
-            progress["history"].append({"step": step, "loss": mean, "lr": optimizer.param_groups[0]["lr"]})
+                raise InputError(f"the loss is {mean} at step {step}; a lower lr may help")
+            history.append({"step": step, "loss": mean, "lr": optimizer.param_groups[0]["lr"]})
             loss_sum.zero_()
-        if step % run.checkpoint_every == 0 or last:
+        if validates:
+            best = max((row[metric] for row in history if metric in row), default=-np.inf)
+            with _as_evaluated(model):
+                # undefined (NaN) where nothing is labelled: no better than any other
+                history[-1][metric] = np.nan_to_num(task.score(model, validation, run)).item()
+            if is_best := history[-1][metric] > best and rank == 0:
+                on_best()
+        if history and history[-1]["step"] == step:
+            bar.set_postfix({name: value for name, value in history[-1].items() if name != "step"})
+        if step % run.checkpoint_every == 0 or is_best or last:
             progress.update(step=step, loss=loss_sum.item(), seconds=time.perf_counter() - started)
             if rank == 0:
                 save_checkpoint(checkpoint, model, optimizer, progress)
@@ -205,4 +280,4 @@ def train(
     for module in model.modules():
         module._compiled_call_impl = None  # nothing stays compiled: test images have sizes of their own
     model.eval()
-    return progress["history"], progress["seconds"]
+    return history, progress["seconds"]

@@ -1,17 +1,46 @@
 """What training minimises: cross-entropy, and for volumes the soft Dice loss beside it."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from glamlib.data.datasets import SegmentationDataset
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, count: Tensor | None = None) -> Tensor:
+
+def balanced_weights(dataset: SegmentationDataset) -> Tensor:
+    """Return a loss weight for each class, ``(K,)``: the median of the classes' frequencies over the class's own.
+
+    A class's frequency is its share of the labelled pixels in the images that hold it. A class that no label holds has
+    weight 1, and no part in the median. All labels are read.
+
+    Median frequency balancing: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels" (ICCV 2015);
+    SegNet trains so on CamVid (Badrinarayanan et al., 2017).
+    """
+    classes = len(dataset.classes)
+    labels = (dataset[index][1] for index in range(len(dataset)))
+    counts = torch.stack([label.flatten().bincount(minlength=classes)[:classes] for label in labels]).double()  # (n, K)
+    held_in = ((counts > 0) * counts.sum(1, keepdim=True)).sum(0)
+    frequencies = counts.sum(0) / held_in  # NaN where no label holds the class
+    return (frequencies.nanquantile(0.5) / frequencies).nan_to_num(1).float()
+
+
+def total_weight(labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
+    """Return how many pixels are not ignored, or the sum of their classes' ``weights``."""
+    known = labels != ignore_index
+    return known.sum() if weights is None else weights[labels[known].long()].sum()
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_index: int, count: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Return the mean over the pixels that are not ignored; logits ``(B, K, *size)``, integer labels ``(B, *size)``.
 
-    The sum is divided by ``count``, by default the number of pixels in ``labels`` that are not ignored, at least 1.
+    The sum, with ``weights`` of the classes ``(K,)`` if given, is divided by ``count``, by default the `total_weight`
+    of ``labels``, at least 1.
     """
     if count is None:
-        count = (labels != ignore_index).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), labels.long(), ignore_index=ignore_index, reduction="sum") / count
+        count = total_weight(labels, ignore_index, weights).clamp(min=1)
+    return F.cross_entropy(logits.float(), labels.long(), weights, ignore_index=ignore_index, reduction="sum") / count
 
 
 def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int, smooth: float = 1e-5) -> Tensor:
@@ -29,12 +58,14 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int, smooth: fl
     return 1 - ((2 * overlap + smooth) / (guess.sum(over) + truth.sum(over) + smooth)).mean()
 
 
-def dice_and_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Return the sum of the two; shapes as in `cross_entropy`."""
-    return soft_dice_loss(logits, labels, ignore_index) + cross_entropy(logits, labels, ignore_index)
+def dice_and_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
+    """Return the sum of the two; shapes as in `cross_entropy`, which alone has the classes' ``weights``."""
+    return soft_dice_loss(logits, labels, ignore_index) + cross_entropy(logits, labels, ignore_index, weights=weights)
 
 
-def deeply_supervised(outputs: list[Tensor], labels: Tensor, ignore_index: int) -> Tensor:
+def deeply_supervised(
+    outputs: list[Tensor], labels: Tensor, ignore_index: int, class_weights: Tensor | None = None
+) -> Tensor:
     """Return the loss of logits at falling resolutions, highest first, each of half the weight of the one before.
 
     The weights add up to 1, as in nnU-Net. Labels ``(B, *size)`` are taken at the centre of each coarse voxel (nearest
@@ -44,5 +75,5 @@ def deeply_supervised(outputs: list[Tensor], labels: Tensor, ignore_index: int) 
     total = 0.0
     for weight, logits in zip(weights, outputs, strict=True):
         coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].to(labels)
-        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, coarse, ignore_index)
+        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, coarse, ignore_index, class_weights)
     return total
