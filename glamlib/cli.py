@@ -26,7 +26,7 @@ from glamlib.runs.records import without_nan
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import SavedModel, load_model
 from glamlib.studies import find_study
-from glamlib.studies.parameters import InferenceOptions, RunParameters
+from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import GENERATED, run_data
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import task_of
@@ -43,6 +43,7 @@ class How:
     """How images are predicted: at the size that the training images were resized to, if any, unless resize is given.
 
     Attributes:
+        whole: the image whole, however large, also where it would be in windows by itself.
         slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
         stride: from window to window; two thirds of the window unless given.
         scales: ratios of the image's size at each of which it is predicted, after one --scales or several;
@@ -54,6 +55,7 @@ class How:
         batch: images of one size that are predicted together; as many as in a micro-batch of training unless given.
     """
 
+    whole: FlagCreatePairsOff[bool] = False
     slide: HeightWidth = None
     stride: HeightWidth = None
     scales: UseAppendAction[tuple[tuple[float, ...], ...]] = ()
@@ -66,6 +68,8 @@ class How:
     def applied(self, run: RunParameters) -> RunParameters:
         """Return ``run`` with what is given here; its own inference options where none is given."""
         evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
+        if self.whole:  # windows are refused beside it
+            evaluate["mode"] = "whole"
         if self.slide or self.stride:  # a stride alone is refused: there is no window
             evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
         given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
@@ -243,8 +247,11 @@ def predict(
     out: Annotated[Path, arg(metavar="FOLDER")],
     how: OmitArgPrefixes[How] = How(),
     raw_ids: FlagCreatePairsOff[bool] = False,
+    confidence: FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
+
+    Images more than twice as high or wide as those of training are predicted in windows of their size.
 
     Args:
         weights: a file that `train --weights` wrote.
@@ -252,11 +259,11 @@ def predict(
         out: gets labels/NAME.png and overlays/NAME.png.
         how: how images are predicted; as in training unless something is given.
         raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
+        confidence: also write confidence/NAME.png, grey from 0 to 255: the probability of the class at each pixel.
     """
     files = image_files(source)
     saved, run = _ready(weights, how)
-    options = InferenceOptions.from_dict(run.evaluate)
-    failed = predict_files(saved, files, out, run.batch_size, run.precision, options, raw_ids)
+    failed = predict_files(saved, run, files, out, raw_ids, confidence)
     print(f"{len(files) - len(failed)} of {len(files)} image(s) in {out}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,6 +46,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def record_of(results: Path, seed: int = 90) -> dict:
     return read_record(results / f"runs/context/glam_2/seed-{seed}/record.json")
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: str) -> None:
@@ -157,6 +165,54 @@ def test_a_photo_is_predicted_at_the_size_of_training_and_comes_back_at_its_own(
             assert (np.array(labels) == expected).all()
 
 
+def test_large_photos_are_predicted_in_windows(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than twice the size of training, 32 px: windows of it every 28 px; and what does not fit fails alone."""
+    weights, model = trained / "w.safetensors", load_model(trained / "w.safetensors").model
+    arrays = {side: np.random.default_rng(0).integers(0, 256, (64, side, 3), dtype=np.uint8) for side in (64, 88)}
+    for side, array in arrays.items():
+        Image.fromarray(array).save(tmp_path / f"{side}.webp", lossless=True)
+    x = {side: normalise(torch.from_numpy(array).permute(2, 0, 1)[None]) for side, array in arrays.items()}
+    logits, times = torch.zeros(1, model.num_classes, 64, 88), torch.zeros(64, 88)
+    with torch.no_grad():
+        for top, left in product((0, 28, 32), (0, 28, 56)):
+            window = (..., slice(top, top + 32), slice(left, left + 32))
+            logits[window] += model(x[88][window])
+            times[window] += 1
+        expected = {"64": model(x[64]), "88": logits / times}
+        for options, scores in (["--confidence"], expected), (["--whole"], expected | {"88": model(x[88])}):
+            assert main(["predict", str(weights), str(tmp_path), "--out", str(tmp_path / "out"), *options]) == 0
+            said = capsys.readouterr().out
+            assert ("images like 88.webp (64x88) are predicted in windows of the training size, 32x32" in said) == (
+                "--whole" not in options
+            )
+            for name, each in scores.items():
+                assert (read(tmp_path / f"out/labels/{name}.png") == each[0].argmax(0).numpy()).all()
+        for name, scores in expected.items():
+            sure = scores.softmax(dim=1)[0].amax(0).numpy() * 255
+            assert np.abs(read(tmp_path / f"out/confidence/{name}.png") - sure).max() <= 0.51
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=300_000_000))
+    Image.new("L", (4000, 4000)).save(tmp_path / "70.png")
+    assert main(["predict", str(weights), str(tmp_path), "--out", str(tmp_path / "out"), "--whole"]) == 1
+    said, err = capsys.readouterr()
+    assert said.startswith("2 of 3 image(s)")
+    assert "70.png: 1 item(s) of 4000x4000 do not fit into the memory of cpu" in err
+
+
+def test_confidence_of_several_views_is_of_their_mean(trained: Path, tmp_path: Path) -> None:
+    weights, model = trained / "w.safetensors", load_model(trained / "w.safetensors").model
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.bmp")
+    how = ["--confidence", "--scales", "1", "--flip"]
+    assert main(["predict", str(weights), str(tmp_path / "a.bmp"), "--out", str(tmp_path), *how]) == 0
+    x = normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
+    with torch.no_grad():
+        mean = (model(x).softmax(1) + model(x.flip(-1)).softmax(1).flip(-1))[0] / 2
+    assert (read(tmp_path / "labels/a.png") == mean.argmax(0).numpy()).all()
+    assert np.abs(read(tmp_path / "confidence/a.png") - mean.amax(0).numpy() * 255).max() <= 0.51
+
+
 def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, out = str(trained / "w.safetensors"), ["--out", str(tmp_path / "out")]
     (tmp_path / "film.mp4").write_bytes(b"")
@@ -187,11 +243,11 @@ def test_repeated_list_options_append(trained: Path, tmp_path: Path, monkeypatch
     each = [word for change in CHANGED for word in ("--set", change)]
     assert main(["train", "--out", str(tmp_path), *NAMED, *each]) == 0
     assert runs == [RUN, RUN]
-    monkeypatch.setattr("glamlib.cli.predict_files", lambda *arguments: runs.append(arguments[5]) or [])
+    monkeypatch.setattr("glamlib.cli.predict_files", lambda *arguments: runs.append(arguments[1]) or [])
     Image.new("L", (40, 36)).save(tmp_path / "grey.png")
     command = ["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]
     assert main([*command, "--scales", "0.5", "--scales", "1", "2"]) == 0
-    assert runs[-1].scales == (0.5, 1.0, 2.0)
+    assert runs[-1].evaluate["scales"] == (0.5, 1.0, 2.0)
 
 
 def test_outputs_are_tried_before_the_training(

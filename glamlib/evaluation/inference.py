@@ -5,10 +5,12 @@ mirrored or not) the probabilities are averaged, not the logits: mmsegmentation'
 (mmseg/models/segmentors/encoder_decoder.py, version 0.x). Images are resized as in training, with antialiasing.
 """
 
+import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode, functional
@@ -66,14 +68,17 @@ def slide_logits(
     )
 
 
-def predict_logits(model: EncoderDecoder, images: Tensor, options: InferenceOptions) -> Tensor:
+def predict_logits(
+    model: EncoderDecoder, images: Tensor, options: InferenceOptions, probabilities: bool = False
+) -> Tensor:
     """Return what the classes of uint8 ``images`` ``(B, 3, H, W)`` are chosen by, ``(B, K, H, W)``.
 
-    These are logits if the image is predicted once, else the mean of the probabilities of all views.
+    These are logits if the image is predicted once and no ``probabilities`` are asked for, else the mean of the
+    probabilities of all views.
     """
     size = tuple(images.shape[2:])
     views = [(view, flipped) for view in view_sizes(*size, options) for flipped in ((False, True)[: 1 + options.flip])]
-    if len(views) == 1:
+    if len(views) == 1 and not probabilities:
         return _view_logits(model, images, *views[0], options)
     return sum(_view_logits(model, images, *view, options).float().softmax(dim=1) for view in views) / len(views)
 
@@ -103,7 +108,20 @@ def predict_classes(
 
     Raises InputError where the device's memory does not suffice.
     """
-    return _classes(model, images, precision, lambda x: predict_logits(model, x, options or InferenceOptions()))
+    options = options or InferenceOptions()
+    return _classes(model, images, precision, lambda x: predict_logits(model, x, options).argmax(dim=1))
+
+
+def predict_confidence(
+    model: EncoderDecoder, images: Tensor, options: InferenceOptions, precision: str = "fp32"
+) -> Tensor:
+    """Return the classes and, as uint8 from 0 to 255, the probability of each, ``(B, 2, H, W)``; as above."""
+
+    def with_confidence(x: Tensor) -> Tensor:
+        best, classes = predict_logits(model, x, options, probabilities=True).max(dim=1)  # (B, H, W)
+        return torch.stack([classes.to(torch.uint8), best.mul(255).round().to(torch.uint8)], dim=1)
+
+    return _classes(model, images, precision, with_confidence)
 
 
 def predict_volume_classes(
@@ -118,20 +136,36 @@ def predict_volume_classes(
     stride = [max(side // 2, 1) for side in patch_size]
     lowest = volumes.min().item()
 
-    def logits_of(x: Tensor) -> Tensor:
-        return slide_logits(model, x, patch_size, stride, "gaussian", batch_size, outside=lowest)
+    def classes_of(x: Tensor) -> Tensor:
+        return slide_logits(model, x, patch_size, stride, "gaussian", batch_size, outside=lowest).argmax(dim=1)
 
-    return _classes(model, volumes, precision, logits_of)
+    return _classes(model, volumes, precision, classes_of)
+
+
+@contextmanager
+def _memory_limit(device: torch.device) -> Iterator[None]:
+    """Let an allocation on the CPU fail that the free memory does not hold: Linux would end the process later."""
+    if device.type != "cpu":
+        yield
+        return
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + int(0.9 * psutil.virtual_memory().available)
+    if limits[1] == resource.RLIM_INFINITY or most < limits[1]:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
 @torch.inference_mode()
-def _classes(model: nn.Module, items: Tensor, precision: str, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
+def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.parameters()).device
     what = f"{len(items)} item(s) of {'x'.join(str(side) for side in items.shape[2:])} do not fit"
     less = "a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with memory_suffices(device, what, less), autocast:
-        return logits_of(items.to(device)).argmax(dim=1).cpu()
+    with memory_suffices(device, what, less), _memory_limit(device), autocast:
+        return classes_of(items.to(device)).cpu()
 
 
 @contextmanager

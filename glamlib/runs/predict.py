@@ -1,8 +1,9 @@
-"""Label maps and overlays of one's own images by a trained model; Cityscapes' raw ids for its benchmark server."""
+"""Label maps, overlays and confidence maps of one's own images by a trained model; raw ids for Cityscapes' server."""
 
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from tqdm import tqdm
 from glamlib.data.images import IMAGE_SUFFIXES, read_image
 from glamlib.data.published import CLASSES
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import batches_of_one_size, predict_classes
+from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_confidence, view_sizes
 from glamlib.files import check_writable, write_whole
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
-from glamlib.studies.parameters import InferenceOptions
+from glamlib.studies.parameters import InferenceOptions, RunParameters
 
 CITYSCAPES = CLASSES["cityscapes"]
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -52,20 +53,35 @@ def _images_in(folder: Path) -> list[Path]:
     return [file for file in _visible(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
+def training_size(run: RunParameters) -> tuple[int, int] | None:
+    """Return the height and width in pixels of the images that a run trains on, None if they are not all of one."""
+    size = run.augment.get("crop_size") or run.data.get("size")
+    return (size, size) if isinstance(size, int) else size and tuple(size)
+
+
+def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
+    """Return how an image is predicted: as ``run.evaluate`` says, which may leave open whether whole or in windows.
+
+    Then it is in windows of the training size, an eighth of which overlaps, if it is more than twice as high or wide:
+    a network has seen nothing of such a size, and the cost of G-MSA grows with the square of the number of pixels.
+    """
+    options, window = InferenceOptions.from_dict(run.evaluate), training_size(run)
+    if "mode" in run.evaluate or window is None:
+        return options
+    if all(view[i] <= 2 * window[i] for view in view_sizes(height, width, options) for i in range(2)):
+        return options
+    return replace(options, mode="slide", crop=window, stride=tuple(-(-side * 7 // 8) for side in window))
+
+
 def predict_files(
-    saved: SavedModel,
-    files: list[Path],
-    out: Path,
-    batch_size: int,
-    precision: str,
-    options: InferenceOptions,
-    raw_ids: bool = False,
+    saved: SavedModel, run: RunParameters, files: list[Path], out: Path, raw_ids: bool = False, confidence: bool = False
 ) -> list[str]:
     """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken image stops nothing.
 
     A label map is a palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered
-    by the classes' colours. With ``raw_ids`` also ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes
-    server. ``batch_size`` images of one size are predicted together.
+    by the classes' colours. With ``confidence`` also ``out/confidence/NAME.png``, grey from probability 0 of the class
+    to 1, with ``raw_ids`` also ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes server.
+    ``run`` says how (`in_windows`); ``run.batch_size`` images of one size are predicted together.
 
     Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
     RGB images, or an ``out`` that cannot be written to.
@@ -76,10 +92,11 @@ def predict_files(
         raise InputError(
             f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
         )
-    for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else [])):
+    for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else []), *(["confidence"] if confidence else [])):
         check_writable(out / kind / "probe")
     failed: list[str] = []
     taken: dict[str, Path] = {}
+    told = "mode" in run.evaluate
 
     def readable() -> Iterator[tuple[Path, Tensor]]:
         for file in tqdm(files, disable=None, unit="image"):
@@ -95,13 +112,24 @@ def predict_files(
             taken[file.stem] = file
             yield file, image
 
-    for batch in batches_of_one_size(readable(), batch_size):
+    for batch in batches_of_one_size(readable(), run.batch_size):
+        height, width = batch[0][1].shape[1:]
+        options = in_windows(run, height, width)
+        if options.mode == "slide" and not told:
+            told = True
+            size = "x".join(map(str, options.crop))
+            like = f"images like {batch[0][0].name} ({height}x{width})"
+            tqdm.write(f"{like} are predicted in windows of the training size, {size}; --whole predicts them whole")
         try:
-            maps = predict_classes(saved.model, torch.stack([image for _, image in batch]), options, precision)
+            images = torch.stack([image for _, image in batch])
+            if confidence:
+                maps = predict_confidence(saved.model, images, options, run.precision)
+            else:
+                maps = predict_classes(saved.model, images, options, run.precision)[:, None]
         except InputError as error:
             failed += [f"{file}: {error}" for file, _ in batch]
             continue
-        for (file, image), prediction in zip(batch, maps, strict=True):
+        for (file, image), (prediction, *certain) in zip(batch, maps, strict=True):
             classes = prediction.numpy().astype(np.uint8)
             labels = Image.fromarray(classes)
             labels.putpalette([channel for colour in saved.palette for channel in colour])  # makes it palettised
@@ -109,6 +137,8 @@ def predict_files(
             _write(out / "labels" / f"{file.stem}.png", labels)
             overlay = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), colours, 0.5)
             _write(out / "overlays" / f"{file.stem}.png", overlay)
+            if certain:
+                _write(out / "confidence" / f"{file.stem}.png", Image.fromarray(certain[0].numpy()))
             if raw_ids:
                 write_for_server(out / "raw_ids", file.stem, classes)
     return failed
