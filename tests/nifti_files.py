@@ -1,5 +1,6 @@
 """NIfTI files for tests: single volumes, and folders laid out as hippocampus is."""
 
+import json
 import os
 from pathlib import Path
 
@@ -42,3 +43,25 @@ def names(volumes):
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-40])
+
+
+def own_volumes(root, version, channels, count=10, labels=None, shape=(6, 7, 8), spacing=lambda number: (1, 1, 1)):
+    """Make a folder of the Decathlon's layout (channels are a file's fourth axis) or of nnU-Net's (a file each)."""
+    labels = labels or {"background": 0, "a": 1, "b": 2}
+    numbered = {str(number): name for number, name in enumerate(channels)}
+    for number in range(1, count + 1):
+        rng, name, affine = np.random.default_rng(number), f"case-{number:02}", np.diag([*spacing(number), 1.0])
+        images = rng.integers(1, 100, (*shape, len(channels)))
+        if version == "decathlon":
+            save(root / "imagesTr" / f"{name}.nii.gz", images, affine)
+        else:
+            for channel in range(len(channels)):
+                save(root / "imagesTr" / f"{name}_{channel:04}.nii.gz", images[..., channel], affine)
+        save(root / "labelsTr" / f"{name}.nii.gz", np.resize(list(labels.values()), shape), affine, dtype=np.uint8)
+    if version == "decathlon":
+        table = {"modality": numbered, "labels": {str(value): name for name, value in labels.items()}}
+        table["training"] = [{"image": f"./imagesTr/case-{n:02}.nii.gz"} for n in range(1, count + 1)]
+    else:
+        table = {"channel_names": numbered, "labels": labels, "numTraining": count, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(table))
+    return root

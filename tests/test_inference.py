@@ -136,7 +136,7 @@ class Volumes:
     """Random volumes of given sizes."""
 
     classes = ("background", "a", "b")
-    ignore_index = 255
+    ignore_index, preprocessing = 255, None
 
     def __init__(self, *sizes: tuple[int, int, int]) -> None:
         rng = torch.Generator().manual_seed(0)

@@ -10,7 +10,8 @@ import torch
 from nifti_files import NAME, cut, hippocampus, save
 
 from glamlib.data.datasets import load_volumes
-from glamlib.data.volumes import Labels, read_volume, resample_image, resample_label, window, z_score
+from glamlib.data.volume_sets import SOFT_TISSUE
+from glamlib.data.volumes import Labels, read_grid, read_volume, resample_image, resample_label, scaled, z_score
 from glamlib.errors import InputError
 
 # Reading
@@ -26,6 +27,7 @@ def test_every_orientation_is_read_as_the_same_volume(tmp_path, codes):
     assert "".join(nib.aff2axcodes(nib.load(tmp_path / "a.nii.gz").affine)) == codes
     volume = read_volume(tmp_path / "a.nii.gz")
     assert volume.spacing == (3.0, 2.0, 1.0)
+    assert read_grid(tmp_path / "a.nii.gz") == (volume.values.shape, volume.spacing)
     assert np.array_equal(volume.values, values.transpose(2, 1, 0))
     assert np.allclose(volume.affine, plain.affine)
 
@@ -45,6 +47,7 @@ def test_spacings_are_converted_to_mm(tmp_path, unit, in_mm):
     save(tmp_path / "a.nii.gz", np.zeros((2, 3, 4)), affine, unit=unit)
     volume = read_volume(tmp_path / "a.nii.gz")
     assert volume.spacing == pytest.approx((0.04, 0.03, 0.02))
+    assert read_grid(tmp_path / "a.nii.gz")[1] == volume.spacing
     assert volume.affine[:3, 3] == pytest.approx([5, 6, 7])
 
 
@@ -179,8 +182,8 @@ def test_z_score_takes_its_numbers_from_what_is_not_0():
     assert z_score(np.array([0, 5, 5])).tolist() == [-5, 0, 0]  # a mask
 
 
-def test_window_clips_and_scales():
-    assert window(np.array([-1000, -175, 37.5, 250, 3000]), -175, 250).tolist() == [-1, -1, 0, 1, 1]
+def test_computed_tomography_is_clipped_and_scaled():
+    assert scaled(np.array([-1000, -175, 37.5, 250, 3000]), SOFT_TISSUE).tolist() == [-1, -1, 0, 1, 1]
 
 
 def millimetres(shape, spacing):

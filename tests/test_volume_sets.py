@@ -28,7 +28,7 @@ def test_hippocampus_splits(tmp_path):
     assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_003"]
     assert volumes.classes == ("background", "anterior", "posterior")
     assert not volumes.sided
-    (root / "val.txt").write_text("hippocampus_003 hippocampus_001 hippocampus_999")
+    (root / "val.txt").write_text("hippocampus_003\nhippocampus_001\nhippocampus_999")
     with pytest.raises(InputError) as caught:
         load_volumes("hippocampus", "train", root=root)
     assert "hippocampus_001 is in the splits 2 times" in str(caught.value)
@@ -42,25 +42,27 @@ def test_the_decathlons_own_archive_is_read(tmp_path):
     root = hippocampus(tmp_path / "hippocampus" / "Task04_Hippocampus").parent
     table = {
         "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "modality": {"0": "MRI"},
         "training": [{"image": f"./imagesTr/hippocampus_{n:03}.nii.gz", "label": "..."} for n in range(1, 11)],
     }
     file = root / "Task04_Hippocampus" / "dataset.json"
-    for good in (table, {"labels": {"background": 0, "Anterior": 1, "Posterior": 2}, "numTraining": 10}):  # nnU-Net's
+    nnu_net = {"labels": {"background": 0, "Anterior": 1, "Posterior": 2}, "channel_names": {"0": "MRI"}}
+    for good in (table, nnu_net):
         file.write_text(json.dumps(good))
         assert len(load_volumes("hippocampus", "train", root=root)) == 8
     for change, needle in (
         (
             {"training": [*table["training"], {"image": "./imagesTr/hippocampus_400.nii.gz"}]},
-            "hippocampus_400.nii.gz is",
+            "hippocampus_400 is",
         ),
         ({"labels": {"0": "background", "1": "both"}}, r"its labels are \[0, 1\]"),
-        ({"training": None}, "not a Decathlon's dataset.json"),
+        ({"training": None}, "not a dataset.json of"),
     ):
         file.write_text(json.dumps({**table, **change}))
         with pytest.raises(InputError, match=needle):
             load_volumes("hippocampus", "train", root=root)
     file.write_text("{")
-    with pytest.raises(InputError, match=r"not a Decathlon's dataset\.json"):
+    with pytest.raises(InputError, match=r"not a dataset\.json of"):
         load_volumes("hippocampus", "train", root=root)
 
 
@@ -176,7 +178,7 @@ def test_absent_data_are_refused_with_their_source(tmp_path, monkeypatch, name):
     [
         ("brain", "train", {}, "unknown data set of volumes 'brain'; allowed: hippocampus, brains"),
         ("hippocampus", "test", {}, "unknown split 'test'; allowed: train, val"),
-        ("hippocampus", "val", {"sides": True}, "unknown option of volumes 'sides'; allowed: spacing"),
+        ("hippocampus", "val", {"sides": True}, "unknown option of volumes 'sides'; allowed: spacing, scales"),
         ("brains", "train", {"sides": 1}, "option of volumes sides=1: must be true or false"),
         ("synapse", "train", {"organs": 9}, "option of volumes organs=9: must be one of 13, 8"),
     ],
@@ -249,7 +251,7 @@ def test_a_case_that_is_not_read_still_tells_two_data_sets_apart(tmp_path):
     volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path, 130))
     before = data_identity(volumes)
     assert data_identity(volumes) == before
-    save(volumes.cases[2].image, np.zeros((6, 7, 8)))  # 64 of 104 cases are read, not the third
+    save(volumes.cases[2].images[0], np.zeros((6, 7, 8)))  # 64 of 104 cases are read, not the third
     assert data_identity(volumes) != before
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from glamlib.data.datasets import DATASETS
 from glamlib.data.images import ImageSet, LabelCode, Pair, read_image, read_label_values
 from glamlib.data.transforms import VOID
-from glamlib.data.volume_sets import VOLUMES, VolumeSet, brain_labels
+from glamlib.data.volume_sets import VOLUMES, VolumeSet
 from glamlib.errors import InputError, one_of
 
 CHECKED = (*DATASETS, *VOLUMES)
@@ -162,17 +162,17 @@ def _is_void(report: CheckReport, pair: Pair, code: LabelCode, sizes: Counter[st
 
 
 def _check_volumes(report: CheckReport, volumes: VolumeSet, root: Path) -> None:
-    labels = brain_labels(sides=True) if report.name == "brains" else volumes.labels()
     layout = volumes.find(root)
+    labels = layout.labels
     report.problems += [f"{layout.folder}: {line}" for line in layout.problems]
-    if len(layout.cases) != volumes.num_cases:
+    if volumes.num_cases not in (None, len(layout.cases)):
         report.problems.append(f"{layout.folder}: {len(layout.cases)} cases; {report.name} has {volumes.num_cases}")
     for split, names in layout.splits.items():
         cases = [layout.cases[name] for name in names if name in layout.cases]
         sizes, spacings, absent, counts = Counter(), Counter(), Counter(), np.zeros(VOID + 1, int)
         for case in cases:
             with report.catching():
-                _, label, spacing = case.read(labels)
+                _, label, spacing = case.read(labels, len(layout.channels))
                 present = np.bincount(label.ravel(), minlength=VOID + 1)
                 counts += present
                 sizes[" x ".join(map(str, label.shape))] += 1
@@ -180,7 +180,7 @@ def _check_volumes(report: CheckReport, volumes: VolumeSet, root: Path) -> None:
                 absent.update(name for name, count in zip(labels.classes, present, strict=False) if not count)
                 if not label.any():
                     raise InputError(f"{case.label}: no voxel of any structure")
-        code = LabelCode(tuple(range(len(labels.classes))))
+        code = LabelCode(tuple(range(len(labels.classes))), (VOID,))
         found = report.splits[split] = _found(len(cases), sizes, counts, labels.classes, code)
         if spacings:
             found |= {"spacings": dict(sorted(spacings.items())), "absent": dict(absent)}

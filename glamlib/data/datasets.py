@@ -13,7 +13,7 @@ from glamlib.data.folder import LAYOUT, folder
 from glamlib.data.images import PairedFiles, Palette
 from glamlib.data.published import ade20k, camvid, cityscapes
 from glamlib.data.volume_sets import VOLUMES
-from glamlib.data.volumes import FileVolumes, Spacing
+from glamlib.data.volumes import FileVolumes, Preprocessing, Spacing
 from glamlib.errors import InputError, one_of
 
 Root = str | PathLike[str]
@@ -39,9 +39,10 @@ class VolumeDataset(SegmentationDataset, Protocol):
     """A data set of volumes: item i is (image float32 (C, D, H, W), normalised; label uint8 (D, H, W))."""
 
     sided: bool  # whether left and right differ: then no mirror along `LEFT_RIGHT`
+    preprocessing: Preprocessing | None  # None: drawn data
 
     def spacing(self, index: int) -> Spacing:
-        """Return the sides (depth, height, width) of item ``index``'s voxels in mm."""
+        """Return the sides (depth, height, width) of the voxels of item ``index``'s label in mm."""
 
 
 def load_dataset(
@@ -58,7 +59,12 @@ def load_dataset(
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
-    """The same of volumes; options: ``spacing`` of all sets, ``sides`` of brains, ``organs`` of synapse."""
+    """The same of volumes; options: ``spacing`` and ``scales`` of all sets, ``sides`` of brains, ``organs`` of synapse.
+
+    One's own are `volumes`, with the splits train, val and test. What defaults depend on: ``len(data)``,
+    ``data.classes``, ``data.median_shape()``, the channels ``len(data.preprocessing.scales)``; ``data.about`` says in a
+    line what was taken for what.
+    """
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
     return VOLUMES[name].open(_root(name, root), split, **options)
@@ -135,11 +141,11 @@ class InMemoryVolumes(InMemory):
 
     def __init__(self, dataset: VolumeDataset, limit: int | None = None, workers: int = 0) -> None:
         super().__init__(dataset, limit, workers)
-        self.sided = dataset.sided
+        self.sided, self.preprocessing = dataset.sided, dataset.preprocessing
         self._spacings = [dataset.spacing(index) for index in range(len(self))]
 
     def spacing(self, index: int) -> Spacing:
-        """Return the sides (depth, height, width) of the item's voxels in mm."""
+        """Return the sides (depth, height, width) of the voxels of the item's label in mm."""
         return self._spacings[index]
 
 

@@ -183,7 +183,7 @@ class CueScenes:
 class CueVolumes(CueScenes):
     """Cue volumes as a `VolumeDataset`: ``[i]`` is image float32 (1, D, H, W), label uint8 (D, H, W)."""
 
-    sided = False
+    sided, preprocessing = False, None
 
     def __init__(self, config: CueVolumeConfig, count: int, seed: int) -> None:
         super().__init__(config, count, seed)

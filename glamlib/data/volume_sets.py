@@ -1,4 +1,6 @@
-"""The three data sets of volumes: where their files lie, what their labels mean, how their values are normalised.
+"""Data sets of volumes: where their files lie, what their labels mean, how their values are normalised.
+
+Three are known by name; one's own are `volumes`: see `volume_folder`.
 
 Hippocampus: 260 MR crops of about 35 x 50 x 36 voxels of 1 mm, anterior and posterior part labelled. Medical
 Segmentation Decathlon, Task04, training part (http://medicaldecathlon.com; Antonelli et al., Nature
@@ -16,20 +18,14 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 "test".
 """
 
-import json
-import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
-
-from glamlib.data.images import NAMED
-from glamlib.data.volumes import Case, FileVolumes, Labels, Spacing, window, z_score
-from glamlib.errors import InputError, check_options, one_of
+from glamlib.data.volume_folder import Files, Layout, listed_splits, misfits, own_splits, read_table, statistics
+from glamlib.data.volumes import FileVolumes, Labels, Preprocessing, Scale, Spacing
+from glamlib.errors import InputError, check_options
 
 # Brains: the label values of each group's right and left part. Cortical parcels are even on the right.
 CORTEX_RIGHT = tuple(value for value in range(100, 208, 2) if value not in (110, 130, 158, 188))  # some are never used
@@ -60,7 +56,8 @@ ORGANS = (
 EIGHT = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 SYNAPSE_TEST = ("0001", "0002", "0003", "0004", "0008", "0022", "0025", "0029", "0032", "0035", "0036", "0038")
 SYNAPSE_TRAIN = tuple(name for n in (*range(1, 11), *range(21, 41)) if (name := f"{n:04}") not in SYNAPSE_TEST)
-HOUNSFIELD = (-175.0, 250.0)  # soft tissue; the range of MONAI's BTCV recipes (Tang et al., Swin UNETR, CVPR 2022)
+# Soft tissue, -175..250 HU, to -1..1; the range of MONAI's BTCV recipes (Tang et al., Swin UNETR, CVPR 2022)
+SOFT_TISSUE = (-175.0, 250.0, 37.5, 212.5)
 
 
 def hippocampus_labels() -> Labels:
@@ -96,127 +93,85 @@ def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
     return Labels(("background", *chosen), {0: 0} | numbers, sided=True)
 
 
-class Layout(NamedTuple):
-    """What lies in a data set's folder: the folder of the images; cases by name, sorted; names of each split's cases;
-    one line for each file without a partner and each name without files."""
+@dataclass(frozen=True)
+class Options:
+    """Options of every set: ``spacing`` (None: each file's own) and ``scales`` as in `Preprocessing`."""
 
-    folder: Path
-    cases: dict[str, Case]
-    splits: dict[str, list[str]]
-    problems: list[str]
-
-
-class Files(NamedTuple):
-    """Where a set's files may lie: folders of images and labels, and patterns of their names without .nii or .nii.gz,
-    whose first group names the case."""
-
-    images: str
-    labels: str
-    image_name: str
-    label_name: str
+    spacing: Spacing | None = None
+    scales: tuple[Scale | None, ...] = (None,)
 
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """A data set of volumes.
+    """A data set of volumes; by default one's own, of which the folder itself says all that the attributes say.
+
+    Of one's own volumes there are always the splits train, val and test: labelsTs/, SPLIT.txt and splits_final.json
+    tell them, and what these do not tell is held out of train. How images are normalised: see `statistics`.
 
     Attributes:
         source: where to get it.
         num_cases: how many it has.
         files: where they may lie; the first that are there count.
         bases: sub-folders in which to look for them.
-        split: the names of each split's cases, of all names; unless the folder holds a list SPLIT.txt for each split.
+        split: the names of each split's cases, of all names; unless there are lists SPLIT.txt.
         labels: what the values mean; its keyword arguments are options of the set.
-        normalise: maps a volume's values to float32.
+        scale: how a volume's values are normalised, as in `Preprocessing`.
         spacing: to resample to unless told otherwise.
     """
 
-    source: str
-    num_cases: int
-    files: tuple[Files, ...]
-    split: Callable[[list[str]], dict[str, list[str]]]
-    labels: Callable[..., Labels]
-    normalise: Callable[[np.ndarray], np.ndarray]
+    source: str = "dataset.json, imagesTr/ and labelsTr/ as in the Medical Segmentation Decathlon or nnU-Net"
+    num_cases: int | None = None
+    files: tuple[Files, ...] = (Files("imagesTr", "labelsTr"),)
     bases: tuple[str, ...] = ("",)
+    split: Callable[[list[str]], dict[str, list[str]]] = lambda names: {}
+    labels: Callable[..., Labels] | None = None
+    scale: Scale | None = None
     spacing: Spacing | None = None
 
     @property
     def options(self) -> tuple[Callable, ...]:
         """What takes the set's options, for `check_options`."""
-        return FileVolumes, self.labels
+        return (Options, self.labels) if self.labels else (Options,)
 
     def open(self, root: Path, split: str, **options: object) -> FileVolumes:
         """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
-        options = {"spacing": self.spacing} | check_options("option of volumes", options, *self.options)
-        spacing = options.pop("spacing")
+        options = check_options("option of volumes", options, *self.options)
         layout = self.find(root)
-        if split not in layout.splits:
-            raise one_of("split", split, layout.splits)
-        if layout.problems:
-            listed = "; ".join([*layout.problems[:NAMED], *["..."] * (len(layout.problems) > NAMED)])
-            raise InputError(f"{layout.folder}: {len(layout.problems)} problem(s): {listed}")
-        cases = [layout.cases[name] for name in layout.splits[split]]
-        return FileVolumes(cases, self.labels(**options), self.normalise, spacing=spacing)
+        cases, train = layout.chosen(split), layout.chosen("train")
+        given = {name: options.pop(name) for name in ("spacing", "scales") if name in options}
+        if self.labels:
+            labels, usual = self.labels(**options), {"spacing": self.spacing, "scales": (self.scale,)}
+        else:
+            labels = layout.labels
+            usual = {} if len(given) == 2 else statistics(train, labels, layout.channels)
+        preprocessing = Preprocessing(labels.values, **usual | given)
+        if len(preprocessing.scales) != len(layout.channels):
+            raise InputError(f"option of volumes scales={given['scales']}: must be one for each of {layout.channels}")
+        return FileVolumes(cases, labels, preprocessing, layout.about)
 
     def find(self, root: Path) -> Layout:
         """Look through a folder, without opening a volume; InputError where there are none of the expected names."""
         for base, files in ((root / base, files) for base in self.bases for files in self.files):
             problems: list[str] = []
-            images = _by_case(base / files.images, files.image_name, problems)
-            labels = _by_case(base / files.labels, files.label_name, problems)
-            if images or labels:
+            table = read_table(base / "dataset.json") if (base / "dataset.json").is_file() else None
+            channels = ("MR",) if self.labels or not table else table.channels
+            cases = files.find(base, len(channels), problems)
+            if (cases or problems) and (self.labels or table):
                 break
         else:
             raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
-        cases = {name: Case(name, path, labels[name]) for name, path in images.items() if name in labels}
-        problems += [f"image {path.name} has no label" for name, path in images.items() if name not in cases]
-        problems += [f"label {path.name} has no image" for name, path in labels.items() if name not in cases]
-        lacking = self._listed(base / "dataset.json") - {path.name for path in images.values()}
-        problems += [f"{name} is in dataset.json and not here" for name in sorted(lacking)]
-        splits = self.split(list(cases))
-        lists = {split: base / f"{split}.txt" for split in splits}
-        if all(path.is_file() for path in lists.values()):
-            splits = {split: _read(path).split() for split, path in lists.items()}
-        for split, names in splits.items():
-            problems += [f"{split}: no image and label of {name}" for name in names if name not in cases]
-        listed = Counter(name for names in splits.values() for name in names)
-        problems += [f"{name} is in the splits {times} times" for name, times in listed.items() if times > 1]
-        return Layout(base / files.images, cases, splits, problems)
-
-    def _listed(self, path: Path) -> set[str]:
-        """Return the training images that a dataset.json of the Decathlon or of nnU-Net names; none without it."""
-        if not path.is_file():
-            return set()
-        try:
-            table = json.loads(_read(path))
-            # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
-            values = {int(part) for pair in table["labels"].items() for part in pair if str(part).isdigit()}
-            names = {Path(case["image"]).name for case in table.get("training", ())}
-        except (ValueError, TypeError, KeyError, AttributeError) as problem:
-            raise InputError(f"{path}: not a Decathlon's dataset.json ({type(problem).__name__}: {problem})") from None
-        known = self.labels().numbers
-        if values != set(known):
-            raise InputError(f"{path}: its labels are {sorted(values)}; the data set's are {sorted(known)}")
-        return names
-
-
-def _by_case(folder: Path, name: str, problems: list[str]) -> dict[str, Path]:
-    """Return the NIfTI files of the expected name by case; a case's second file becomes a problem."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):
-        match = re.fullmatch(rf"{name}\.nii(\.gz)?", path.name)
-        if match and match[1] in found:
-            problems.append(f"{path.name} is the same case as {found[match[1]].name}")
-        elif match:
-            found[match[1]] = path
-    return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read as text ({problem})") from problem
+        labels = self.labels() if self.labels else table.labels
+        if table and table.labels.numbers.keys() != labels.numbers.keys():
+            listed = f"{sorted(table.labels.numbers)}; the data set's are {sorted(labels.numbers)}"
+            raise InputError(f"{base / 'dataset.json'}: its labels are {listed}")
+        names = table.cases if table else ()
+        problems += [f"{name} is in dataset.json and not here" for name in names if name not in cases]
+        if self.labels:
+            splits, about = listed_splits(base)[0] or self.split(list(cases)), ""
+        else:
+            splits, about = own_splits(base, cases, len(channels), problems)
+            about += "; " + table.described()
+        return Layout(base / files.images, cases, splits, problems + misfits(splits, cases), labels, channels, about)
 
 
 VOLUMES = {
@@ -227,7 +182,6 @@ VOLUMES = {
         bases=("", "Task04_Hippocampus"),
         split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
         labels=hippocampus_labels,
-        normalise=z_score,
     ),
     "brains": VolumeSet(
         source="inst/extdata of https://github.com/muschellij2/malf.templates",
@@ -235,7 +189,6 @@ VOLUMES = {
         files=(Files("images", "labels", r"(\d+)", r"(\d+)"), Files("", "", r"(\d+)_SS", r"(\d+)_glm")),
         split=lambda names: {"train": list(BRAIN_TRAIN), "test": [n for n in names if n not in BRAIN_TRAIN]},
         labels=brain_labels,
-        normalise=z_score,
     ),
     # Either as unpacked, or as the Decathlon's programs want it: img0001.nii.gz, BCV_0001.nii.gz, BCV_0001_0000.nii.gz.
     # The files' own spacings differ, from 2.5 x 0.6 x 0.6 to 5 x 1 x 1 mm; these are those of MONAI's recipes.
@@ -243,13 +196,14 @@ VOLUMES = {
         source="Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
         num_cases=30,
         files=tuple(
-            Files(images, labels, r"[A-Za-z_]*(\d{4})(?:_0000)?", r"[A-Za-z_]*(\d{4})")
+            Files(images, labels, r"[A-Za-z_]*(\d{4}(?:_0000)?)", r"[A-Za-z_]*(\d{4})")
             for images, labels in (("img", "label"), ("imagesTr", "labelsTr"))
         ),
         bases=("", "Training", "RawData/Training", "RawData"),
         split=lambda names: {"train": list(SYNAPSE_TRAIN), "test": list(SYNAPSE_TEST)},
         labels=synapse_labels,
-        normalise=partial(window, low=HOUNSFIELD[0], high=HOUNSFIELD[1]),
+        scale=SOFT_TISSUE,
         spacing=(2.0, 1.5, 1.5),
     ),
+    "volumes": VolumeSet(),
 }

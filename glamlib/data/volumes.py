@@ -1,14 +1,15 @@
-"""Volumes: NIfTI files as arrays in one orientation, their preprocessing, and the data set over them.
+"""Volumes: NIfTI files as arrays in one orientation, their preprocessing and its inverse, and the data set over them.
 
 Axes are (depth, height, width) = (inferior to superior, posterior to anterior, left to right); spacings are in mm in
 that order.
 """
 
 import gzip
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from glamlib.data.images import spans, voc_colour
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError, Range
+from glamlib.errors import Checked, InputError, Range
 
 Length = Annotated[float, Range(0.01, 100)]
+Shape = tuple[int, int, int]
 Spacing = tuple[Length, Length, Length]  # of voxels, in mm
+Scale = tuple[float, float, float, Annotated[float, Range(1e-8)]]  # low, high, mean, deviation: see `scaled`
 LEFT_RIGHT = 2  # the axis of (D, H, W) along which a sided volume must not be mirrored
 _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm; "unknown" is taken for mm
 
@@ -29,38 +32,72 @@ _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm;
 class Volume(NamedTuple):
     """A file's values (D, H, W) in canonical axes, the sides of a voxel in mm, and the affine.
 
-    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, as nibabel's "RAS+" affines do.
+    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, as nibabel's "RAS+" affines do. Images of a `Case`
+    have values (C, D, H, W).
     """
 
     values: np.ndarray
     spacing: Spacing
     affine: np.ndarray
 
+    def check_same_voxels(self, other: "Volume", differ: str) -> None:
+        """Raise InputError, which begins with ``differ``, if corners lie more than a tenth of a voxel apart."""
+        shape, theirs = self.values.shape[-3:], other.values.shape[-3:]
+        if shape != theirs:
+            raise InputError(f"{differ} shape: {_by(shape)} and {_by(theirs)} voxels (depth x height x width)")
+        corners = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(shape[::-1]) - 1)  # (x, y, z) of voxels
+        apart = np.linalg.norm(nib.affines.apply_affine(self.affine - other.affine, corners), axis=1).max()
+        if apart > 0.1 * min(self.spacing):
+            raise InputError(f"{differ} affine: voxels lie up to {apart:.3g} mm apart")
 
-def read_volume(path: Path) -> Volume:
-    """Read a NIfTI file of any orientation, numeric type and unit. Axes of length 1 behind the third are dropped.
 
-    Raises InputError, naming the file, if it is missing or damaged, has not three axes or no voxels, holds values that
-    are not finite real numbers, or has no usable affine.
-    """
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:  # to the end, where the checksum is: nibabel stops before it
-                while file.read(1 << 20):
-                    pass
-        image = nib.funcs.squeeze_image(nib.load(path))
-        if image.ndim != 3 or 0 in image.shape:
-            raise InputError(f"{path}: {image.ndim} axes ({_by(image.shape)}); allowed: volumes of three axes")
-        in_mm = np.diag([_IN_MM.get(image.header.get_xyzt_units()[0], 1.0)] * 3 + [1.0])
-        if not np.isfinite(image.affine).all() or abs(np.linalg.det(in_mm @ image.affine)) < 1e-12:
-            raise InputError(f"{path}: its affine maps no voxel to a place; allowed: an invertible one")
-        image = nib.as_closest_canonical(image)
-        values = np.asanyarray(image.dataobj)
+        yield
     except InputError:
         raise
     except Exception as error:  # of many types, depending on where the damage lies
         reason = " ".join(str(error).split()) or type(error).__name__  # nibabel's may have several lines
         raise InputError(f"{path}: cannot be read as NIfTI ({reason})") from error
+
+
+def _open(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
+    """Return a file's image, whose values are not read yet, and what takes its units to mm."""
+    image = nib.funcs.squeeze_image(nib.load(path))
+    in_mm = np.diag([_IN_MM.get(image.header.get_xyzt_units()[0], 1.0)] * 3 + [1.0])
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(in_mm @ image.affine)) < 1e-12:
+        raise InputError(f"{path}: its affine maps no voxel to a place; allowed: an invertible one")
+    return image, in_mm
+
+
+def read_grid(path: Path) -> tuple[Shape, Spacing]:
+    """Return the shape (D, H, W) and the spacing of `read_volume` from the header alone."""
+    with _reading(path):
+        image, in_mm = _open(path)
+        order = np.argsort(nib.io_orientation(image.affine)[:, 0])[::-1]  # the file's axes of depth, height, width
+        sides = nib.affines.voxel_sizes(in_mm @ image.affine)
+        return tuple(np.array(image.shape)[order].tolist()), tuple(sides[order].tolist())
+
+
+def read_volume(path: Path, channels: int = 1) -> Volume:
+    """Read a NIfTI file of any orientation, numeric type and unit. Axes of length 1 behind the third are dropped.
+
+    With several ``channels``, which are the file's fourth axis, the values are (C, D, H, W). Raises InputError, naming
+    the file, if it is missing or damaged, has other axes or no voxels, holds values that are not finite real numbers,
+    or has no usable affine.
+    """
+    with _reading(path):
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:  # to the end, where the checksum is: nibabel stops before it
+                while file.read(1 << 20):
+                    pass
+        image, in_mm = _open(path)
+        if image.ndim < 3 or image.shape[3:] != (channels,) * (channels > 1) or 0 in image.shape:
+            allowed = "volumes of three axes" + f" and a fourth of {channels} channels" * (channels > 1)
+            raise InputError(f"{path}: {image.ndim} axes ({_by(image.shape)}); allowed: {allowed}")
+        image = nib.as_closest_canonical(image)
+        values = np.asanyarray(image.dataobj)
     if values.dtype.kind not in "iuf":
         raise InputError(f"{path}: values of type {values.dtype}; allowed: whole or real numbers")
     if not np.isfinite(values).all():
@@ -70,18 +107,53 @@ def read_volume(path: Path) -> Volume:
     return Volume(np.ascontiguousarray(values.T), (depth, height, width), affine)
 
 
+def read_channels(paths: Sequence[Path], channels: int) -> Volume:
+    """Read an image (C, D, H, W) from one file or from one for each channel, of the same voxels; errors as above.
+
+    Also InputError for a channel that has one value only.
+    """
+    parts = [read_volume(path, channels if len(paths) == 1 else 1) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        parts[0].check_same_voxels(part, f"{paths[0]} and {path.name} differ in")
+    values = np.stack([part.values for part in parts]).reshape(-1, *parts[0].values.shape[-3:])  # (C, D, H, W)
+    for number, channel in enumerate(values):
+        if channel.min() == channel.max():
+            where = f" of channel {number}" if len(values) > len(paths) else ""
+            raise InputError(f"{paths[min(number, len(paths) - 1)]}: all voxels{where} have one value")
+    return parts[0]._replace(values=values)
+
+
+def label_file(label: np.ndarray, like: Path) -> bytes:
+    """Return a .nii.gz file of ``label`` (D, H, W), integers, with the axes, affine and units of the image ``like``."""
+    image = nib.funcs.squeeze_image(nib.load(like))
+    canonical = nib.orientations.axcodes2ornt("RAS")
+    back = nib.orientations.ornt_transform(canonical, nib.io_orientation(image.affine))
+    # of the same affine, so that the header's two forms of it and their codes stay as they are
+    made = nib.Nifti1Image(nib.apply_orientation(label.T, back), image.affine, image.header)
+    made.set_data_dtype(label.dtype)
+    made.header["cal_min"] = made.header["cal_max"] = 0  # the range of grey values to show
+    return gzip.compress(made.to_bytes(), mtime=0)
+
+
 def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a set's label values mean: class names, the background first; the class number of every value in the files;
-    whether the classes, or the places of the organs, tell left from right."""
+    """What a set's label values mean: class names, the background first; the class number of every value in the files
+    (`VOID` for what is ignored); whether the classes, or the places of the organs, tell left from right."""
 
     classes: tuple[str, ...]
-    numbers: Mapping[int, int]
+    numbers: Mapping[int, int] = field(hash=False)
     sided: bool
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value of each class in label files; class numbers where a structure is a merger of several values."""
+        values = {number: value for value, number in reversed(self.numbers.items()) if number != VOID}
+        merged = sum(0 < number < VOID for number in self.numbers.values()) > len(values) - 1
+        return tuple(range(len(self.classes)) if merged else (values[n] for n in range(len(self.classes))))
 
     def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
         """Return class numbers, uint8 (D, H, W), of a file's ``values``; InputError for one that is not known.
@@ -101,31 +173,20 @@ class Labels:
 
 
 class Case(NamedTuple):
-    """An image and its label in two NIfTI files."""
+    """An image, in one NIfTI file or one for each channel, and its label."""
 
     name: str
-    image: Path
+    images: tuple[Path, ...]
     label: Path
 
-    def read(self, labels: Labels) -> tuple[np.ndarray, np.ndarray, Spacing]:
-        """Return image values and class numbers, both (D, H, W), and the spacing in mm.
+    def read(self, labels: Labels, channels: int = 1) -> tuple[np.ndarray, np.ndarray, Spacing]:
+        """Return image values (C, D, H, W), class numbers (D, H, W) and the spacing in mm.
 
-        The two may be stored in different orientations; InputError if their corners lie more than a tenth of a voxel
-        apart, if a file is bad, if the image has one value only, or for a label value that is not known.
+        The files may be stored in different orientations; InputError if they differ in voxels, if one is bad, or for a
+        label value that is not known.
         """
-        image, label = read_volume(self.image), read_volume(self.label)
-        shape = image.values.shape
-        differ = f"{self.image} and {self.label.name} differ in"
-        if shape != label.values.shape:
-            raise InputError(
-                f"{differ} shape: {_by(shape)} and {_by(label.values.shape)} voxels (depth x height x width)"
-            )
-        corners = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(shape[::-1]) - 1)  # (x, y, z) of voxels
-        apart = np.linalg.norm(nib.affines.apply_affine(image.affine - label.affine, corners), axis=1).max()
-        if apart > 0.1 * min(image.spacing):
-            raise InputError(f"{differ} affine: voxels lie up to {apart:.3g} mm apart")
-        if image.values.min() == image.values.max():
-            raise InputError(f"{self.image}: all voxels have one value")
+        image, label = read_channels(self.images, channels), read_volume(self.label)
+        image.check_same_voxels(label, f"{self.images[0]} and {self.label.name} differ in")
         return image.values, labels.decode(self.label, label.values), image.spacing
 
 
@@ -138,65 +199,90 @@ def z_score(values: np.ndarray) -> np.ndarray:
     return ((values - inside.mean()) / (inside.std() or 1.0)).astype(np.float32)
 
 
-def window(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return float32 with ``values`` clipped to low..high (CT: Hounsfield units) and mapped to -1..1."""
-    return (np.clip(values, low, high).astype(np.float32) - low) / (high - low) * 2 - 1
+def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
+    """Return float32: ``values`` clipped to low..high (CT: Hounsfield units), less the mean, over the deviation."""
+    low, high, mean, deviation = scale
+    return (np.clip(values, low, high).astype(np.float32) - mean) / deviation
 
 
-def resample_image(values: np.ndarray, old: Spacing, new: Spacing) -> np.ndarray:
+def resample_image(values: np.ndarray, old: Spacing, new: Spacing, shape: Shape | None = None) -> np.ndarray:
     """Return ``values`` (D, H, W) as float32 in voxels of ``new`` mm, by linear interpolation.
 
-    The volume keeps its centre, and its extent but for the rounding to whole voxels. Along axes whose voxels grow by a
-    factor f it is smoothed first (Gaussian, deviation (f - 1) / 2 old voxels), against aliasing.
+    The volume keeps its centre, and its extent but for the rounding to whole voxels, or has a given ``shape``. Along
+    axes whose voxels grow by a factor f it is smoothed first (Gaussian, deviation (f - 1) / 2 old voxels), against
+    aliasing.
     """
     factor = np.divide(new, old)
     values = ndimage.gaussian_filter(values.astype(np.float32), np.maximum(factor - 1, 0) / 2, mode="nearest")
     have = np.array(values.shape)
-    want = np.maximum(np.round(have / factor), 1).astype(int)
+    want = np.array(shape or np.maximum(np.round(have / factor), 1).astype(int))
     offset = (have - 1) / 2 - factor * (want - 1) / 2
     return ndimage.affine_transform(values, factor, offset, tuple(want), order=1, mode="nearest")
 
 
-def resample_label(label: np.ndarray, old: Spacing, new: Spacing) -> np.ndarray:
+def resample_label(label: np.ndarray, old: Spacing, new: Spacing, shape: Shape | None = None) -> np.ndarray:
     """Return class numbers ``label`` (D, H, W) in voxels of ``new`` mm: each takes the class with the largest share.
 
     The shares are the classes' masks, resampled as `resample_image` does; nearest neighbour would leave jagged borders.
     """
     best, most = np.zeros((), label.dtype), np.float32(-1)
     for number in np.unique(label):  # one mask at a time: all at once would not fit
-        share = resample_image(label == number, old, new)
+        share = resample_image(label == number, old, new, shape)
         best, most = np.where(share > most, number, best), np.maximum(share, most)
     return best
+
+
+@dataclass(frozen=True)
+class Preprocessing(Checked):
+    """How images become a network's input, and its predictions label maps.
+
+    Attributes:
+        values: the label value of each class.
+        scales: of each channel, what `scaled` takes (CT), or None for `z_score` (MR).
+        spacing: (depth, height, width) in mm that every image is resampled to; None keeps each file's own.
+    """
+
+    role: ClassVar[str] = "preprocessing"
+
+    values: tuple[int, ...]
+    scales: tuple[Scale | None, ...]
+    spacing: Spacing | None = None
+
+    def resamples(self, own: Spacing) -> bool:
+        """Tell whether an image of voxels of ``own`` mm is resampled."""
+        return self.spacing is not None and not np.allclose(self.spacing, own, rtol=1e-3)
+
+    def prepare(self, values: np.ndarray, own: Spacing) -> np.ndarray:
+        """Return ``values`` (C, D, H, W) normalised, float32, and resampled from voxels of ``own`` mm."""
+        pairs = zip(values, self.scales, strict=True)
+        channels = [z_score(channel) if scale is None else scaled(channel, scale) for channel, scale in pairs]
+        if self.resamples(own):
+            channels = [resample_image(channel, own, self.spacing) for channel in channels]
+        return np.stack(channels)
+
+    def restore(self, classes: np.ndarray, own: Spacing, shape: Shape) -> np.ndarray:
+        """Return class numbers of a prepared image in the image's own voxels, ``shape`` of ``own`` mm."""
+        return resample_label(classes, self.spacing, own, shape) if self.resamples(own) else classes
 
 
 class FileVolumes:
     """A `VolumeDataset` over files, which are opened when an item is asked for; the InputError of a bad one names it.
 
-    Args:
-        cases: the files.
-        labels: what their values mean.
-        normalise: maps the image's values (D, H, W) to float32.
-        spacing: (depth, height, width) in mm to resample every item to; None keeps each file's own.
+    With ``original_labels`` set, for scores, labels keep their own voxels; those of images ``preprocessing`` decides.
+    ``about`` says in a line what of one's own data was taken for what.
     """
 
     ignore_index = VOID
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        labels: Labels,
-        normalise: Callable[[np.ndarray], np.ndarray],
-        *,
-        spacing: Spacing | None = None,
-    ) -> None:
+    def __init__(self, cases: Sequence[Case], labels: Labels, preprocessing: Preprocessing, about: str = "") -> None:
         self.cases = cases
         self.labels = labels
         self.classes = labels.classes
         self.palette = tuple(voc_colour(number) for number in range(len(labels.classes)))
         self.sided = labels.sided
-        self._normalise = normalise
-        self._spacing = spacing
-        self._own: dict[int, Spacing] = {}  # of the items read so far
+        self.preprocessing = preprocessing
+        self.about = about
+        self.original_labels = False
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -206,13 +292,19 @@ class FileVolumes:
         return self.cases[index].name
 
     def spacing(self, index: int) -> Spacing:
-        """Return the sides (depth, height, width) of item ``index``'s voxels in mm."""
-        return self._spacing or self._own.get(index) or read_volume(self.cases[index].image).spacing
+        """Return the sides (depth, height, width) of the voxels of item ``index``'s label in mm."""
+        resampled = None if self.original_labels else self.preprocessing.spacing
+        return resampled or read_grid(self.cases[index].images[0])[1]
+
+    def median_shape(self) -> Shape:
+        """Return the median (depth, height, width) of the images in voxels, as resampled, from the files' headers."""
+        grids = [read_grid(case.images[0]) for case in self.cases]
+        sides = [np.multiply(shape, np.divide(own, self.preprocessing.spacing or own)) for shape, own in grids]
+        return tuple(max(1, round(side)) for side in np.median(sides, axis=0).tolist())
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label, own = self.cases[index].read(self.labels)
-        self._own[index] = own
-        image = self._normalise(image)
-        if self._spacing and not np.allclose(self._spacing, own, rtol=1e-3):
-            image, label = resample_image(image, own, self._spacing), resample_label(label, own, self._spacing)
-        return torch.from_numpy(image)[None], torch.from_numpy(label)
+        image, label, own = self.cases[index].read(self.labels, len(self.preprocessing.scales))
+        image = self.preprocessing.prepare(image, own)
+        if self.preprocessing.resamples(own) and not self.original_labels:
+            label = resample_label(label, own, self.preprocessing.spacing)
+        return torch.from_numpy(image), torch.from_numpy(label)

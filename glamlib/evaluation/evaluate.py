@@ -19,6 +19,7 @@ def evaluate(
     batch_size: int = 1,
     on_image: Callable[[int, Tensor, Tensor], None] | None = None,
     predict: Callable[[Tensor], Tensor] | None = None,
+    restore: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> ConfusionMatrix:
     """Predict every item of ``dataset``, and count at the labels' own size.
 
@@ -30,6 +31,7 @@ def evaluate(
         batch_size: items of one size that are predicted together.
         on_image: called with (index, prediction ``(*size)``, label ``(*size)``) for every item, on the CPU.
         predict: maps a batch of items ``(B, C, *size)`` to classes ``(B, *size)`` on the CPU; None: `predict_classes`.
+        restore: maps (index, classes, label) to classes of the label's size, where that is another one.
 
     Raises:
         InputError: an item too large for the memory (names it), a label out of range.
@@ -44,6 +46,8 @@ def evaluate(
             predictions = predict(torch.stack(images))
         except InputError as error:
             raise InputError(f"{', '.join(dataset.name(index) for index in indices)}: {error}") from None
+        if restore is not None:
+            predictions = torch.stack(list(map(restore, indices, predictions, labels)))
         confusion.update(predictions, torch.stack(labels))
         if on_image is not None:
             for index, prediction, label in zip(indices, predictions, labels, strict=True):

@@ -1,6 +1,7 @@
 """A few predictions of a run that outlive its weights."""
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from glamlib.data.datasets import SegmentationDataset, VolumeDataset
@@ -25,6 +26,7 @@ class Gallery:
         image, _ = self.dataset[index]
         if label.ndim == 3:
             depth = int((label > 0).flatten(1).sum(1).argmax())
+            image = F.interpolate(image[None, :1], label.shape, mode="nearest-exact")[0]  # labels may have own voxels
             image, label, prediction = image[0, depth], label[depth], prediction[depth]
             image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6) * 255
         self.shown[index] = [plane.numpy().astype(np.uint8) for plane in (image, label, prediction)]

@@ -46,11 +46,10 @@ def slide_logits(
     stride: Sequence[int],
     mode: str = "constant",
     batch_size: int = 1,
-    outside: float = 0.0,
 ) -> Tensor:
     """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
-    The last window along a side ends at the border; a side shorter than the window is padded with ``outside``, evenly
+    The last window along a side ends at the border; a side shorter than the window is padded with 0, evenly
     on both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
     """
     from monai.inferers import sliding_window_inference  # importing MONAI takes seconds, and most runs do without it
@@ -64,7 +63,6 @@ def slide_logits(
         lambda part: model(part).float(),  # under bfloat16 the sum of weighted windows would lose small weights
         overlap=overlap,
         mode=mode,
-        cval=outside,
     )
 
 
@@ -130,14 +128,15 @@ def predict_volume_classes(
     """Return the classes ``(B, D, H, W)`` of volumes ``(B, C, D, H, W)``, on the CPU; otherwise as `predict_classes`.
 
     Patches of the size of training, ``batch_size`` together, overlap by half and are weighted by a Gaussian; a volume
-    smaller than one is padded with its smallest value. No part is left out (the released code skips tiles without
-    labels).
+    smaller than one is padded with its channels' smallest values. No part is left out (the released code skips tiles
+    without labels).
     """
     stride = [max(side // 2, 1) for side in patch_size]
-    lowest = volumes.min().item()
 
     def classes_of(x: Tensor) -> Tensor:
-        return slide_logits(model, x, patch_size, stride, "gaussian", batch_size, outside=lowest).argmax(dim=1)
+        low = x.amin((0, 2, 3, 4), keepdim=True)  # so that the padding, 0, is each channel's smallest value
+        logits = slide_logits(lambda part: model(part + low), x - low, patch_size, stride, "gaussian", batch_size)
+        return logits.argmax(dim=1)
 
     return _classes(model, volumes, precision, classes_of)
 

@@ -48,20 +48,21 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Files:
-    """Options of all data on disk: splits, ``val`` if there is one, and the number of their first items to use."""
+    """Options of all data on disk: splits, ``val`` if there is one, and the number of their first items to use;
+    ``in_memory``: read once."""
 
     train: str
     test: str
     val: str = ""
     limit: Count | None = None
+    in_memory: bool = True
 
 
 @dataclass(frozen=True)
 class ImageFiles(Files):
-    """Also the [height, width] that images are resized to; ``in_memory``: read once."""
+    """Also the [height, width] that images are resized to."""
 
     size: Sides | None = None
-    in_memory: bool = True
 
 
 def data_options(run: RunParameters) -> dict[str, object]:
@@ -95,7 +96,9 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
         return hold(data, workers=run.workers) if part == "train" else data
     limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        return InMemoryVolumes(load_volumes(run.dataset, split, root=run.root or None, **options), limit, run.workers)
+        volumes = load_volumes(run.dataset, split, root=run.root or None, **options)
+        volumes.original_labels = part != "train"  # scores are of the voxels of the label files
+        return InMemoryVolumes(volumes, limit, run.workers) if in_memory else volumes
     data = load_dataset(run.dataset, split, root=run.root or None, **options)
     return InMemory(data, limit, run.workers) if in_memory else data
 
@@ -108,10 +111,11 @@ def data_identity(dataset: AnyDataset) -> dict[str, object]:
     """
     count = len(dataset)
     chosen = range(count) if isinstance(dataset, InMemory) else np.linspace(0, count - 1, min(count, 64)).astype(int)
-    pairs = getattr(dataset, "pairs", getattr(dataset, "cases", ()))
-    files = [file.stat().st_size for pair in pairs for file in (pair.image, pair.label)]
+    files = [file for pair in getattr(dataset, "pairs", ()) for file in (pair.image, pair.label)]
+    files += [file for case in getattr(dataset, "cases", ()) for file in (*case.images, case.label)]
+    sizes = [file.stat().st_size for file in files]
     digest = hashlib.sha256()
-    digest.update(json.dumps([dataset.classes, [dataset.name(index) for index in range(count)], files]).encode())
+    digest.update(json.dumps([dataset.classes, [dataset.name(index) for index in range(count)], sizes]).encode())
     for index in chosen:
         for tensor in dataset[int(index)]:
             digest.update(str(tuple(tensor.shape)).encode())

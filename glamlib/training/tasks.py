@@ -133,7 +133,12 @@ class VolumeTask:
         predict = partial(
             predict_volume_classes, model, patch_size=size, batch_size=run.batch_size, precision=run.precision
         )
-        return evaluate(model, dataset, 1, watch, predict)
+
+        def restore(index: int, prediction: Tensor, label: Tensor) -> Tensor:
+            restored = dataset.preprocessing.restore(prediction.numpy(), dataset.spacing(index), label.shape)
+            return torch.from_numpy(restored)
+
+        return evaluate(model, dataset, 1, watch, predict, restore if dataset.preprocessing else None)
 
     def score(self, model: nn.Module, dataset: VolumeDataset, run: RunParameters) -> float:
         """Return the Dice of the structures over the voxels of all cases at once: nnU-Net's score while it trains."""
@@ -147,7 +152,8 @@ class VolumeTask:
 
         def watch(index: int, prediction: Tensor, label: Tensor) -> None:
             gallery.update(index, prediction, label)
-            scores.update(dataset.name(index), prediction, label, dataset.spacing(index))
+            counted = prediction.where(label != dataset.ignore_index, 0)
+            scores.update(dataset.name(index), counted, label, dataset.spacing(index))
             if cues:
                 cues.update(index, prediction, label)
 
