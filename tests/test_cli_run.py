@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
 import torch
@@ -20,9 +21,13 @@ from torchvision.transforms.v2 import functional
 from glamlib import studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
-from glamlib.runs.places import checkpoint_file
+from glamlib.errors import InputError
+from glamlib.evaluation.evaluate import evaluate
+from glamlib.runs.places import CHECKPOINT
 from glamlib.runs.records import read_record
+from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import load_model, save_model
+from glamlib.training.datasets import run_parts
 
 RUN = replace(
     studies.CONTEXT.run("glam_2", 90, "quick"),
@@ -65,7 +70,7 @@ def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: 
 
 def test_train_writes_the_record_and_leaves_no_checkpoint(trained: Path) -> None:
     assert record_of(trained)["parameters"] == json.loads(json.dumps(RUN.to_dict()))
-    assert not checkpoint_file(trained, RUN).exists()
+    assert not list(trained.rglob(CHECKPOINT))
 
 
 def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
@@ -81,12 +86,38 @@ def test_the_notebook_gives_the_same_bits(trained: Path, tmp_path: Path) -> None
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps({"parameters": RUN.to_dict()}))
     command = [sys.executable, "-W", "ignore", "-m", "glamlib.runs.notebook", "notebooks/04_train.ipynb"]
-    command += [str(tmp_path / "out.ipynb"), "--plan", str(plan), "--set", f"results={tmp_path}"]
+    places = [f"results={tmp_path}", f"weights={tmp_path / 'w.safetensors'}"]
+    command += [str(tmp_path / "out.ipynb"), "--plan", str(plan), "--set", *places]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert record_of(tmp_path)["metrics"] == record_of(trained)["metrics"]
     histories = [folder / "runs/context/glam_2/seed-90/history.csv" for folder in (tmp_path, trained)]
     assert histories[0].read_text() == histories[1].read_text()
+    assert (tmp_path / "w.safetensors").read_bytes() == (trained / "w.safetensors").read_bytes()
+
+
+def test_a_run_that_validates_tests_its_best_weights(tmp_path: Path) -> None:
+    run = replace(RUN, data=RUN.data | {"val": 2}, steps=6, validate_every=2, lr=0.05)
+    record = read_record(run_one(run, tmp_path, tmp_path / "w.safetensors"))
+    folder = tmp_path / "runs/context/glam_2/seed-90"
+    history = pd.read_csv(folder / "history.csv").dropna()
+    best, last = (load_model(folder / f"{name}.safetensors") for name in ("best", "last"))
+    assert (folder / "best.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
+    parts = run_parts(run)
+    for saved, score in (best, history["val_miou"].max()), (last, history["val_miou"].iloc[-1]):
+        assert evaluate(saved.model, parts["val"]).metrics()["miou"] == score
+    assert evaluate(best.model, parts["test"]).metrics()["miou"] == record["metrics"]["miou"]
+    assert record["data"].keys() == {"val", "test"}
+    with pytest.raises(InputError, match="validate_every=2: the option of data val is missing"):
+        run_one(replace(RUN, validate_every=2), tmp_path / "other")
+
+
+def test_weights_with_a_flipped_bit_are_refused(trained: Path, tmp_path: Path) -> None:
+    content = bytearray((trained / "w.safetensors").read_bytes())
+    content[len(content) * 3 // 4] ^= 1
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"w\.safetensors: not a weights file .*the checksum is wrong"):
+        load_model(tmp_path / "w.safetensors")
 
 
 def test_evaluate_says_what_the_record_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

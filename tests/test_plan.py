@@ -147,6 +147,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "decoders", "mixers", "release", "volumes_cues"}
     assert {study.name for study in plan.chosen_studies("all", "quick")} == generated
+    assert plan.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
     with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
         plan.chosen_studies("camvid", "quick")
     (tmp_path / "camvid").mkdir()

@@ -27,7 +27,7 @@ from glamlib.evaluation.evaluate import evaluate
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.checkpoint import read_checkpoint, restore
-from glamlib.training.datasets import VOLUME_DATA, data_identity, run_datasets
+from glamlib.training.datasets import VOLUME_DATA, data_identity, run_data, run_parts
 from glamlib.training.loop import compile_blocks, parameter_groups, train
 from glamlib.training.losses import balanced_weights
 from glamlib.training.tasks import task_of
@@ -333,7 +333,7 @@ def test_a_run_on_images_is_a_plain_loop(tmp_path: Path) -> None:
         batch_size=2,
         warmup_steps=0,
     )
-    scenes, _ = run_datasets(run)
+    scenes = run_data(run, "train")
     ours, plain = (create_model(run.model, num_classes=3, **run.overrides).train() for _ in range(2))
     plain.load_state_dict(ours.state_dict())
     train(ours, scenes, run, tmp_path / "run.safetensors")
@@ -423,7 +423,7 @@ def test_gpu_profile_at_tiny_size(
             augment=run.augment | crop,
             overrides=overrides,
         )
-        train_data, test_data = run_datasets(run)
+        train_data, test_data = run_parts(run).values()
         model = create_model(run.model, num_classes=len(train_data.classes), **run.overrides)
         train(model, train_data, run, tmp_path / f"{run.variant}.safetensors")
         assert task_of(run).evaluate(model, test_data, run)[0]["miou"] >= 0

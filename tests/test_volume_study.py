@@ -16,7 +16,7 @@ from glamlib.report import figures, tables
 from glamlib.report.tables import read_table, run_table, write_tables
 from glamlib.runs.records import open_run_folder, write_record
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import VOLUME_DATA, run_datasets
+from glamlib.training.datasets import VOLUME_DATA, run_parts
 from glamlib.training.loop import train
 from glamlib.training.tasks import task_of
 
@@ -77,7 +77,7 @@ def tiny(study: str, variant: str, profile: str, steps: int = 3) -> RunParameter
 
 def carried_out(run: RunParameters, checkpoint: Path) -> tuple[nn.Module, list, dict, dict, tuple[str, ...]]:
     """Do what the training notebook does."""
-    train_data, test_data = run_datasets(run)
+    train_data, test_data = run_parts(run).values()
     torch.manual_seed(run.seed)
     model = create_model(
         run.model, num_classes=len(train_data.classes), in_channels=train_data[0][0].shape[0], **run.overrides

@@ -163,7 +163,7 @@ def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callab
     what = f"{len(items)} item(s) of {'x'.join(str(side) for side in items.shape[2:])} do not fit"
     less = "a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with memory_suffices(device, what, less), _memory_limit(device), autocast:
+    with memory_suffices(device, what, less), autocast:
         return classes_of(items.to(device)).cpu()
 
 
@@ -171,7 +171,8 @@ def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callab
 def memory_suffices(device: torch.device, what: str, less: str) -> Iterator[None]:
     """Turn every kind of "out of memory" into an InputError, "``what`` into the memory of cpu; use ``less``"."""
     try:
-        yield
+        with _memory_limit(device):
+            yield
     except (RuntimeError, MemoryError) as error:
         # torch has an error of its own for a GPU alone
         too_large = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))

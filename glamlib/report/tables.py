@@ -37,9 +37,8 @@ def run_table(results: Path, study: Study) -> pd.DataFrame:
 
 def _comparable(results: Path, study: Study) -> tuple[list[dict], list[str]]:
     """Return the records that make the table, and the names of those made otherwise."""
-    return comparable(
-        [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
-    )
+    records = read_records(results, study.name)
+    return comparable([one for one in records if one["parameters"]["variant"] in study.variants], study)
 
 
 def _run_row(study: Study, record: dict) -> dict[str, object]:

@@ -20,11 +20,6 @@ def run_folder(results: Path, run: RunParameters) -> Path:
     return results / "runs" / run.study / run.variant / f"seed-{run.seed}"
 
 
-def checkpoint_file(results: Path, run: RunParameters) -> Path:
-    """Return the file of a run's checkpoint."""
-    return run_folder(results, run) / CHECKPOINT
-
-
 def imagenet_file(model: str) -> Path | None:
     """Return the file of Swin's ImageNet weights for a model's size, or None where timm would have to fetch them.
 

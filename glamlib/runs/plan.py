@@ -57,7 +57,7 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
     """
     if names == "all":
         return [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]
-    studies = [find_study(name) for name in names.split(",")]
+    studies = [find_study(name) for name in dict.fromkeys(names.split(","))]
     for study in studies:
         if not _has_data(study):
             missing = f"{study.dataset}{' or no ImageNet weights in weights' if study.needs_weights else ''}"

@@ -19,14 +19,15 @@ from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable, write_whole
 from glamlib.runs.places import CHECKPOINT, run_folder
 from glamlib.runs.provenance import commit, computing_digest, device_name, peak_memory_mib, process_seconds, versions
-from glamlib.studies import find_study
 from glamlib.studies.parameters import RunParameters
+from glamlib.studies.study import Study
 from glamlib.training.checkpoint import set_aside
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
 # What does not decide a result, but for its last digits
 _NO_MATTER = ("seed", "root", "workers", "checkpoint_every", "threads", "device", "compile", "accumulate")
+_BESIDE = ("history.csv", "pictures.npz", "best.safetensors", "last.safetensors")
 _LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
 _PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
 
@@ -72,8 +73,7 @@ def write_record(
 ) -> Path:
     """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint and the lock.
 
-    A record of other parameters or ``data`` is kept as record-old-1.json, the other files likewise.
-    Returns the record's path. Of several processes, the main one writes.
+    What is there of another run is `put_aside`. Returns the record's path. Of several processes, the main one writes.
     """
     path = folder / "record.json"
     if not is_main():
@@ -93,10 +93,7 @@ def write_record(
         "versions": versions(),
         **commit(),
     }
-    if path.exists() and (other := differences(read_record(path), record, ("code", *_NO_MATTER))):
-        for name in ("history.csv", "pictures.npz", path.name):
-            kept = set_aside(folder / name) if (folder / name).exists() else None
-        print(f"{folder}: {other}: the old record is kept as {kept.name}")
+    put_aside(folder, record)
     write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
     if arrays:
         packed = io.BytesIO()
@@ -107,6 +104,15 @@ def write_record(
     if lock := _LOCKS.pop(folder.resolve(), None):
         lock.release(force=True)
     return path
+
+
+def put_aside(folder: Path, record: dict[str, object]) -> None:
+    """Keep a record of other parameters or data than ``record`` as record-old-1.json, the files beside it likewise."""
+    path = folder / "record.json"
+    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *_NO_MATTER))):
+        for file in [folder / name for name in (*_BESIDE, path.name)]:
+            kept = set_aside(file) if file.exists() else None
+        print(f"{folder}: {other}: the old record is kept as {kept.name}")
 
 
 def identity(record: dict[str, object], but: Iterable[str] = _NO_MATTER) -> dict[str, object]:
@@ -122,7 +128,7 @@ def differences(record: dict[str, object], other: dict[str, object], but: Iterab
     return ", ".join(f"{name} {first.get(name)} -> {second.get(name)}" for name in names)
 
 
-def comparable(records: list[dict[str, object]]) -> tuple[list[dict[str, object]], list[str]]:
+def comparable(records: list[dict[str, object]], study: Study) -> tuple[list[dict[str, object]], list[str]]:
     """Split a study's records into those that belong in one table, and a line for each other that says why not.
 
     Runs of one variant must have one `identity`. Different variants may differ in the model, and in the rate where each
@@ -130,7 +136,7 @@ def comparable(records: list[dict[str, object]]) -> tuple[list[dict[str, object]
     """
     if not records:
         return [], []
-    rates = [variant.lr for variant in find_study(records[0]["parameters"]["study"]).variants.values()]
+    rates = [variant.lr for variant in study.variants.values()]
     own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_NO_MATTER)
     kept = _largest(records, own)
     variants = dict.fromkeys(map(_variant, kept))

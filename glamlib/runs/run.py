@@ -1,5 +1,6 @@
-"""One run of a study, from its parameters to its record: what notebook 04 does cell by cell."""
+"""One run, from its parameters to its record: `run_one` at once, notebook 04 step by step."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,12 +9,12 @@ from torch import nn
 from glamlib.cost.count import cost
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable
-from glamlib.runs.places import checkpoint_file, imagenet_file
+from glamlib.runs.places import CHECKPOINT, imagenet_file, run_folder
 from glamlib.runs.provenance import computing_digest
-from glamlib.runs.records import open_run_folder, write_record
-from glamlib.runs.saved_model import SavedModel, save_model
+from glamlib.runs.records import differences, open_run_folder, put_aside, read_record, write_record
+from glamlib.runs.saved_model import SavedModel, load_model, save_model
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import GENERATED, AnyDataset, data_identity, run_datasets
+from glamlib.training.datasets import GENERATED, AnyDataset, Parts, data_identity, run_parts
 from glamlib.training.loop import train
 from glamlib.training.tasks import task_of
 from glamlib.zoo import create_model
@@ -32,37 +33,92 @@ def build_model(run: RunParameters, dataset: AnyDataset) -> nn.Module:
     )
 
 
-def data_of(run: RunParameters, train_data: AnyDataset, test_data: AnyDataset) -> dict[str, object]:
-    """Return what identifies the data of a run in its record; drawn training data are told by the parameters."""
-    test = {"test": data_identity(test_data)}
-    return test if run.dataset in GENERATED else test | {"train": data_identity(train_data)}
+def identity_of(run: RunParameters, data: Parts) -> dict[str, object]:
+    """Return what identifies a run in its record: parameters, data (drawn training data are in these) and code."""
+    told = {part: data_identity(data[part]) for part in data if part != "train" or run.dataset not in GENERATED}
+    return {"parameters": run.to_dict(), "data": told, "code": computing_digest()}
 
 
-def run_one(run: RunParameters, results: Path, weights: Path | None = None) -> Path:
-    """Train, evaluate and write the record below ``results``, from the run's checkpoint on if there is one.
+def is_finished(results: Path, run: RunParameters, data: Parts) -> bool:
+    """Tell whether there is a record of a run on these data by this code."""
+    record = run_folder(results, run) / "record.json"
+    return record.exists() and not differences(read_record(record), identity_of(run, data))
 
-    Returns the record's path; ``weights`` is a file to save the trained model in, too. Raises InputError for data, a
-    model, a device or a place to write that cannot be used, FloatingPointError when the loss is no longer finite.
+
+class Job:
+    """A run at work, from its checkpoint on if there is one: `train`, `evaluate`, `write`, in this order.
+
+    Args:
+        run: its parameters.
+        results: the folder that the run's own is made in.
+        weights: a file to save the model in, too.
+        data: what `run_parts` returns, if it is there already.
+
+    A run that validates keeps its best weights beside its record, in best.safetensors; it and one on own data also keep
+    the last ones, in last.safetensors. The best are tested.
+
+    Raises InputError for data, a model, a device or a place to write that cannot be used.
     """
-    folder = open_run_folder(results, run)
-    if weights is not None and is_main():
-        check_writable(weights)
-    train_data, test_data = run_datasets(run)
-    model = build_model(run, train_data)
-    task = task_of(run)
-    costs = cost(model, **task.input_size(test_data, run))
-    history, seconds = train(model, train_data, run, checkpoint_file(results, run), code=computing_digest())
-    metrics, pictures = task.evaluate(model, test_data, run)
-    if weights is not None and is_main():
-        save_model(weights, SavedModel(model, run, train_data.classes, train_data.palette))
-    return write_record(
-        folder,
-        run,
-        metrics=metrics,
-        classes=train_data.classes,
-        cost=costs,
-        history=history,
-        train_seconds=seconds,
-        arrays=pictures,
-        data=data_of(run, train_data, test_data),
-    )
+
+    def __init__(
+        self, run: RunParameters, results: Path, weights: Path | None = None, data: Parts | None = None
+    ) -> None:
+        self.run, self.weights = run, weights
+        self.folder = open_run_folder(results, run)
+        if weights is not None and is_main():
+            check_writable(weights)
+        self.data = data or run_parts(run)
+        self.identity = identity_of(run, self.data)
+        put_aside(self.folder, self.identity)
+        self.task = task_of(run)
+        self.model = build_model(run, self.data["train"])
+        self.cost = cost(self.model, **self.task.input_size(self.data["test"], run))
+
+    def train(self) -> None:
+        """Set ``history`` and ``seconds``; the model is then the one to test."""
+        validates, best = self.run.validate_every > 0, self.folder / "best.safetensors"
+        self.history, self.seconds = train(
+            self.model,
+            self.data["train"],
+            self.run,
+            self.folder / CHECKPOINT,
+            code=self.identity["code"],
+            validation=self.data.get("val"),
+            on_best=partial(self._save, best),
+        )
+        if self.run.root or validates:
+            self._save(self.folder / "last.safetensors")
+        if validates:
+            self.model.load_state_dict(load_model(best).model.state_dict())
+        if self.weights is not None:
+            self._save(self.weights)
+
+    def _save(self, path: Path) -> None:
+        if is_main():
+            save_model(path, SavedModel(self.model, self.run, self.data["train"].classes, self.data["train"].palette))
+
+    def evaluate(self) -> None:
+        """Set ``metrics``, and ``pictures`` of the first seed."""
+        self.metrics, self.pictures = self.task.evaluate(self.model, self.data["test"], self.run)
+
+    def write(self) -> Path:
+        """Write the record, and return its path: the run counts as done, and its checkpoint goes."""
+        return write_record(
+            self.folder,
+            self.run,
+            metrics=self.metrics,
+            classes=self.data["train"].classes,
+            cost=self.cost,
+            history=self.history,
+            train_seconds=self.seconds,
+            arrays=self.pictures,
+            data=self.identity["data"],
+        )
+
+
+def run_one(run: RunParameters, results: Path, weights: Path | None = None, data: Parts | None = None) -> Path:
+    """Do a whole `Job` and return the path of its record."""
+    job = Job(run, results, weights, data)
+    job.train()
+    job.evaluate()
+    return job.write()

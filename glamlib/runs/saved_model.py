@@ -1,18 +1,14 @@
 """A trained model in one safetensors file: the weights, and in the metadata all it takes to build and use the model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from glamlib.errors import InputError
-from glamlib.files import write_whole
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.checkpoint import load_weights
+from glamlib.training.checkpoint import UNREADABLE, load_weights, read_tensors, write_tensors
 from glamlib.zoo import create_model
 
 _KEY = "glamlib"
@@ -36,20 +32,16 @@ def save_model(path: Path, saved: SavedModel) -> None:
         "classes": saved.classes,
         "palette": saved.palette,
     }
-    # A copy each: safetensors refuses tensors that share memory
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in saved.model.state_dict().items()}
-    write_whole(path, save(tensors, metadata={_KEY: json.dumps(about)}))
+    write_tensors(path, saved.model.state_dict(), _KEY, about)
 
 
 def load_model(path: Path) -> SavedModel:
-    """Return the model of a weights file, on the CPU, in evaluation mode; InputError that names a bad file.
+    """Return the model of a weights file, on the CPU, in evaluation mode; InputError for one that is bad or damaged.
 
     Nothing but tensors and JSON is read from the file.
     """
     try:
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()[_KEY])
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+        weights, about = read_tensors(path, _KEY)
         run = RunParameters.from_dict(about["parameters"])
         classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
         in_channels = about["in_channels"]
@@ -57,7 +49,7 @@ def load_model(path: Path) -> SavedModel:
             raise ValueError("not one colour a class")
     except InputError as error:  # parameters that this version does not know
         raise InputError(f"{path}: {error}") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: not a weights file that `glamlib train --weights` wrote ({type(error).__name__}: {error})"
         ) from None

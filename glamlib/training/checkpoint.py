@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 
+UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
 _NO_EFFECT = ("root", "workers", "checkpoint_every")
 # They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
 _ROUNDING = ("threads", "device", "compile", "accumulate")
@@ -26,23 +27,23 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict
     """Write tensors and, as metadata ``name``, what JSON can hold, with a digest of both."""
     # a copy each: safetensors refuses tensors that share memory
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    text = json.dumps(about)
-    write_whole(path, save(tensors, metadata={name: text, "sha256": _digest(tensors, text)}))
+    about = json.loads(json.dumps(about))
+    # one entry, because those of a file have no order of their own
+    write_whole(path, save(tensors, metadata={name: json.dumps({"sha256": _digest(tensors, about), "about": about})}))
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Return what `write_tensors` wrote; ValueError, OSError, KeyError or SafetensorError where a bit has changed."""
+    """Return what `write_tensors` wrote; an error of `UNREADABLE` where it is something else, or a bit has changed."""
     with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+        held = json.loads(file.metadata()[name])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-    text, digest = metadata[name], metadata["sha256"]
-    if _digest(tensors, text) != digest:
+    if _digest(tensors, held["about"]) != held["sha256"]:
         raise ValueError("the checksum is wrong: the file has changed since it was written")
-    return tensors, json.loads(text)
+    return tensors, held["about"]
 
 
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
-    whole = hashlib.sha256(text.encode())
+def _digest(tensors: dict[str, Tensor], about: dict[str, object]) -> str:
+    whole = hashlib.sha256(json.dumps(about).encode())
     for key, value in sorted(tensors.items()):
         whole.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         whole.update(value.reshape(-1).view(torch.uint8).numpy())
@@ -63,7 +64,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         tensors, progress = read_tensors(path, "progress")
         if missing := {"step", "history", "loss", "seconds", "made_by"} - set(progress):
             raise KeyError(*missing)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: not a checkpoint of this version ({reason}); move it away to start again") from None
     return tensors, progress

@@ -22,6 +22,7 @@ from glamlib.errors import InputError, Natural, check_options, one_of
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
+Parts = dict[str, AnyDataset]  # "train", "test" and, where the run validates, "val"
 
 PARTS = ("train", "val", "test")
 TEST_SEED = 1_000_000_007  # of generated test data, the same for every run; the next one of validation data
@@ -30,11 +31,6 @@ GENERATED = {
     "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
 }
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
-
-
-def run_datasets(run: RunParameters) -> tuple[AnyDataset, AnyDataset]:
-    """Return the training and test data of a run: see `run_data`."""
-    return run_data(run, "train"), run_data(run, "test")
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,11 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
         return InMemoryVolumes(volumes, limit, run.workers) if in_memory else volumes
     data = load_dataset(run.dataset, split, root=run.root or None, **options)
     return InMemory(data, limit, run.workers) if in_memory else data
+
+
+def run_parts(run: RunParameters) -> Parts:
+    """Return all data of a run by their part: see `run_data`."""
+    return {part: run_data(run, part) for part in PARTS if part != "val" or run.validate_every}
 
 
 def data_identity(dataset: AnyDataset) -> dict[str, object]:
