@@ -8,18 +8,16 @@ python -m glamlib.cost.table RESULTS
   names what counted: torch's, on the meta device, sees everything that runs; fvcore skips what no output depends on.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from math import ceil
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from glamlib.cost.count import COMPONENTS, component, count_parameters, macs_by_module, own_macs
+from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.models.config import ModelConfig
@@ -45,7 +43,20 @@ PUBLISHED = {  # parameters, and gmacs at 512 x 2048
     "swin_small_upernet": (81_000_000, 1038.0),
     "swin_base_upernet": (121_000_000, 1188.0),
 }
-UNREAD = "no G-MSA in a stage's last block, which nothing reads"
+# Why a component of the paper's model costs more or less than the released one's
+REASONS = {
+    "parameters": {
+        "g_msa": "no table of positions, and no G-MSA in a stage's last block, which nothing reads",
+        "upsampling": "a norm of the skip in NLU, and a table of biases without rows that are out of reach",
+    },
+    "multiply-adds": {
+        "mlp": "the MLP on tokens",
+        "g_msa": "no G-MSA in a stage's last block, which nothing reads",
+    },
+}
+# Why the released model costs more or less when it has the released behaviour here
+UNUSED = "no weights that the released NLU holds and never uses"
+UNSEEN = "the G-MSA of a stage's last block, which runs unread and which fvcore left out"
 REFERENCE = pd.read_csv(Path(__file__).with_name("reference_costs.csv"), comment="#")
 
 
@@ -61,6 +72,7 @@ def cases(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> Iterator[tupl
                 yield name, number, "released"
 
 
+@lru_cache(maxsize=1)
 def _model(config: ModelConfig) -> Segmenter:
     """Return the network of a configuration, without memory for its weights."""
     with torch.device("meta"):
@@ -74,67 +86,9 @@ def parameters_of(config: ModelConfig) -> dict[str, int]:
 
 
 @cache
-def _own_macs(config: ModelConfig, height: int, width: int) -> dict[str, int]:
-    return own_macs(macs_by_module(_model(config), height, width))
-
-
 def macs_of(config: ModelConfig, height: int, width: int) -> dict[str, int]:
-    """Return what `glamlib.cost.count.count_macs` does, in a fraction of the time.
-
-    All blocks of a stage but the last cost the same, so two blocks a stage are counted, and the first is multiplied.
-    """
-    counts = dict.fromkeys(COMPONENTS, 0)
-    for name, macs in _own_macs(replace(config, depths=(2,) * len(config.depths)), height, width).items():
-        first = re.match(r"(encoder\.layers|decoder\.layers_up)\.(\d+)\.blocks\.0\.", name)
-        if first:
-            number = int(first[2])
-            level = number if first[1] == "encoder.layers" else len(config.depths) - 2 - number
-            macs *= config.depths[level] - 1
-        counts[component(name)] += macs
-    return {"total": sum(counts.values())} | counts
-
-
-def _stages(config: ModelConfig) -> list[tuple[int, int, int]]:
-    """Return channels, blocks and level of every stage; a UNet's decoder mirrors all of the encoder's but the last."""
-    encoder = [(config.embed_dim * 2**level, depth, level) for level, depth in enumerate(config.depths)]
-    return encoder + (encoder[:-1] if config.decoder.startswith("unet") else [])
-
-
-def parameter_terms(config: ModelConfig) -> dict[str, int]:
-    """Return, derived by hand, each reason why a model has more (or fewer) parameters than the released one."""
-    terms, stages, tokens = {}, _stages(config), config.num_global_tokens
-    paper, window = config.behaviour == "paper", config.window_size
-    if paper and tokens:
-        table = sum((45 * tokens // 2**level) ** 2 * c for c, _, level in stages)
-        terms["no table of positions"] = -table
-        terms[UNREAD] = -sum(4 * c**2 + 4 * c for c, *_ in stages)
-        terms["a norm before G-MSA"] = sum((depth - 1) * 2 * c for c, depth, _ in stages)
-    if config.decoder == "unet_nlu":
-        dims = [c for c, *_ in stages[1 : len(config.depths)]]  # what NLU starts from, level by level
-        unused = sum((d * d // 2 + d // 2) + (2 * d * d + d) for d in dims)  # proj_shortcut, layers_patch_expand
-        terms["no weights that the released NLU holds and never uses"] = -unused
-        if paper:
-            terms["a norm of the skip in NLU"] = sum(dims)
-            rows = (4 * window - 1) ** 2 - (2 * window - 1) ** 2
-            terms["no rows of NLU's bias table that are out of reach"] = -rows * sum(config.num_heads[: len(dims)])
-    return terms
-
-
-def macs_terms(config: ModelConfig, height: int, width: int, counter: str) -> dict[str, int]:
-    """Return, derived by hand, each reason why a model has more (or fewer) multiply-adds than the released one."""
-    mlp = unread = 0
-    for c, depth, level in _stages(config):
-        rows, columns = (ceil(side / (config.patch_size * 2**level)) for side in (height, width))
-        windows = [ceil(side / min(side, config.window_size)) for side in (rows, columns)]
-        n = config.num_global_tokens * windows[0] * windows[1]
-        mlp += (depth - 1) * n * 8 * c**2
-        unread += 4 * n * c**2 + 2 * n**2 * c
-    terms = {"the MLP on tokens": mlp} if config.behaviour == "paper" else {}
-    if config.behaviour == "paper" and counter != "fvcore":
-        terms[UNREAD] = -unread
-    if config.behaviour == "released" and counter == "fvcore":
-        terms["the G-MSA of a stage's last block, which runs unread and which fvcore left out"] = unread
-    return {term: macs for term, macs in terms.items() if macs}
+    """Return multiply-adds by component, and "total"."""
+    return count_macs(_model(config), height, width)
 
 
 def percent(ours: float, theirs: float) -> float:
@@ -142,19 +96,27 @@ def percent(ours: float, theirs: float) -> float:
     return 100 * (ours / theirs - 1)
 
 
-def explain(what: str, ours: int, theirs: int, terms: dict[str, int]) -> str:
-    """Return a clause with the reasons (above 0.1 %) of a difference, or nothing for one below `NOTABLE` percent.
+def explain(what: str, ours: dict[str, int], released: dict[str, int], theirs: int, rest: str) -> str:
+    """Return the reasons (above 0.1 %) of a difference, or nothing where it is below `NOTABLE` percent.
+
+    Args:
+        ours, released: by component and "total", of a model and of the same with the released behaviour.
+        theirs: what the released code has.
+        rest: why ``released`` is not that, or "".
 
     Raises:
         RuntimeError: the reasons do not add up to the difference, to the last parameter or multiply-add.
     """
-    if ours - theirs != sum(terms.values()):
-        raise RuntimeError(f"{what}: {ours} and {theirs} differ by {ours - theirs}, and the reasons say {terms}")
-    if abs(percent(ours, theirs)) <= NOTABLE:
+    terms = {reason: ours[part] - released[part] for part, reason in REASONS[what].items()}
+    terms |= {rest: released["total"] - theirs} if rest else {}
+    total = ours["total"]
+    if total - theirs != sum(terms.values()):
+        raise RuntimeError(f"{what}: {total} and {theirs} differ by {total - theirs}, and the reasons say {terms}")
+    if abs(percent(total, theirs)) <= NOTABLE:
         return ""
     unit, scale = ("M", 1e6) if what == "parameters" else ("G", 1e9)
-    large = {term: value for term, value in terms.items() if abs(value) > 0.001 * theirs}
-    return f"{what}: " + ", ".join(f"{term} ({value / scale:+.2f} {unit})" for term, value in large.items())
+    large = {reason: value for reason, value in terms.items() if abs(value) > 0.001 * theirs}
+    return f"{what}: " + ", ".join(f"{reason} ({value / scale:+.2f} {unit})" for reason, value in large.items())
 
 
 def cost_row(model: str, tokens: int, behaviour: str, height: int, width: int) -> dict[str, object]:
@@ -183,15 +145,17 @@ def cost_row(model: str, tokens: int, behaviour: str, height: int, width: int) -
         if any(abs(row[f"published_{name}_percent"]) > NOTABLE for name in theirs):
             raise RuntimeError(f"a difference from the published figures that nothing explains: {row}")
     released = REFERENCE[(REFERENCE["model"] == model) & (REFERENCE["tokens"] == tokens)]
+    like = replace(config, behaviour="released") if tokens else config
     for theirs in released["parameters"].head(1):
         row |= {"released_parameters": theirs, "released_parameters_percent": percent(row["parameters"], theirs)}
-        reasons.append(explain("parameters", row["parameters"], theirs, parameter_terms(config)))
+        rest = UNUSED if config.decoder == "unet_nlu" else ""
+        reasons.append(explain("parameters", parameters, parameters_of(like), theirs, rest))
     for found in released.query("height == @height and width == @width").itertuples():  # one row or none
         theirs = found.multiply_adds
         row |= {"released_gmacs": theirs / 1e9, "released_gmacs_percent": percent(macs["total"], theirs)}
         row["released_counter"] = found.counter
-        terms = macs_terms(config, height, width, found.counter)
-        reasons.append(explain("multiply-adds", macs["total"], theirs, terms))
+        rest = UNSEEN if found.counter == "fvcore" else ""
+        reasons.append(explain("multiply-adds", macs, macs_of(like, height, width), theirs, rest))
     return row | {"why": "; ".join(filter(None, reasons))}
 
 
