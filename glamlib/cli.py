@@ -21,7 +21,9 @@ from glamlib.cost import count
 from glamlib.data import check
 from glamlib.errors import InputError
 from glamlib.files import check_writable, write_whole
+from glamlib.models.volumes import VolumeSegmenter
 from glamlib.runs.predict import image_files, predict_files
+from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.records import without_nan
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import SavedModel, load_model
@@ -251,20 +253,27 @@ def predict(
 ) -> int:
     """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
 
-    Images more than twice as high or wide as those of training are predicted in windows of their size.
+    Images more than twice as high or wide as those of training are predicted in windows of their size. Label maps of
+    volumes are NIfTI files in the geometry of the images.
 
     Args:
         weights: a file that `train --weights` wrote.
-        source: an image, or a folder of images or of folders of images, for example a video's frames.
-        out: gets labels/NAME.png and overlays/NAME.png.
+        source: an image, or a folder of images or of folders of images, for example a video's frames; of volumes a
+            NIfTI file or a folder of them, with several channels as in the Decathlon or nnU-Net.
+        out: gets labels/NAME.png and overlays/NAME.png, or labels/NAME.nii.gz.
         how: how images are predicted; as in training unless something is given.
         raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
         confidence: also write confidence/NAME.png, grey from 0 to 255: the probability of the class at each pixel.
     """
-    files = image_files(source)
     saved, run = _ready(weights, how)
-    failed = predict_files(saved, run, files, out, raw_ids, confidence)
-    print(f"{len(files) - len(failed)} of {len(files)} image(s) in {out}")
+    if isinstance(saved.model, VolumeSegmenter):
+        if raw_ids or confidence:
+            raise InputError(f"--raw-ids, --confidence: of images alone; {run.model} is a model of volumes")
+        unit, (count, failed) = "volume", predict_volumes(saved, run, source, out)
+    else:
+        files = image_files(source)
+        unit, count, failed = "image", len(files), predict_files(saved, run, files, out, raw_ids, confidence)
+    print(f"{count - len(failed)} of {count} {unit}(s) in {out}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -95,7 +95,9 @@ class Job:
 
     def _save(self, path: Path) -> None:
         if is_main():
-            save_model(path, SavedModel(self.model, self.run, self.data["train"].classes, self.data["train"].palette))
+            data = self.data["train"]
+            prepared = getattr(data, "preprocessing", None)
+            save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, prepared))
 
     def evaluate(self) -> None:
         """Set ``metrics``, and ``pictures`` of the first seed."""
