@@ -28,8 +28,8 @@ export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONWARNINGS := ignore
 
 OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, this is %s" % sys.version.split()[0]
-# As a file: importing the library would take every run some seconds.
-NOTEBOOK := "$(PYTHON)" -P glamlib/runs/notebook.py
+NOTEBOOK := "$(PYTHON)" -m glamlib.runs.notebook
+SET = --set profile=$(PROFILE) results=$(RESULTS)
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
   09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed
 # What decides the plan beside the code
@@ -50,61 +50,55 @@ setup: $(if $(filter .venv/%,$(PYTHON)),.venv/.installed) ## make the environmen
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-reproduce: $(BUILD)/plan.mk ## train every variant, write tables, figures, notebooks and the report; goes on where it stopped
-	@rm -f $(BUILD)/started.txt
-ifeq ($(PROFILE),paper)
-	@"$(PYTHON)" -m glamlib.bench.step --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes)
-endif
-	@$(MAKE) --no-print-directory -j $(JOBS) PLANNED=1 results
+reproduce: $(BUILD)/runs.done ## train every variant, write tables, figures, notebooks and the report; goes on where it stopped
+	@$(MAKE) --no-print-directory -j $(JOBS) results
 
 quick: ## the same study at smoke size, in minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=quick
 
-# Every run has a plan file, rewritten only when its content changes: then the run is made again.
-$(BUILD)/plan.mk: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/04_train.ipynb | setup
+# STUDIES, and the RECORDS of all runs. A run is made again when its plan file changes: its parameters, or the code's digest.
+-include $(BUILD)/plan.mk
+TABLES := $(STUDIES:%=$(RESULTS)/tables/%.csv)
+COSTS := $(if $(filter quick,$(PROFILE)),,$(RESULTS)/tables/cost.csv $(RESULTS)/tables/neighbours_cost.csv)
+ASK := $(if $(filter paper,$(PROFILE)),1)
+PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
+absent = $(if $(filter-out $(wildcard $1),$1),always)
+
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/04_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
-	@"$(PYTHON)" -m glamlib.runs.plan --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) \
-	  $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
+	@$(if $(ASK),"$(PYTHON)" -m glamlib.runs.plan $(PLAN))
+	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes))
+	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)
+	@touch $@
 
 $(BUILD)/state: always
 	@mkdir -p $(BUILD); echo "$$STATE" | cmp --quiet - $@ || echo "$$STATE" > $@
 
-ifdef PLANNED
-include $(BUILD)/plan.mk
 # Notebooks and report read all studies of a profile: a part of them (STUDY=...), and the paper's, give tables alone.
-results: $(TABLES) $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
+results: $(BUILD)/tables.done $(COSTS) $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
+	@:
 
-# One run. The record is the target and the notebook's last act: an interrupted run leaves none.
-$(RESULTS)/runs/%/record.json: $(BUILD)/plan/%.json
-	@$(NOTEBOOK) notebooks/04_train.ipynb $(BUILD)/runs/$*.ipynb --plan $< --jobs $(JOBS) --set results=$(RESULTS)
-
-$(RESULTS)/tables/%.csv:
-	@"$(PYTHON)" -m glamlib.report.tables $(RESULTS) $*
-$(RESULTS)/tables/cost.csv $(RESULTS)/tables/neighbours_cost.csv: $(BUILD)/code.txt
+$(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES))
+	@"$(PYTHON)" -m glamlib.report.tables $(RESULTS) $(STUDIES)
+	@touch $@
+$(COSTS): $(BUILD)/code.txt
 	@"$(PYTHON)" -m glamlib.cost.$(if $(filter %/cost.csv,$@),table,neighbours) $(RESULTS)
-ifneq ($(PROFILE),quick) # at smoke size the notebooks count a few models themselves
-$(RESULTS)/notebooks/03_cost.ipynb: $(RESULTS)/tables/cost.csv
-$(RESULTS)/notebooks/12_neighbours.ipynb: $(RESULTS)/tables/neighbours_cost.csv
-endif
 
-$(RESULTS)/notebooks/%.ipynb: notebooks/%.ipynb $(BUILD)/code.txt
-	@echo "notebook $*"
-	@$(NOTEBOOK) $< $@ --set profile=$(PROFILE) results=$(RESULTS)
-# These read tables.
-$(foreach name,00_start_here 05_ablation 06_camvid 09_paper_and_release 11_volume_study 12_neighbours 13_speed,$(RESULTS)/notebooks/$(name).ipynb): $(TABLES)
-$(RESULTS)/report.html: notebooks/07_report.ipynb $(READING:%=$(RESULTS)/notebooks/%.ipynb) $(TABLES)
-	@echo "report $@"
-	@$(NOTEBOOK) $< $(BUILD)/07_report.ipynb --set profile=$(PROFILE) results=$(RESULTS)
+READINGS := $(READING:%=notebooks/%.ipynb)
+$(BUILD)/notebooks.done: $(READINGS) $(BUILD)/code.txt $(BUILD)/tables.done $(COSTS) $(call absent,$(READINGS:%=$(RESULTS)/%))
+	@$(NOTEBOOK) $(if $(filter-out notebooks/%,$?),$(READINGS),$?) $(RESULTS)/notebooks --jobs $(JOBS) $(SET)
+	@touch $@
+$(RESULTS)/report.html: notebooks/07_report.ipynb $(BUILD)/notebooks.done
+	@$(NOTEBOOK) $< $(BUILD)/07_report.ipynb $(SET)
 	@"$(PYTHON)" -m glamlib.report.page report $(BUILD)/07_report.ipynb $@
 build/readme.done: $(RESULTS)/report.html
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results
 	@touch $@
-endif
 
 # Finished groups of a bench that was interrupted are not timed again.
 bench: setup ## time and memory of Swin, GLAM and other libraries' Swin (25 minutes alone on two cores), and their notebook
 	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
-	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb --set profile=$(PROFILE) results=$(RESULTS)
+	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb $(SET)
 
 readme: setup ## put the headline table of results/ into README.md
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results

@@ -1,8 +1,9 @@
 """Input that cannot be used: the one exception for it, and values checked against annotated types and ranges."""
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import signature
 from types import NoneType, UnionType
@@ -19,6 +20,19 @@ class InputError(ValueError):
         if message.startswith("Caught InputError in "):
             message = message.rstrip().rpartition("InputError: ")[2]
         super().__init__(message.replace("\n", "\\n"))  # a file's name may have them
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line on stderr and exit status 1 where input cannot be used."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
 
 
 def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:

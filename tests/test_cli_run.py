@@ -1,9 +1,8 @@
 """train, evaluate, predict on the command line: one tiny run, used as its owner would use it."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from glamlib.cli import main
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
+from glamlib.runs.notebook import execute, execute_all
 from glamlib.runs.places import CHECKPOINT
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
@@ -83,13 +83,9 @@ def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_notebook_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"parameters": RUN.to_dict()}))
-    command = [sys.executable, "-W", "ignore", "-m", "glamlib.runs.notebook", "notebooks/04_train.ipynb"]
-    places = [f"results={tmp_path}", f"weights={tmp_path / 'w.safetensors'}"]
-    command += [str(tmp_path / "out.ipynb"), "--plan", str(plan), "--set", *places]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    parameters = RUN.to_dict() | {"results": str(tmp_path), "weights": str(tmp_path / "w.safetensors")}
+    notebook = REPOSITORY / "notebooks" / "04_train.ipynb"
+    execute_all([partial(execute, notebook, tmp_path / "out.ipynb", parameters)], jobs=1)
     assert record_of(tmp_path)["metrics"] == record_of(trained)["metrics"]
     histories = [folder / "runs/context/glam_2/seed-90/history.csv" for folder in (tmp_path, trained)]
     assert histories[0].read_text() == histories[1].read_text()

@@ -12,8 +12,7 @@ from conftest import REPOSITORY
 
 from glamlib import studies
 from glamlib.errors import InputError
-from glamlib.runs import plan, provenance
-from glamlib.runs.notebook import progress
+from glamlib.runs import plan, provenance, reproduce
 from glamlib.runs.places import run_folder
 from glamlib.runs.plan import with_chosen_rate
 from glamlib.studies.parameters import RunParameters
@@ -68,24 +67,33 @@ def test_the_rate_that_the_table_names_is_among_the_candidates(study: str) -> No
     assert found.run("swin", 0, "gpu").lr in {run.lr for run in found.rate_search.runs("gpu")}
 
 
-def test_the_plan_waits_for_the_search_and_takes_its_rate(tmp_path: Path) -> None:
-    def planned_rate() -> float:
-        found = [studies.CAMVID_TINY, studies.CAMVID_TINY_RATES]
-        assert plan.write_plan(tmp_path, "gpu", found, 1, "", tmp_path) == 7 + 6
-        return json.loads((tmp_path / "plan/camvid_tiny/swin/seed-0.json").read_text())["parameters"]["lr"]
+def test_the_plan_takes_the_rate_of_the_search_and_a_study_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    (tmp_path / "camvid").mkdir()
 
-    assert planned_rate() == 1e-3
-    (waits,) = [line for line in (tmp_path / "plan.mk").read_text().splitlines() if line.startswith("$(BUILD)")]
-    assert waits.startswith("$(BUILD)/plan.mk: $(RESULTS)/runs/camvid_tiny_rates/swin_0.0003/seed-0/record.json ")
-    assert waits.count("/record.json") == 6
+    def planned() -> tuple[list[str], float]:
+        names = plan.main(tmp_path, tmp_path, "gpu", "camvid_tiny,camvid_tiny_rates", 1)
+        values = json.loads((tmp_path / "plan/camvid_tiny/swin/seed-0.json").read_text())
+        return names, values["parameters"]["lr"]
+
+    names, rate = planned()
+    assert (len(names), rate) == (7 + 6, 1e-3)
+    waiting = reproduce.unfinished(names, tmp_path, tmp_path)
+    assert waiting == names
+    assert reproduce.next_runs(waiting) == [name for name in names if name.startswith("camvid_tiny_rates/")]
     for key, run in candidates().items():
         record(tmp_path, run, SCORES[key])
-    assert planned_rate() == 3e-4
+    names, rate = planned()
+    assert rate == 3e-4
+    waiting = reproduce.unfinished(names, tmp_path, tmp_path)
+    assert reproduce.next_runs(waiting) == waiting == [name for name in names if name.startswith("camvid_tiny/")]
 
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None:
     study = studies.CONTEXT
-    assert plan.write_plan(tmp_path, "cpu", [study], 2, "", tmp_path) == 2 * len(study.variants)
+    assert len(plan.write_plan(tmp_path, "cpu", [study], 2, "", tmp_path)) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
     plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, "", tmp_path)
@@ -175,38 +183,49 @@ def test_plan_refuses_in_one_line(tmp_path: Path, options: dict, message: str) -
     assert not (tmp_path / "plan.mk").exists()
 
 
-def test_progress_counts_runs_and_estimates_by_the_finished_ones(tmp_path: Path) -> None:
+def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path: Path) -> None:
     study, results = studies.CONTEXT, tmp_path / "results"
-    plan.write_plan(tmp_path, "cpu", [study], 2, "", results)  # 16 runs
-    first, second, third = [tmp_path / f"plan/context/{name}/seed-0.json" for name in ("swin", "glam_1", "glam_2")]
-    assert progress(first, results, jobs=2) == "run 1 of 16 context/swin/seed-0"
-    assert progress(second, results, jobs=2) == "run 2 of 16 context/glam_1/seed-0"
+    names = plan.write_plan(tmp_path, "cpu", [study], 2, "", results)  # 16 runs
+    waiting = reproduce.unfinished(names, tmp_path, results)
+    assert reproduce.time_left(names, waiting, results, jobs=2) == ""
     record(results, study.run("swin", 0, "cpu"), seconds=600.0)
-    assert progress(third, results, jobs=2) == "run 3 of 16 context/glam_2/seed-0, about 75 min left"  # 15 * 10 / 2
-    (tmp_path / "started.txt").unlink()  # make was started again: one is finished
-    assert progress(second, results, jobs=1) == "run 2 of 16 context/glam_1/seed-0, about 2 h left"
+    waiting = reproduce.unfinished(names, tmp_path, results)
+    assert waiting == [name for name in names if name != "context/swin/seed-0"]
+    assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 75 min left"  # 15 * 10 / 2
+    assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 2 h left"
     os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
-    assert progress(third, results, jobs=1) == "run 2 of 16 context/glam_2/seed-0"
+    assert reproduce.unfinished(names, tmp_path, results) == names
 
 
+# In place of Python: it notes what is called, and of runs writes the record alone, better the nearer to 0.0003 the rate
 STAND_IN = """#!{python}
 import json, os, pathlib, sys
 arguments = sys.argv[1:]
 with open("log.txt", "a") as log:
     print(*arguments, file=log)
-if "glamlib.runs.plan" in arguments:
-    os.execv("{python}", ["{python}", *arguments])
-if "--plan" in arguments:  # a run: the notebook's record, better the nearer the rate is to 0.0003
-    run = json.loads(pathlib.Path(arguments[arguments.index("--plan") + 1]).read_text())["parameters"]
-    results = next(word.removeprefix("results=") for word in arguments if word.startswith("results="))
-    folder = pathlib.Path(results, "runs", run["study"], run["variant"], f"seed-{{run['seed']}}")
+
+def execute(notebook, output, run):
+    print(run["study"], file=open("log.txt", "a"))
+    folder = pathlib.Path(run["results"], "runs", run["study"], run["variant"], f"seed-{{run['seed']}}")
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {{"miou": 1 - abs(run["lr"] - 3e-4)}}
-    (folder / "record.json").write_text(json.dumps({{"parameters": run, "metrics": metrics, "seconds": 1}}))
+    results = run.pop("results")
+    record = folder / "record.json"
+    record.with_suffix(".new").write_text(json.dumps({{"parameters": run, "metrics": metrics, "seconds": 1}}))
+    record.with_suffix(".new").rename(record)
+
+if "glamlib.runs.reproduce" in arguments:
+    sys.path.insert(0, "")
+    import tyro
+    from glamlib.runs import reproduce
+    reproduce.execute = execute
+    tyro.cli(reproduce.main, args=arguments[2:])
 if "glamlib.report.tables" in arguments:
-    table = pathlib.Path(arguments[-2], "tables", arguments[-1] + ".csv")
-    table.parent.mkdir(exist_ok=True)
-    table.touch()
+    results, *studies = arguments[2:]
+    tables = pathlib.Path(results, "tables")
+    tables.mkdir(exist_ok=True)
+    for study in studies:
+        (tables / (study + ".csv")).touch()
 """
 
 
@@ -225,12 +244,11 @@ def test_make_runs_the_search_first_takes_names_with_spaces_and_then_starts_no_p
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     calls = (clone / "log.txt").read_text().splitlines()
-    runs = [call for call in calls if "--plan" in call]
-    assert len(runs) == 6 + 7
-    assert all("camvid_tiny_rates" in call for call in runs[:6])
+    runs = [call for call in calls if call.startswith("camvid")]
+    assert runs == ["camvid_tiny_rates"] * 6 + ["camvid_tiny"] * 7
     records = [json.loads(file.read_text()) for file in (clone / "my results/runs/camvid_tiny").glob("*/*/record.json")]
     assert [record["parameters"]["lr"] for record in records] == [3e-4] * 7
-    assert (clone / "my results/tables/camvid_tiny.csv").exists()
+    assert (clone / "my results/tables/camvid_tiny_rates.csv").exists()
     again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert (clone / "log.txt").read_text().splitlines() == calls  # nothing has changed: nothing was started

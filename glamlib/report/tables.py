@@ -1,16 +1,15 @@
 """The tables of a study: one row a run, one row a variant with intervals and cost, and both as a reader meets them.
 
-python -m glamlib.report.tables RESULTS STUDY
+python -m glamlib.report.tables RESULTS STUDY ...
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from glamlib.errors import InputError
+from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
 from glamlib.runs.records import comparable, read_records
@@ -167,9 +166,8 @@ def provenance_sentence(runs: pd.DataFrame) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
-    parser.add_argument("study")
+    parser.add_argument("studies", nargs="+")
     options = parser.parse_args()
-    try:
-        write_tables(options.results, find_study(options.study))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    with one_line_errors():
+        for name in options.studies:
+            write_tables(options.results, find_study(name))

@@ -8,7 +8,6 @@ change in one variant reruns that variant alone, and a change of the code that c
 
 import json
 import os
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from statistics import mean
 import tyro
 
 from glamlib.data.datasets import has_dataset
-from glamlib.errors import InputError
+from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.places import imagenet_file, run_folder
 from glamlib.runs.provenance import computing_digest, whole_digest
@@ -65,28 +64,27 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
     return studies
 
 
-def write_plan(build: Path, profile: str, studies: list[Study], seeds: int | None, device: str, results: Path) -> int:
-    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; count the runs.
+def write_plan(
+    build: Path, profile: str, studies: list[Study], seeds: int | None, device: str, results: Path
+) -> list[str]:
+    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; name the runs.
 
-    A study with a learning-rate search takes its result once the records are in ``results``: plan.mk depends on them.
+    Names are STUDY/VARIANT/seed-K. A study with a learning-rate search takes its result once the records are there.
     """
     _write_if_changed(build / "code.txt", whole_digest() + "\n")
-    targets: dict[str, str] = {}
+    names = []
     for study in studies:
-        names = []
         for run in study.runs(profile, seeds):
             run = with_chosen_rate(run, results)
             run = replace(run, device=device) if device else run
             names.append(f"{run.study}/{run.variant}/seed-{run.seed}")
             plan = {"parameters": run.to_dict(), "code": computing_digest()}
             _write_if_changed(build / "plan" / f"{names[-1]}.json", json.dumps(plan, indent=1) + "\n")
-        targets[study.name] = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in names)
-    lines = [f"TABLES += $(RESULTS)/tables/{name}.csv" for name in targets]
-    lines += [f"$(RESULTS)/tables/{name}.csv: {records}" for name, records in targets.items()]
-    searches = {study.rate_search.name for study in studies if study.rate_search}
-    lines += [f"$(BUILD)/plan.mk: {targets[name]}" for name in targets if name in searches]
-    write_whole(build / "plan.mk", "\n".join(lines) + "\n")
-    return sum(len(records.split()) for records in targets.values())
+    records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in names)
+    _write_if_changed(
+        build / "plan.mk", f"STUDIES := {' '.join(study.name for study in studies)}\nRECORDS := {records}\n"
+    )
+    return names
 
 
 def _write_if_changed(path: Path, text: str) -> None:
@@ -96,19 +94,18 @@ def _write_if_changed(path: Path, text: str) -> None:
 
 def main(
     build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
-) -> None:
-    """Write the plan of a profile's runs below ``build``, whose records are in ``results``."""
+) -> list[str]:
+    """Write the plan of a profile's runs below ``build``, whose records are in ``results``; return their names."""
     studies = chosen_studies(study, check_profile(profile))
     if seeds is not None and seeds < 1:
         raise InputError(f"SEEDS={seeds}: must be at least 1")
-    runs = write_plan(build, profile, studies, seeds, device, results)
+    names = write_plan(build, profile, studies, seeds, device, results)
     absent = [one.name for one in STUDIES.values() if profile in one.profiles and not _has_data(one)]
     note = f"; left out, their data are not there: {', '.join(absent)}" if study == "all" and absent else ""
-    print(f"profile {profile}: {runs} runs of {', '.join(one.name for one in studies)}{note}")
+    print(f"profile {profile}: {len(names)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
+    return names
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         tyro.cli(main)
-    except InputError as error:
-        sys.exit(f"error: {error}")

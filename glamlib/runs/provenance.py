@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
 
 from glamlib.runs.places import ROOT
@@ -25,7 +26,6 @@ COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/04_train.ipynb")
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetrics", "nibabel", "numpy", "papermill")
 # What a run writes itself must not make the code look changed.
 _WRITTEN = (":!results", ":!README.md")
-_STARTED = time.time()
 
 
 def digest(files: Iterable[Path]) -> str:
@@ -109,5 +109,5 @@ def peak_memory_mib(device: str) -> float:
 
 
 def process_seconds() -> float:
-    """Return the seconds since this process imported the library."""
-    return time.time() - _STARTED
+    """Return the seconds since this process started, be it by a fork of one that had imported the library."""
+    return time.time() - psutil.Process().create_time()

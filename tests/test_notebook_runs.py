@@ -1,0 +1,91 @@
+"""Notebooks executed by papermill, in kernels forked from one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from conftest import REPOSITORY
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def run_notebook(*arguments: object) -> subprocess.CompletedProcess:
+    """Execute a notebook as `make` does."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "glamlib.runs.notebook", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["03_cost", "--set", "profil=cpu", "--set", "results=x"],
+            "unknown parameter of 03_cost.ipynb: 'profil'",
+        ),
+        (["03_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
+        (["99_none"], "notebooks/99_none.ipynb: No such file"),
+    ],
+)
+def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    name, *options = arguments
+    done = run_notebook(f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", *options)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    done = run_notebook("notebooks/04_train.ipynb", output, "--set", "lr=1e-3")
+    assert done.returncode == 1
+    assert not output.exists()
+    assert "parameter lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+PROGRAM = """
+from functools import partial
+from pathlib import Path
+from glamlib.runs.notebook import execute, execute_all
+if __name__ == "__main__":
+    notebooks = Path(__file__).parent.glob("?.ipynb")
+    execute_all([partial(execute, one, one.with_name("out-" + one.name), {}) for one in notebooks], 2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_kernels_end_with_the_process_that_started_them(tmp_path: Path, signal_number: int) -> None:
+    """Each notebook has a kernel of its own, in which the library is there, and none outlives `make`."""
+    for name in "ab":
+        written = f"open('{tmp_path}/{name}', 'w').write(f'{{os.getpid()}} {{\"torch\" in sys.modules}}')"
+        code = f"import os, sys, time; {written}"
+        cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})]
+        cells += [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("time.sleep(600)")]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / f"{name}.ipynb")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command, environment = [sys.executable, tmp_path / "program.py"], os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        files = [tmp_path / name for name in "ab"]
+        wait_until(lambda: all(file.exists() and " " in file.read_text() for file in files))
+        process.send_signal(signal_number)
+    (first, torch_there), (second, _) = [file.read_text().split() for file in files]
+    assert first != second
+    assert torch_there == "True"
+    wait_until(lambda: not any(psutil.pid_exists(int(number)) for number in (first, second)))
