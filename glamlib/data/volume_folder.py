@@ -156,7 +156,8 @@ def own_splits(
 ) -> tuple[dict[str, list[str]], str]:
     """Return train, val and test, and where each is from in words; the cases of labelsTs/ are added to ``cases``.
 
-    Train is what no other split has. A val or a test that nothing tells is drawn from train, by the names alone.
+    They are told by labelsTs/ and `listed_splits`. Train is what no other split has. A val or a test that nothing tells
+    is drawn from train, by the names alone.
     """
     splits, origin = listed_splits(root)
     origins, count = dict.fromkeys(splits, origin), max(1, round(HELD_OUT * len(cases)))

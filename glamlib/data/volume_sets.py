@@ -23,30 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from glamlib.data.volume_folder import Files, Layout, listed_splits, misfits, own_splits, read_table, statistics
 from glamlib.data.volumes import FileVolumes, Labels, Preprocessing, Scale, Spacing
 from glamlib.errors import InputError, check_options
 
-# Brains: the label values of each group's right and left part. Cortical parcels are even on the right.
-CORTEX_RIGHT = tuple(value for value in range(100, 208, 2) if value not in (110, 130, 158, 188))  # some are never used
-PAIRS = {
-    "cerebral cortex": (CORTEX_RIGHT, tuple(value + 1 for value in CORTEX_RIGHT)),
-    "cerebral white matter": ((44,), (45,)),
-    "lateral ventricle": ((49, 51), (50, 52)),
-    "cerebellar cortex": ((38,), (39,)),
-    "cerebellar white matter": ((40,), (41,)),
-    "thalamus": ((59,), (60,)),
-    "caudate": ((36,), (37,)),
-    "putamen": ((57,), (58,)),
-    "pallidum": ((55,), (56,)),
-    "hippocampus": ((47,), (48,)),
-    "amygdala": ((31,), (32,)),
-    "ventral diencephalon": ((61,), (62,)),
-}
-BRAIN_STEM = 35
-VERMIS = (71, 72, 73)
-# Ventricles and fluid of the middle, vessels, and parts that were not labelled in every subject
-BRAIN_BACKGROUND = (0, 4, 11, 15, 23, 30, 42, 43, 46, 63, 64, 65, 66, 69, 74, 75, 76)
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
 
 ORGANS = (
@@ -68,19 +50,12 @@ def hippocampus_labels() -> Labels:
 def brain_labels(*, sides: bool = False) -> Labels:
     """Return 13 groups of structures, or, with ``sides``, 12 pairs of right and left and the brain stem.
 
-    The cerebellar vermis belongs to the cerebellar cortex; it has no side, so with ``sides`` it is background.
+    The cerebellar vermis belongs to the cerebellar cortex; it has no side, so with ``sides`` it is background, as are
+    ventricles and fluid of the middle, vessels, and parts that were not labelled in every subject.
     """
-    numbers = dict.fromkeys(BRAIN_BACKGROUND + VERMIS, 0)
-    classes = ["background"]
-    for name, (right, left) in PAIRS.items():
-        for side, values in (("right", right), ("left", left)):
-            if sides or side == "right":
-                classes.append(f"{side} {name}" if sides else name)
-            numbers |= dict.fromkeys(values, len(classes) - 1)
-    if not sides:
-        numbers |= dict.fromkeys(VERMIS, classes.index("cerebellar cortex"))
-    classes.append("brain stem")
-    return Labels(tuple(classes), numbers | {BRAIN_STEM: len(classes) - 1}, sided=sides)
+    table = pd.read_csv(Path(__file__).with_name("brain_labels.csv"), index_col="value")
+    numbers, classes = pd.factorize(table["sided_structure" if sides else "structure"])
+    return Labels(tuple(classes), dict(zip(table.index.tolist(), numbers.tolist(), strict=True)), sides)
 
 
 def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
@@ -103,20 +78,17 @@ class Options:
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """A data set of volumes; by default one's own, of which the folder itself says all that the attributes say.
+    """A data set of volumes; by default one's own, of which the folder itself tells all that the attributes tell.
 
-    Of one's own volumes there are always the splits train, val and test: labelsTs/, SPLIT.txt and splits_final.json
-    tell them, and what these do not tell is held out of train. How images are normalised: see `statistics`.
+    Of one's own there are always the splits train, val and test (`own_splits`), normalised and resampled as `statistics`
+    says.
 
     Attributes:
-        source: where to get it.
-        num_cases: how many it has.
-        files: where they may lie; the first that are there count.
-        bases: sub-folders in which to look for them.
+        source, num_cases: where to get it, and how many it has.
+        files, bases: where they may lie, and sub-folders in which to look for them; the first that are there count.
         split: the names of each split's cases, of all names; unless there are lists SPLIT.txt.
         labels: what the values mean; its keyword arguments are options of the set.
-        scale: how a volume's values are normalised, as in `Preprocessing`.
-        spacing: to resample to unless told otherwise.
+        scale, spacing: as in `Preprocessing`, unless told otherwise.
     """
 
     source: str = "dataset.json, imagesTr/ and labelsTr/ as in the Medical Segmentation Decathlon or nnU-Net"
@@ -160,17 +132,13 @@ class VolumeSet:
                 break
         else:
             raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
-        labels = self.labels() if self.labels else table.labels
-        if table and table.labels.numbers.keys() != labels.numbers.keys():
-            listed = f"{sorted(table.labels.numbers)}; the data set's are {sorted(labels.numbers)}"
-            raise InputError(f"{base / 'dataset.json'}: its labels are {listed}")
-        names = table.cases if table else ()
-        problems += [f"{name} is in dataset.json and not here" for name in names if name not in cases]
+        listed = table.cases if table else ()
+        problems += [f"{name} is in dataset.json and not here" for name in listed if name not in cases]
         if self.labels:
-            splits, about = listed_splits(base)[0] or self.split(list(cases)), ""
+            labels, splits, about = self.labels(), listed_splits(base)[0] or self.split(list(cases)), ""
         else:
-            splits, about = own_splits(base, cases, len(channels), problems)
-            about += "; " + table.described()
+            splits, origins = own_splits(base, cases, len(channels), problems)
+            labels, about = table.labels, f"{origins}; {table.described()}"
         return Layout(base / files.images, cases, splits, problems + misfits(splits, cases), labels, channels, about)
 
 
