@@ -87,6 +87,18 @@ def test_volumes_are_resampled_to_the_median_spacing_of_the_training_cases(tmp_p
     assert loaded(root, spacing=[2, 2, 2]).median_shape()[1:] == (4, 3)
 
 
+def test_a_label_may_have_another_name_than_its_image(tmp_path):
+    root = own_volumes(tmp_path, "decathlon", ("MRI",))
+    told = json.loads((root / "dataset.json").read_text())
+    for case in told["training"]:
+        name = case["image"].rpartition("/")[2]
+        case["label"] = f"labelsTr/label of {name}"
+        (root / "labelsTr" / name).rename(root / case["label"])
+    (root / "dataset.json").write_text(json.dumps(told))
+    assert sorted(name for split in SPLITS for name in names(loaded(root, split)))[0] == "case-01"
+    assert check_data("volumes", root).ok
+
+
 def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
     root = own_volumes(tmp_path, "nnunet", ("MRI",), count=20)
     drawn = {split: names(loaded(root, split)) for split in SPLITS}

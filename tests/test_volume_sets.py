@@ -40,29 +40,7 @@ def test_hippocampus_splits(tmp_path):
 
 def test_the_decathlons_own_archive_is_read(tmp_path):
     root = hippocampus(tmp_path / "hippocampus" / "Task04_Hippocampus").parent
-    table = {
-        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
-        "modality": {"0": "MRI"},
-        "training": [{"image": f"./imagesTr/hippocampus_{n:03}.nii.gz", "label": "..."} for n in range(1, 11)],
-    }
-    file = root / "Task04_Hippocampus" / "dataset.json"
-    nnu_net = {"labels": {"background": 0, "Anterior": 1, "Posterior": 2}, "channel_names": {"0": "MRI"}}
-    for good in (table, nnu_net):
-        file.write_text(json.dumps(good))
-        assert len(load_volumes("hippocampus", "train", root=root)) == 8
-    for change, needle in (
-        (
-            {"training": [*table["training"], {"image": "./imagesTr/hippocampus_400.nii.gz"}]},
-            "hippocampus_400 is",
-        ),
-        ({"training": None}, "not a dataset.json of"),
-    ):
-        file.write_text(json.dumps({**table, **change}))
-        with pytest.raises(InputError, match=needle):
-            load_volumes("hippocampus", "train", root=root)
-    file.write_text("{")
-    with pytest.raises(InputError, match=r"not a dataset\.json of"):
-        load_volumes("hippocampus", "train", root=root)
+    assert len(load_volumes("hippocampus", "train", root=root)) == 8
 
 
 def test_files_without_a_partner_and_second_files_are_named(tmp_path):
@@ -282,10 +260,10 @@ def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
         "4 cases; hippocampus has 260",
         "hippocampus_001.nii.gz: cannot be read",
         "hippocampus_002.nii.gz: unknown label value(s) 3",
-        "hippocampus_003.nii.gz: no voxel of any structure",
         "hippocampus_004.nii.gz: all voxels have one value",
     ]
     assert len(report.problems) == len(needles)
+    assert "hippocampus_003.nii.gz: no voxel of any structure" in report.warnings[0]
     for needle, problem in zip(needles, report.problems, strict=True):
         assert needle in problem
     sizes = "voxels (depth x height x width): 8 x 7 x 6; mm: 1 x 1 x 1; absent (cases): anterior (1)"

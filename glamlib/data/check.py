@@ -179,7 +179,7 @@ def _check_volumes(report: CheckReport, volumes: VolumeSet, root: Path) -> None:
                 spacings[" x ".join(f"{side:.3g}" for side in spacing)] += 1
                 absent.update(name for name, count in zip(labels.classes, present, strict=False) if not count)
                 if not label.any():
-                    raise InputError(f"{case.label}: no voxel of any structure")
+                    report.warnings.append(f"{case.label}: no voxel of any structure")
         code = LabelCode(tuple(range(len(labels.classes))), (VOID,))
         found = report.splits[split] = _found(len(cases), sizes, counts, labels.classes, code)
         if spacings:

@@ -54,13 +54,15 @@ class Files(NamedTuple):
     image_name: str = "(.+)"
     label_name: str = "(.+)"
 
-    def find(self, base: Path, channels: int, problems: list[str]) -> dict[str, Case]:
+    def find(self, base: Path, table: "Table | None", problems: list[str]) -> dict[str, Case]:
         """Return the cases below a folder by name; what does not pair up becomes a line of ``problems``.
 
-        The images of a label NAME are NAME, or NAME_0000, NAME_0001, ..., one for each channel (nnU-Net's).
+        The image of a label has its name, or that which ``table`` tells; nnU-Net's with _0000, _0001, ....
         """
         images, cases = by_case(base / self.images, self.image_name, problems), {}
+        channels, told = (len(table.channels), table.images) if table else (1, {})
         for name, label in by_case(base / self.labels, self.label_name, problems).items():
+            name = told.get(name, name)
             names = [name] if name in images else [f"{name}_{number:04}" for number in range(channels)]
             found = tuple(images.pop(each) for each in names if each in images)
             if len(found) == len(names):
@@ -86,11 +88,11 @@ def by_case(folder: Path, name: str, problems: list[str]) -> dict[str, Path]:
 
 
 class Table(NamedTuple):
-    """What a dataset.json tells: of the training cases their names, if it lists them."""
+    """What a dataset.json tells; if it lists training cases, the name of the image of each label."""
 
     labels: Labels
     channels: tuple[str, ...]
-    cases: list[str]
+    images: dict[str, str]
 
     def described(self) -> str:
         """Return what channels and labels were taken for, in words."""
@@ -120,7 +122,9 @@ def read_table(path: Path) -> Table:
             names[int(value)] = name
         channels = table.get("channel_names") or table["modality"]
         channels = [channels[key] for key in sorted(channels, key=int)]
-        cases = [_stem(Path(case["image"]).name) for case in table.get("training", ())]
+        training = [
+            (_stem(case["image"]), _stem(case.get("label", case["image"]))) for case in table.get("training", ())
+        ]
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as problem:
@@ -134,7 +138,11 @@ def read_table(path: Path) -> Table:
         )
     sided = any(re.search(r"(?<![a-z])(left|right|[lr]h?)(?![a-z])", name.lower()) for name in names.values())
     numbers = {value: number for number, value in enumerate(values)} | ignored
-    return Table(Labels(tuple(names[value] for value in values), numbers, sided), tuple(map(str, channels)), cases)
+    return Table(
+        Labels(tuple(names[value] for value in values), numbers, sided),
+        tuple(map(str, channels)),
+        {label: image for image, label in training},
+    )
 
 
 def listed_splits(root: Path) -> tuple[dict[str, list[str]], str]:
@@ -152,7 +160,7 @@ def listed_splits(root: Path) -> tuple[dict[str, list[str]], str]:
 
 
 def own_splits(
-    root: Path, cases: dict[str, Case], channels: int, problems: list[str]
+    root: Path, cases: dict[str, Case], table: Table, problems: list[str]
 ) -> tuple[dict[str, list[str]], str]:
     """Return train, val and test, and where each is from in words; the cases of labelsTs/ are added to ``cases``.
 
@@ -164,7 +172,7 @@ def own_splits(
     others = set(chain(*splits.values()))
     train = splits.get("train") or [name for name in cases if name not in others]
     if (root / "labelsTs").is_dir():
-        tested = Files("imagesTs", "labelsTs").find(root, channels, problems)
+        tested = Files("imagesTs", "labelsTs").find(root, table, problems)
         problems += [f"{name} is in labelsTr and in labelsTs" for name in tested if name in cases]
         cases |= tested
         splits["test"], origins["test"] = list(tested), "labelsTs"
@@ -216,8 +224,8 @@ def _structures(cases: tuple[tuple[Case, int], ...], labels: Labels, channels: i
     return np.stack([low, high, voxels.mean(1), voxels.std(1) + 1e-8], axis=1).tolist()
 
 
-def _stem(name: str) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", name)
+def _stem(path: str) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
 
 
 def _read(path: Path) -> str:

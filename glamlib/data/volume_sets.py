@@ -80,8 +80,8 @@ class Options:
 class VolumeSet:
     """A data set of volumes; by default one's own, of which the folder itself tells all that the attributes tell.
 
-    Of one's own there are always the splits train, val and test (`own_splits`), normalised and resampled as `statistics`
-    says.
+    Of one's own there are always the splits train, val and test (`own_splits`). They are normalised and resampled as
+    `statistics` says.
 
     Attributes:
         source, num_cases: where to get it, and how many it has.
@@ -124,21 +124,21 @@ class VolumeSet:
     def find(self, root: Path) -> Layout:
         """Look through a folder, without opening a volume; InputError where there are none of the expected names."""
         for base, files in ((root / base, files) for base in self.bases for files in self.files):
-            problems: list[str] = []
-            table = read_table(base / "dataset.json") if (base / "dataset.json").is_file() else None
-            channels = ("MR",) if self.labels or not table else table.channels
-            cases = files.find(base, len(channels), problems)
-            if (cases or problems) and (self.labels or table):
+            told = not self.labels and (base / "dataset.json").is_file()
+            table, problems = read_table(base / "dataset.json") if told else None, []
+            cases = files.find(base, table, problems)
+            if (cases or problems) and (table or self.labels):
                 break
         else:
             raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
-        listed = table.cases if table else ()
-        problems += [f"{name} is in dataset.json and not here" for name in listed if name not in cases]
-        if self.labels:
-            labels, splits, about = self.labels(), listed_splits(base)[0] or self.split(list(cases)), ""
+        if table:
+            lacking = [image for image in table.images.values() if image not in cases]
+            problems += [f"{name} is in dataset.json and not here" for name in lacking]
+            splits, origins = own_splits(base, cases, table, problems)
+            labels, channels, about = table.labels, table.channels, f"{origins}; {table.described()}"
         else:
-            splits, origins = own_splits(base, cases, len(channels), problems)
-            labels, about = table.labels, f"{origins}; {table.described()}"
+            splits = listed_splits(base)[0] or self.split(list(cases))
+            labels, channels, about = self.labels(), ("MR",), ""
         return Layout(base / files.images, cases, splits, problems + misfits(splits, cases), labels, channels, about)
 
 
