@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glamlib.data.folder import LAYOUT, folder
+from glamlib.data.folder import LAYOUT, folder, is_folder
 from glamlib.data.images import PairedFiles, Palette
 from glamlib.data.published import ade20k, camvid, cityscapes
 from glamlib.data.volume_sets import VOLUMES
@@ -77,6 +77,8 @@ def splits_of(name: str, root: Root | None = None) -> tuple[str, ...]:
     if name in VOLUMES:
         return tuple(VOLUMES[name].find(place).splits)
     images = DATASETS[name](place)
+    if images.problems:
+        raise InputError(images.problems[0])
     return tuple(split for split in (*images.splits, *images.unions) if split is not None)
 
 
@@ -87,7 +89,7 @@ def dataset_of(path: Root) -> Literal["folder", "volumes"]:
         return "volumes"
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    if (root / "classes.json").is_file() or any(root.glob("images")) or any(root.glob("*/images")):
+    if is_folder(root):
         return "folder"
     raise InputError(f"{root}: neither images ({LAYOUT}) nor volumes (dataset.json, imagesTr/, labelsTr/)")
 

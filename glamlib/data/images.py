@@ -18,7 +18,7 @@ from glamlib.data.transforms import VOID, Side, resize
 from glamlib.errors import InputError, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")  # formats that keep class numbers as they are
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep class numbers as they are
 NAMED = 3  # how many of several bad files an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -50,12 +50,23 @@ def _to_bytes(values: np.ndarray, sixteen_bits: bool) -> np.ndarray:
 def read_label_values(path: Path) -> np.ndarray:
     """Read a label file's values as stored, uint8 (H, W); InputError if damaged, or neither palettised nor grey."""
     with _opened(path) as label:
-        if label.mode not in ("P", "L", "1"):
-            raise ValueError(f"its mode is {label.mode}; allowed: palettised (P) or greyscale of at most 8 bits (L, 1)")
-        if label.info["format"] not in ("PNG", "TIFF", "BMP"):
-            raise ValueError(f"it is a {label.info['format']}, whatever its name says, which need not keep the values")
+        _check_label(label, ("P", "L", "1"), "palettised (P) or greyscale of at most 8 bits (L, 1), or name its colors")
         # PIL stretches grey values of 2 or 4 bits to 0..255
         return np.array(label, dtype=np.uint8) // (255 // (2 ** label.info["bits"] - 1) if label.mode == "L" else 1)
+
+
+def read_label_colours(path: Path) -> np.ndarray:
+    """Read a label file's colours, each 65536 r + 256 g + b, int32 (H, W); errors as of `read_label_values`."""
+    with _opened(path) as label:
+        _check_label(label, ("P", "L", "1", "RGB", "RGBA"), "palettised, grey or RGB, of 8 bits")
+        return np.asarray(label.convert("RGB"), np.int32) @ np.array([65536, 256, 1], np.int32)
+
+
+def _check_label(label: Image.Image, modes: tuple[str, ...], allowed: str) -> None:
+    if label.mode not in modes:
+        raise ValueError(f"its mode is {label.mode}; allowed: {allowed}")
+    if label.info["format"] not in ("PNG", "TIFF", "BMP", "GIF"):
+        raise ValueError(f"it is a {label.info['format']}, whatever its name says, which need not keep the values")
 
 
 @contextmanager
@@ -93,6 +104,11 @@ def _check_png(content: bytes) -> None:
         place, kind = end + 4, content[place + 4 : place + 8]
 
 
+def rgb(colour: int) -> list[int]:
+    """Return [r, g, b] of a colour of `read_label_colours`."""
+    return [colour >> 16, colour >> 8 & 255, colour & 255]
+
+
 def voc_colour(value: int) -> tuple[int, int, int]:
     """Return the PASCAL VOC colour of a label value: its bits go to r, g, b in turn, the lowest to the top bits."""
     return tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
@@ -108,10 +124,32 @@ def spans(numbers: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class LabelCode:
-    """How labels are stored: the value 0..255 of each class, and the values that stand for void."""
+    """How labels are stored: the value 0..255 of each class, and the values that stand for void.
+
+    Of coloured labels the values are the classes' numbers, and one more for all ``colours`` that follow theirs: void.
+    """
 
     values: tuple[int, ...]
     void: tuple[int, ...] = ()
+    colours: Palette = ()
+
+    def read(self, path: Path) -> np.ndarray:
+        """Return a label file's values, uint8 (H, W); InputError if it cannot be read or has other colours."""
+        if not self.colours:
+            return read_label_values(path)
+        pixels = read_label_colours(path)
+        keys = np.array(self.colours) @ (65536, 256, 1)
+        order = np.argsort(keys)
+        places = order[np.searchsorted(keys, pixels, sorter=order).clip(max=len(keys) - 1)]
+        unknown, counts = np.unique(pixels[keys[places] != pixels], return_counts=True)
+        if len(unknown):
+            most = np.argsort(-counts)[:NAMED]
+            named = (f"{rgb(int(unknown[place]))} ({counts[place]} pixels)" for place in most)
+            raise InputError(
+                f"{path}: {len(unknown)} colour(s) of no class: {', '.join(named)}{', ...' * (len(unknown) > NAMED)}; "
+                "add them to colors, or to ignore_colors, in classes.json"
+            )
+        return np.minimum(places, len(self.values)).astype(np.uint8)
 
     def decode(self, path: Path, stored: np.ndarray) -> np.ndarray:
         """Return stored uint8 values as classes and 255; InputError names the file and values that mean nothing."""
@@ -165,6 +203,8 @@ def match_pairs(
     problems: list[str] = []
     image_files = _by_name(images, image_ends, pattern, layout, problems)
     label_files = _by_name(labels, label_ends, pattern, layout, problems)
+    if images == labels:
+        image_files = {name: file for name, file in image_files.items() if file not in label_files.values()}
     pairs = [
         Pair(Path(name).name, file, label_files[name]) for name, file in image_files.items() if name in label_files
     ]
@@ -208,6 +248,7 @@ class ImageSet:
         missing: names what a split of these pairs lacks; "" if it cannot tell.
         unions: splits that are others together.
         problems: what is wrong with the description.
+        about: where splits and labels were found, for a message; "" where all is as published.
     """
 
     title: str
@@ -218,6 +259,7 @@ class ImageSet:
     missing: Callable[[str | None, list[Pair]], str] = lambda split, pairs: ""
     unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: Sequence[str] = ()
+    about: str = ""
 
 
 class PairedFiles:
@@ -248,7 +290,9 @@ class PairedFiles:
                 listed = "; ".join(files.problems[:NAMED]) + ("; ..." if len(files.problems) > NAMED else "")
                 raise InputError(f"{files.images}: {len(files.problems)} file(s) do not pair up: {listed}")
             self.pairs += files.pairs
-        self.classes, self.palette, self._code = images.classes, images.palette, files.code
+        if not self.pairs:
+            raise InputError(f"{files.images}: too few images to have a split {split!r}; 3 or more suffice")
+        self.classes, self.palette, self._code, self.about = images.classes, images.palette, files.code, images.about
         self._size = check("size", size, tuple[Side, Side] | None)
 
     def __len__(self) -> int:
@@ -260,7 +304,7 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         pair = self.pairs[index]
-        image, values = read_image(pair.image), read_label_values(pair.label)
+        image, values = read_image(pair.image), self._code.read(pair.label)
         pair.check_same_size(image, values)
         label = torch.from_numpy(self._code.decode(pair.label, values))
         return (image, label) if self._size is None else resize(image, label, self._size)
