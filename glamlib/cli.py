@@ -19,7 +19,10 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 
 from glamlib.cost import count
 from glamlib.data import check
+from glamlib.data.datasets import dataset_of
+from glamlib.data.folder import suggest_classes
 from glamlib.errors import InputError
+from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.models.volumes import VolumeSegmenter
 from glamlib.runs.predict import image_files, predict_files
@@ -76,12 +79,9 @@ class How:
             evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
         given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
         evaluate |= {name: value for name, value in given.items() if value}
-        evaluate = evaluate or run.evaluate
-        if isinstance(run.data.get("size"), list) and "resize" not in evaluate:  # not the side of generated scenes
-            evaluate = {"size": run.data["size"]} | evaluate
         return replace(
             run,
-            evaluate=evaluate,
+            evaluate=replace(run, evaluate=evaluate or run.evaluate).inference,
             device=self.device,
             precision=self.precision or run.precision,
             batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
@@ -135,14 +135,24 @@ def cost(
     return 0
 
 
-def check_data(name: Name, path: Positional[Annotated[str, arg(metavar="PATH")]], json_output: Json = False) -> int:
+def check_data(
+    name: Name,
+    path: Positional[Annotated[Path, arg(metavar="PATH")]],
+    json_output: Json = False,
+    suggest: FlagCreatePairsOff[bool] = False,
+) -> int:
     """Open every file of a dataset and print what is there; exit status 1 if anything is wrong with it.
 
     Args:
         name: which dataset: camvid, ade20k, cityscapes, folder (images), hippocampus, brains or synapse (volumes).
         path: the folder that holds it.
         json_output: print JSON instead of text.
+        suggest: of a folder without a classes.json, write one that says what its labels hold.
     """
+    if suggest:
+        if name != "folder":
+            raise InputError(f"--suggest: {name} needs none; allowed: folder")
+        print(suggest_classes(path), file=sys.stderr)
     report = check.check_data(name, path)
     print(json.dumps(report.to_dict()) if json_output else report.render())
     return 0 if report.ok else 1
@@ -202,6 +212,7 @@ def _ready(weights: Path, how: How) -> tuple[SavedModel, RunParameters]:
 def evaluate(
     weights: WeightsFile,
     how: OmitArgPrefixes[How] = How(),
+    data: Path | None = None,
     dataset: str | None = None,
     split: str | None = None,
     out: Path | None = None,
@@ -211,11 +222,19 @@ def evaluate(
     Args:
         weights: a file that `train --weights` wrote.
         how: how images are predicted; as in training unless something is given.
+        data: a folder of one's own images or volumes of the same classes, instead of those of training.
         dataset: another dataset of the same classes, in the folder that GLAM_DATA names.
-        split: of the dataset.
+        split: of the dataset; that of the run, or of other data "test", unless given.
         out: write the metrics to this file instead.
     """
     saved, run = _ready(weights, how)
+    if data is not None:
+        if dataset is not None:
+            raise InputError("give either --data PATH or --dataset NAME")
+        dataset, split = dataset_of(data), split or "test"
+        run = replace(run, root=str(data))
+    elif dataset not in (None, run.dataset):
+        run = replace(run, root="")
     dataset = dataset or run.dataset
     if split is not None and dataset in GENERATED:
         raise InputError(f"--split {split}: {dataset} are drawn and have no splits")
@@ -227,14 +246,15 @@ def evaluate(
         run = replace(run, data=run.data | {"test": split})
     if out is not None:
         check_writable(out)
-    data = run_data(run, "test")
-    if tuple(data.classes) != saved.classes:
+    items = run_data(run, "test")
+    if tuple(items.classes) != saved.classes:
         raise InputError(
-            f"{weights}: classes {', '.join(saved.classes)}; the data have other ones: {', '.join(data.classes)}"
+            f"{weights}: classes {', '.join(saved.classes)}; the data have other ones: {', '.join(items.classes)}"
         )
     # as in training, as far as this machine has them: they decide the order of sums
     torch.set_num_threads(min(run.threads, os.cpu_count()))
-    metrics, _ = task_of(run).evaluate(saved.model, data, run)
+    metrics, _ = task_of(run).evaluate(saved.model, items, run)
+    metrics["classes"] = by_class(metrics, saved.classes)
     text = json.dumps(without_nan(metrics), indent=1) + "\n"
     if out is None:
         print(text, end="")

@@ -19,16 +19,17 @@ def save(path, values):
 
 def add_pair(folder, name, values):
     save(folder / "labels" / f"{name}.png", values)
-    save(folder / "images" / f"{name}.png", np.zeros((*np.shape(values), 3)))
+    save(folder / "images" / f"{name}.png", np.full((*np.shape(values), 3), 99))
 
 
 @pytest.fixture
 def root(tmp_path):
-    """A good folder: train has 6 sea, 2 land and 2 void pixels in two sizes, test 1 land pixel."""
+    """A good folder: train has 6 sea, 2 land and 2 void pixels in two sizes, val and test 1 land pixel."""
     (tmp_path / "classes.json").write_text('{"classes": ["sea", "land"], "ignore_index": 9}')
     add_pair(tmp_path / "train", "a", [[0, 0, 1], [0, 0, 9]])
     add_pair(tmp_path / "train", "b", [[0, 0], [1, 9]])
     add_pair(tmp_path / "test", "c", [[1]])
+    add_pair(tmp_path / "val", "v", [[1]])
     return tmp_path
 
 
@@ -36,6 +37,7 @@ def test_good_data_are_counted(root):
     report = check_data("folder", root)
     found = json.loads(json.dumps(report.to_dict()))
     splits = found.pop("splits")
+    assert found.pop("about").endswith("test: 1, test/images/* and test/labels/*; labels: 0..1, void 9")
     assert found == {"name": "folder", "path": str(root), "ok": True, "problems": [], "warnings": []}
     assert splits["test"] == {
         "pairs": 1,
@@ -54,7 +56,7 @@ def test_good_data_are_counted(root):
     text = report.render()
     for line in ("train: 2 pairs; height x width: 2 x 2 (1), 2 x 3 (1); label values: 0, 1, 9", "0 problem(s)"):
         assert line in text
-    assert [line.split() for line in text.splitlines() if line.startswith("sea")] == [["sea", "0.00", "75.00"]]
+    assert [line.split() for line in text.splitlines() if line.startswith("sea")] == [["sea", "75.00", "0.00", "0.00"]]
 
 
 def test_every_bad_file_is_named(root):
@@ -104,12 +106,16 @@ def test_bad_or_missing_classes_json_is_a_problem_and_the_files_are_read_all_the
         assert "label values: 0, 1, 9" in report.render()
 
 
-def test_images_and_labels_in_the_root_are_one_nameless_split(tmp_path):
+def test_a_folder_without_images_or_with_dark_ones_is_told(tmp_path):
     (tmp_path / "classes.json").write_text('{"classes": ["sea", "land"]}')
     (problem,) = check_data("folder", tmp_path).problems
-    assert "images: no such folder; expected" in problem
-    add_pair(tmp_path, "a", [[0, 1]])
-    assert check_data("folder", tmp_path).splits["(no split)"]["pairs"] == 1
+    assert "no images with labels; expected" in problem
+    for name in "abcd":
+        add_pair(tmp_path, name, [[0, 1]])
+    Image.fromarray(np.full((1, 2), 4095, np.uint16)).save(tmp_path / "images" / "a.png")  # 12 bits
+    report = check_data("folder", tmp_path)
+    assert report.ok
+    assert [f"{tmp_path}/images/a.png: nearly black, its values end at 15 of 255"] == report.warnings
 
 
 def test_unknown_names_and_paths_are_refused(tmp_path):
@@ -177,7 +183,6 @@ def test_a_turned_photo_and_its_upright_label_are_named(root):
 def test_names_that_the_terminal_cannot_print_end_in_no_traceback(root, monkeypatch, encoding, options):
     bad = os.fsdecode("\N{SNOWMAN}".encode() + b"\xff")
     (root / "train" / "images" / "a.png").rename(root / "train" / "images" / f"a{bad}.png")
-    (root / "train").rename(root / bad)
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
     assert main(["check-data", "folder", str(root), *options]) == 1

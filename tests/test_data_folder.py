@@ -3,16 +3,20 @@
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from glamlib.data.datasets import InMemory, absent_classes, dataset_of, has_dataset, load_dataset, splits_of
+from glamlib.data.check import check_data
+from glamlib.data.datasets import InMemory, dataset_of, has_dataset, load_dataset, splits_of, survey
+from glamlib.data.folder import folder, suggest_classes
 from glamlib.data.images import voc_colour
 from glamlib.errors import InputError
-from glamlib.studies.parameters import RunParameters
+from glamlib.evaluation.inference import view_size
+from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.datasets import run_data
 
 LABEL = np.array([[0, 1, 2, 7], [1, 1, 0, 7], [2, 2, 2, 0]], np.uint8)
@@ -29,17 +33,22 @@ def save_image(path, shape=(3, 4)):
     Image.fromarray(np.arange(shape[0] * shape[1] * 3, dtype=np.uint8).reshape(*shape, 3)).save(path)
 
 
+def add_pair(root, place, values=LABEL, images="{}/images/{}.png", labels="{}/labels/{}.png"):
+    """Save an image and a label under patterns of two parts, for the two of "SPLIT/NAME"."""
+    save_image(root / images.format(*place.split("/")), values.shape[:2])
+    save_label(root / labels.format(*place.split("/")), values)
+
+
 def load(root, split="train", **options):
     return load_dataset("folder", split, root=root, **options)
 
 
 @pytest.fixture
 def root(tmp_path):
-    """Two pairs in the split "train", void 7."""
+    """Two pairs in the split "train", one in each of the others, void 7."""
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
-    for name in ("a", "b"):
-        save_image(tmp_path / "train" / "images" / f"{name}.png")
-        save_label(tmp_path / "train" / "labels" / f"{name}.png")
+    for name in ("train/a", "train/b", "val/v", "test/t"):
+        add_pair(tmp_path, name)
     return tmp_path
 
 
@@ -63,12 +72,6 @@ def test_items_are_the_files_pixels_with_void_mapped(root):
     assert image.tolist() == np.arange(36).reshape(3, 4, 3).transpose(2, 0, 1).tolist()
     assert label.tolist() == [[0, 1, 2, 255], [1, 1, 0, 255], [2, 2, 2, 0]]
     assert [name for _, name in zip(data, "xyz", strict=False)] == ["x", "y"]  # iteration ends
-
-
-def test_images_and_labels_may_lie_in_the_root(root):
-    for kind in ("images", "labels"):
-        (root / "train" / kind).rename(root / kind)
-    assert len(load(root, None)) == 2
 
 
 def test_other_suffixes_and_capitals_count_and_stray_files_do_not(root):
@@ -116,17 +119,19 @@ def test_missing_folders_say_what_is_expected(root):
         load(root / "nowhere", None)
     with refused("'tset'", "train"):
         load(root, "tset")
-    with refused("None", "train"):
-        load(root, None)
-    (root / "train" / "labels").rename(root / "train" / "masks")
-    with refused("labels", "no such folder", "labels/NAME"):
-        load(root)
     for file in root.glob("train/images/*"):
         file.unlink()
     with refused("images: no files *.jpg, *.jpeg, *.png", "images/NAME"):
         load(root)
+    (root / "train" / "labels").rename(root / "train" / "lables")
+    with refused("test", "and no train", "images/NAME", "masks"):
+        load(root)
+    for split in ("val", "test"):
+        (root / split / "labels").rename(root / split / "lables")
+    with refused("no images with labels", "images/NAME", "imagesTr"):
+        load(root)
     (root / "classes.json").unlink()
-    with refused("classes.json", "no such file"):
+    with refused("classes.json", "no such file", "--suggest"):
         load(root)
 
 
@@ -144,6 +149,10 @@ def test_missing_folders_say_what_is_expected(root):
         ('{"classes": ["sea", "land"], "ignore_index": 1}', "ignore_index=1: must be null or from 2 to 255"),
         ('{"classes": ["sea"], "palette": [[1, 2, 256]]}', "palette=[[1, 2, 256]]: must be"),
         ('{"classes": ["sea", "land"], "palette": [[1, 2, 3]]}', "has 1 colours; must be 2"),
+        ('{"classes": ["sea", "land"], "colors": [[1, 2, 3]]}', "colors: must be 2 different ones"),
+        ('{"classes": ["sea"], "colors": [[1, 2, 3]], "ignore_colors": [[1, 2, 3]]}', "none of ignore_colors"),
+        ('{"classes": ["sea"], "ignore_colors": [[1, 2, 3]]}', "colors: must be 1"),
+        ('{"classes": ["sea"], "colors": [[1, 2, 3]], "ignore_index": 9}', "must be null, because of colors"),
     ],
 )
 def test_malformed_classes_json_is_refused(root, text, needle):
@@ -214,18 +223,21 @@ def test_in_memory_is_the_same_data_set_read_once(root, workers):
         held[2]
 
 
-def test_absent_classes_are_those_that_no_label_holds(root):
-    assert absent_classes(load(root)) == []
-    for name in ("a", "b"):
-        save_label(root / "train" / "labels" / f"{name}.png", np.where(LABEL == 1, 7, LABEL))
-    assert absent_classes(load(root)) == ["land"]
+def test_a_survey_reads_all_and_finds_absent_classes_and_sizes(root):
+    assert survey(load(root)) == ([], {(3, 4)})
+    add_pair(root, "train/c", LABEL[:2])
+    assert survey(load(root)) == ([], {(3, 4), (2, 4)})
+    for name in ("a", "b", "c"):
+        add_pair(root, f"train/{name}", np.where(LABEL == 1, 7, LABEL))
+    assert survey(load(root)) == (["land"], {(3, 4)})
+    (root / "train" / "images" / "b.png").write_bytes(b"broken")
+    with refused("b.png", "cannot be read"):
+        survey(load(root))
 
 
 def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
-    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train",))
+    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train", "val", "test"))
     other = tmp_path_factory.mktemp("other")
-    with refused(str(other), "images/NAME", "imagesTr/"):
-        dataset_of(other)
     with refused("nowhere", "no such folder"):
         dataset_of(other / "nowhere")
     (other / "imagesTr").mkdir()
@@ -234,16 +246,207 @@ def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
         splits_of("none", root)
 
 
-def test_a_run_takes_its_data_from_root(root):
-    fixed = {"study": "own", "variant": "a", "seed": 0, "profile": "cpu", "model": "swin_nano_unet"}
-    run = RunParameters(
-        **fixed, steps=1, batch_size=1, lr=0.1, dataset="folder", root=str(root), data={"train": "train", "test": "x"}
-    )
-    assert len(run_data(run, "train")) == 2
+def run_of(root, **values):
+    fixed = {"study": "own", "variant": "a", "seed": 0, "profile": "cpu", "model": "swin_nano_unet", "lr": 0.1}
+    data = {"train": "train", "val": "val", "test": "test"}
+    values = {"steps": 1, "batch_size": 1, "dataset": "folder", "root": str(root), "data": data} | values
+    return RunParameters(**fixed, **values)
+
+
+def test_a_run_takes_its_data_from_root(root, capsys):
+    run = run_of(root)
+    assert [len(run_data(run, part)) for part in ("train", "val", "test")] == [2, 1, 1]
+    assert capsys.readouterr().out.count("train: 2, train/images/* and train/labels/*;") == 1
     with refused("missing option of data: val"):
-        run_data(run, "val")
+        run_data(run_of(root, data={"train": "train", "test": "x"}), "val")
     with refused("folder split 'x'"):
-        run_data(run, "test")
-    assert len(run_data(replace(run, data=run.data | {"val": "train"}), "val")) == 2
+        run_data(run_of(root, data={"train": "train", "test": "x"}), "test")
     with refused("root=", "scenes"):
-        run_data(replace(run, dataset="scenes", data={"train": 1, "test": 1}), "train")
+        run_data(run_of(root, dataset="scenes", data={"train": 1, "test": 1}), "train")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_bad_files_absent_classes_and_several_sizes_are_told_before_training(root, capsys, in_memory):
+    run = run_of(root, data={"train": "train", "test": "test", "in_memory": in_memory})
+    assert run_data(run, "train")[0][0].shape == (3, 3, 4)  # all of one size
+    capsys.readouterr()
+    for name in "ab":
+        add_pair(root, f"train/{name}", np.where(LABEL == 2, 7, LABEL))
+    run_data(run, "train")
+    assert "warning: no training label holds ice\n" in capsys.readouterr().out
+    add_pair(root, "train/c", LABEL[:2])
+    with refused("crop_size", "data size", "2 x 4 and 3 x 4"):
+        run_data(run, "train")
+    run_data(replace(run, augment={"crop_size": [2, 2]}), "train")
+    assert run_data(replace(run, data=run.data | {"size": [2, 2]}), "train")[2][1].shape == (2, 2)
+    assert len(run_data(replace(run, data=run.data | {"limit": 1}), "train")) == 1
+    for part in ("train", "test"):
+        file = next((root / part / "images").iterdir())
+        file.write_bytes(b"broken")
+        with refused(str(file), "cannot be read"):
+            run_data(run, part)
+
+
+def test_own_labels_are_scored_at_their_own_size(root):
+    run = run_of(root, data={"train": "train", "val": "val", "test": "test", "size": [6, 8]})
+    assert run_data(run, "train")[0][1].shape == (6, 8)
+    assert [run_data(run, part)[0][1].shape for part in ("val", "test")] == [(3, 4), (3, 4)]
+    assert run.inference == {"size": [6, 8]}
+    assert replace(run, evaluate={"resize": [9, 9]}).inference == {"resize": [9, 9]}
+    cropped = run_of(root, augment={"crop_size": [2, 2], "long_short": [8, 6]})
+    assert cropped.inference == {"resize": [8, 6]}
+    assert view_size(3, 4, InferenceOptions.from_dict(cropped.inference | {"scales": [2.0]})) == (6, 8)
+
+
+LAYOUTS = {  # of images and labels, with the split and the name
+    "splits": ("{}/images/{}.png", "{}/labels/{}.png"),
+    "kinds": ("images/{}/{}.png", "annotations/{}/{}.png"),
+    "beside": ("{}/{}.png", "{}_labels/{}.png"),
+    "deeper": ("{}/imgs/city/{}.png", "{}/masks/city/{}.png"),
+    "suffixes": ("{}/images/{}_image.jpg", "{}/masks/{}_mask.png"),
+    "together": ("{}/{}.png", "{}/{}_mask.png"),
+    "named": ("left/{}/{}.png", "gt/{}/{}.png"),
+}
+ENTRIES = {
+    "suffixes": {"image_suffix": "_image", "label_suffix": "_mask"},
+    "together": {"label_suffix": "_mask"},
+    "named": {"folders": ["left", "gt"]},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("splits", [["train"], ["training", "valid"], ["train", "test"], ["train", "val", "test"]])
+def test_layouts_and_splits(tmp_path, layout, splits):
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES | ENTRIES.get(layout, {})))
+    names = {split: [f"{split}{number}" for number in range(20)] for split in splits}
+    for split in splits:
+        for name in names[split]:
+            add_pair(tmp_path, f"{split}/{name}", LABEL, *LAYOUTS[layout])
+    found = {}
+    for split in splits_of("folder", tmp_path):
+        data = load(tmp_path, split)
+        assert data[0][1].unique().tolist() == [0, 1, 2, 255]
+        found[split] = [data.name(index) for index in range(len(data))]
+    counts = {1: [14, 3, 3], 2: [17, 3, 20], 3: [20, 20, 20]}[len(splits)]
+    assert {split: len(found[split]) for split in found} == dict(zip(("train", "val", "test"), counts, strict=True))
+    assert sorted(chain(*found.values())) == sorted(chain(*names.values()))  # no image in two splits
+    assert sorted(load(tmp_path, None).name(index) for index in range(sum(counts))) == sorted(chain(*names.values()))
+    if len(splits) > 1:
+        assert sorted(found["test"]) == sorted(names[splits[-1]])
+
+
+def in_root(root, names, values=LABEL):
+    for name in names:
+        add_pair(root, name, values, "images/{}.png", "labels/{}.png")
+
+
+def test_lists_name_the_images_of_a_split(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    in_root(tmp_path, "abcdefgh")
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("/data/images/a.png /data/labels/a.png\nb\n\nc.png \nd\n")
+    (tmp_path / "splits" / "val.txt").write_text("images/e.png\n")
+    about = folder(tmp_path).about
+    assert "train: 3, images/* and labels/* by train.txt; val: 1, held out of train; test: 1, images/* and" in about
+    (tmp_path / "test.txt").write_text("f\ng")
+    found = {split: load(tmp_path, split) for split in ("train", "val", "test", None)}
+    assert {split: [pair.name for pair in data.pairs] for split, data in found.items()} == {
+        "train": [*"abcd"],
+        "val": ["e"],
+        "test": [*"fg"],
+        None: [*"abcdefg"],
+    }
+    (tmp_path / "test.txt").write_text("b.png\nnone")
+    with refused("2 file(s)", "b.png in test.txt is in train.txt, too", "none in test.txt has no image and label"):
+        load(tmp_path, "test")
+
+
+def test_too_few_images_have_no_splits_and_two_places_are_refused(tmp_path):
+    (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
+    in_root(tmp_path, "ab")
+    assert len(load(tmp_path, None)) == 2
+    with refused("images", "too few", "'train'", "3 or more"):
+        load(tmp_path)
+    in_root(tmp_path, "c")
+    assert [len(load(tmp_path, split)) for split in ("train", "val", "test")] == [1, 1, 1]
+    (tmp_path / "masks").mkdir()
+    with refused("several places", "labels", "masks", "folders"):
+        load(tmp_path)
+
+
+COLOURS = np.array([[[0, 0, 0], [9, 8, 7]], [[255, 0, 0], [1, 1, 1]]], np.uint8)
+COLOUR_TABLE = {"classes": ["sea", "land"], "colors": [[255, 0, 0], [0, 0, 0]], "ignore_colors": [[1, 1, 1], [9, 8, 7]]}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_labels_may_be_colours(tmp_path, mode):
+    in_root(tmp_path, "abc")
+    (tmp_path / "classes.json").write_text(json.dumps(COLOUR_TABLE))
+    for name in "abc":
+        save_image(tmp_path / "images" / f"{name}.png", (2, 2))
+        picture = Image.fromarray(COLOURS)
+        (picture.quantize(8) if mode == "P" else picture.convert(mode)).save(tmp_path / "labels" / f"{name}.png")
+    data = load(tmp_path, None)
+    assert data[0][1].tolist() == [[1, 255], [0, 255]]
+    assert data.palette == ((255, 0, 0), (0, 0, 0))
+    (tmp_path / "classes.json").write_text(json.dumps(COLOUR_TABLE | {"ignore_colors": [[5, 5, 5]]}))
+    with refused("labels/", "2 colour(s) of no class", "[1, 1, 1] (1 pixels)", "ignore_colors"):
+        load(tmp_path, None)[0]
+    problems = check_data("folder", tmp_path).problems
+    assert [name for name in "abc" if any(f"{name}.png: 2 colour(s) of no class" in line for line in problems)] == [
+        *"abc"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([0, 255], [0, 0], [0, 1]),
+        ([255, 255], [0, 255], [1, 1]),
+        ([0, 1], [0, 255], "b.png: label value(s) 255 out of range"),  # is 255 void, or class 1?
+        ([0, 255], [0, 1], "b.png: label value(s) 1 out of range"),
+        ([1, 255], [0, 0], "a.png: label value(s) 255 out of range"),
+    ],
+)
+def test_masks_of_0_and_255_are_two_classes(tmp_path, first, second, expected):
+    (tmp_path / "classes.json").write_text('{"classes": ["sky", "ship"]}')
+    in_root(tmp_path, "0", np.zeros((1, 2), np.uint8))  # tells nothing
+    in_root(tmp_path, "a", np.array([first], np.uint8))
+    in_root(tmp_path, "b", np.array([second], np.uint8))
+    if isinstance(expected, str):
+        with refused(expected):
+            survey(load(tmp_path, None))
+    else:
+        data = load(tmp_path, None)
+        assert {data.name(index): data[index][1].tolist() for index in range(3)}["a"] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "said"),
+    [
+        ([[0, 1, 2, 4]], {"classes": 5}, "0..2, 4"),
+        ([[0, 1, 1, 255]], {"classes": 2, "ignore_index": 255}, "0..1, 255"),
+        ([[0, 255, 0, 0]], {"classes": 2}, "0, 255"),
+        ([[0, 0, 128, 200]], {"classes": 3, "colors": [[0] * 3, [128] * 3, [200] * 3]}, "3 colours"),
+        (COLOURS, {"classes": 4, "colors": [[0, 0, 0], [1, 1, 1], [9, 8, 7], [255, 0, 0]]}, "4 colours"),
+        (
+            np.pad(COLOURS, ((0, 200), (0, 200), (0, 0)), "edge")[:, 1:],
+            {"classes": 2, "colors": [[1, 1, 1], [9, 8, 7]], "ignore_colors": [[9, 9, 9]]},
+            "2 colours and 1 rare ones, taken for void: [9, 9, 9]",
+        ),
+    ],
+)
+def test_a_classes_json_is_suggested_and_never_overwritten(tmp_path, values, expected, said):
+    values = np.array(values, np.uint8)
+    if said.startswith("2 colours"):
+        values[0, 5] = 9
+    for name in "abc":
+        add_pair(tmp_path, f"train/{name}", values, "images/{1}_image.png", "labels/{1}_mask.png")
+    assert said in suggest_classes(tmp_path)
+    table = json.loads((tmp_path / "classes.json").read_text())
+    assert [table.pop("image_suffix"), table.pop("label_suffix")] == ["_image", "_mask"]
+    classes = [f"class_{number}" for number in range(expected["classes"])]
+    assert {name: value for name, value in table.items() if value is not None} == expected | {"classes": classes}
+    assert survey(load(tmp_path, None))[0] in ([], ["class_3"])
+    with refused("classes.json", "not overwritten"):
+        suggest_classes(tmp_path)

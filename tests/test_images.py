@@ -27,7 +27,8 @@ def grey(dtype, *values):
         ("png", Image.new("RGBA", (2, 1), (7, 7, 7, 4)), [7, 7]),
         ("png", Image.new("RGB", (2, 1), (1, 1, 1)).quantize(2), [1, 1]),
         ("png", grey("u2", 200, 40 * 256 + 5), [0, 40]),
-        ("tif", grey("u2", 200, 255), [0, 0]),  # nearly black: 16 bits are 16 bits
+        ("tif", grey("u2", 200, 256), [0, 1]),  # nearly black: 16 bits are 16 bits
+        ("tif", grey("u2", 0, 0), [0, 0]),
         ("tif", grey(">u2", 200, 40 * 256 + 5), [0, 40]),
         ("tif", grey("i4", 0, 255), [0, 255]),
         ("tif", grey("i4", 256, 65535), [1, 255]),
@@ -58,6 +59,7 @@ def test_every_mode_becomes_rgb(tmp_path, suffix, pixels, values):
         (grey("i4", 0, 70000), "values from 0 to 70000"),
         (grey("f4", np.nan, 1), "values from nan"),
         (grey("f4", 0, np.inf), "to inf"),
+        (grey("u2", 0, 255), "16 bits, and values only up to 255; save it with 8 bits"),  # it would be black
     ],
 )
 def test_modes_of_unknown_meaning_are_refused_by_name(tmp_path, pixels, needle):
@@ -96,7 +98,7 @@ def test_labels_are_indices_not_colours(tmp_path):
         assert read_label_values(tmp_path / f"a.{suffix}").tolist() == NOISE.tolist()
     Image.fromarray(NOISE > 1).save(tmp_path / "bits.png")
     assert read_label_values(tmp_path / "bits.png").tolist() == (NOISE > 1).astype(int).tolist()
-    for mode in ("RGB", "LA", "I;16"):
+    for mode in ("RGB", "LA", "I;16"):  # colours mean something where classes.json says so
         Image.new(mode, (3, 2)).save(tmp_path / "bad.png")
         with pytest.raises(InputError, match=rf"bad\.png: .*mode is {mode}; allowed: palettised"):
             read_label_values(tmp_path / "bad.png")

@@ -97,10 +97,6 @@ def test_good_options_pass(values: dict) -> None:
         ({"variant": "", "data": SCENES}, "parameter variant='': must be a string of letters"),
         ({"seed": 2**32, "data": SCENES}, "parameter seed=4294967296: must be a whole number from 0 to 4294967295"),
         ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, "),
-        (
-            STREETS | {"data": SPLITS | {"limit": 2, "in_memory": False}},
-            "limit=2: cannot be combined with in_me",
-        ),
         ({"data": {"test": 2}}, "missing option of data: train"),
         ({"data": {"train": [4], "test": 2}}, "option of data train=[4]: must be a whole number at least 1"),
         ({"data": SCENES | {"train": 0}}, "option of data train=0: must be a whole number at least 1"),
@@ -119,7 +115,6 @@ def test_good_options_pass(values: dict) -> None:
             )
             for limit in (0, -1, "2", 1.5)
         ),
-        (STREETS | {"augment": {}}, "one is needed, because images differ"),
         (STREETS | {"augment": {"flip": 0.5}}, "missing option of augment: crop_size"),
         (STREETS | {"augment": {"crop_size": [64]}}, "option of augment crop_size=[64]: must be a list"),
         (

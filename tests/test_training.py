@@ -27,7 +27,7 @@ from glamlib.evaluation.evaluate import evaluate
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.checkpoint import read_checkpoint, restore
-from glamlib.training.datasets import VOLUME_DATA, data_identity, run_data, run_parts
+from glamlib.training.datasets import GENERATED, VOLUME_DATA, data_identity, run_data, run_parts
 from glamlib.training.loop import compile_blocks, parameter_groups, train
 from glamlib.training.losses import balanced_weights
 from glamlib.training.tasks import task_of
@@ -204,15 +204,16 @@ def test_batch_without_a_valid_pixel_has_no_loss(accumulate: int, tmp_path: Path
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_a_class_that_no_label_holds_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_no_label_holds_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Empty(CueScenes):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
             image, label = super().__getitem__(index)
             return image, torch.zeros_like(label)
 
-    scenes = InMemory(Empty(SceneConfig(size=32, num_shapes=1), 4, 0))
-    model = create_model(RUN.model, num_classes=3, **RUN.overrides)
-    train(model, scenes, replace(RUN, steps=1), tmp_path / "run.safetensors")
+    monkeypatch.setitem(GENERATED, "scenes", (Empty, *GENERATED["scenes"][1:]))
+    scenes = run_data(RUN, "train")
     assert f"warning: no training label holds {', '.join(scenes.classes[1:])}\n" in capsys.readouterr().out
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from glamlib.data.datasets import DATASETS
-from glamlib.data.images import ImageSet, LabelCode, Pair, read_image, read_label_values
+from glamlib.data.images import ImageSet, LabelCode, Pair, read_image
 from glamlib.data.transforms import VOID
 from glamlib.data.volume_sets import VOLUMES, VolumeSet
 from glamlib.errors import InputError, one_of
 
 CHECKED = (*DATASETS, *VOLUMES)
-WHOLE = "(no split)"  # the name under which images/ and labels/ in the root itself are reported
+DARK = 16  # of 255: what 12 bits in a file of 16 are read as
 
 
 @dataclass
@@ -26,6 +26,7 @@ class CheckReport:
 
     name: str
     path: str
+    about: str = ""
     splits: dict[str, dict] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ class CheckReport:
 
     def render(self) -> str:
         """Return the report as text for a terminal."""
-        lines = [f"{self.name} at {self.path}"]
+        lines = [f"{self.name} at {self.path}", *filter(None, [self.about])]
         lines += [f"{name}: {split['pairs']} pairs; {_summary(split)}" for name, split in self.splits.items()]
         shares = pd.DataFrame({name: split["class_percent"] for name, split in self.splits.items()}, dtype=float)
         if len(shares):
@@ -124,21 +125,20 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
 
 def _check_images(report: CheckReport, images: ImageSet) -> None:
     report.problems += images.problems
+    report.about = images.about
     for name, expected in images.splits.items():
         pairs, code, sizes, counts = [], LabelCode(()), Counter(), np.zeros(VOID + 1, int)
         with report.catching():
             folder, pairs, problems, code = images.find(name)
             report.problems += [f"{folder}: {line}" for line in problems]
-            lacking = images.missing(name, pairs)
-            if expected not in (None, len(pairs)) or lacking:
-                line = f"{folder}: {len(pairs)} pairs; {images.title} {name} has {expected}"
-                report.problems.append(f"{line}; missing: {lacking}" if lacking else line)
+            if expected not in (None, len(pairs)):
+                report.problems.append(f"{folder}: {len(pairs)} pairs; {images.title} {name} has {expected}")
         void = [pair.label for pair in pairs if _is_void(report, pair, code, sizes, counts)]
         if len(void) == len(pairs) > 1:  # a split that has no labels, such as Cityscapes' test
             report.warnings.append(f"{folder}: all pixels of its {len(pairs)} labels are void")
         else:
             report.warnings += [f"{label}: all pixels are void" for label in void]
-        report.splits[name or WHOLE] = _found(len(pairs), sizes, counts, images.classes, code)
+        report.splits[name] = _found(len(pairs), sizes, counts, images.classes, code)
     met = report.warn_of_absent(images.classes)
     if len(met) == 1 or (not met and any(split["void_percent"] for split in report.splits.values())):
         held = f"every labelled pixel is {met.pop()!r}" if met else "no pixel belongs to a class"
@@ -151,8 +151,10 @@ def _is_void(report: CheckReport, pair: Pair, code: LabelCode, sizes: Counter[st
     with report.catching():
         image = read_image(pair.image)
         sizes["{} x {}".format(*image.shape[1:])] += 1
+        if image.max() < DARK:
+            report.warnings.append(f"{pair.image}: nearly black, its values end at {image.max()} of 255")
     with report.catching():
-        values = read_label_values(pair.label)
+        values = code.read(pair.label)
         counts += np.bincount(values.ravel(), minlength=VOID + 1)
         classes = code.decode(pair.label, values)
     with report.catching():

@@ -1,15 +1,17 @@
 """The data sets of images and volumes by name, and the same held in memory."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from glamlib.data.folder import LAYOUT, folder, is_folder
+from glamlib.data.folder import folder
 from glamlib.data.images import PairedFiles, Palette
 from glamlib.data.published import ade20k, camvid, cityscapes
 from glamlib.data.volume_sets import VOLUMES
@@ -83,15 +85,13 @@ def splits_of(name: str, root: Root | None = None) -> tuple[str, ...]:
 
 
 def dataset_of(path: Root) -> Literal["folder", "volumes"]:
-    """Return the name under which one's own data below ``path`` are loaded; InputError where there are none."""
+    """Return the name under which one's own data in ``path`` are loaded; InputError where there is no such folder."""
     root = Path(path)
     if (root / "dataset.json").is_file() or (root / "imagesTr").is_dir():
         return "volumes"
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    if is_folder(root):
-        return "folder"
-    raise InputError(f"{root}: neither images ({LAYOUT}) nor volumes (dataset.json, imagesTr/, labelsTr/)")
+    return "folder"
 
 
 def has_dataset(name: str) -> bool:
@@ -151,7 +151,13 @@ class InMemoryVolumes(InMemory):
         return self._spacings[index]
 
 
-def absent_classes(dataset: SegmentationDataset | VolumeDataset) -> list[str]:
-    """Return the classes that no label of a data set holds; all its items are read."""
-    met = {number for index in range(len(dataset)) for number in dataset[index][1].unique().tolist()}
-    return [name for number, name in enumerate(dataset.classes) if number not in met]
+def survey(dataset: SegmentationDataset | VolumeDataset) -> tuple[list[str], set[tuple[int, ...]]]:
+    """Read all items; return the classes that no label holds, and the labels' sizes. InputError names a bad file."""
+
+    def look(index: int) -> tuple[np.ndarray, tuple[int, ...]]:
+        label = dataset[index][1].numpy()
+        return np.bincount(label.ravel(), minlength=256) > 0, label.shape
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        met, sizes = zip(*pool.map(look, range(len(dataset))), strict=True)
+    return [name for name, there in zip(dataset.classes, np.any(met, axis=0), strict=False) if not there], set(sizes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -19,6 +20,7 @@ from glamlib.errors import InputError, check, one_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep class numbers as they are
+RGB = np.array([65536, 256, 1], np.int32)  # a colour as one number
 NAMED = 3  # how many of several bad files an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -28,7 +30,8 @@ def read_image(path: Path) -> Tensor:
     """Read an image file of any mode as uint8 RGB (3, H, W), turned as its EXIF orientation says.
 
     16-bit values are divided by 256, real values from 0 to 1 multiplied by 255; transparency is ignored. InputError
-    names a file that is damaged, or has several frames or values of unknown range.
+    names a file that is damaged, or has several frames or values of unknown range: 16 bits of which 8 are used may be
+    an image of 8 bits, or black.
     """
     with _opened(path) as image:
         if image.mode == "F" or image.mode.startswith("I"):
@@ -40,6 +43,8 @@ def _to_bytes(values: np.ndarray, sixteen_bits: bool) -> np.ndarray:
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 65535):  # also where they are not numbers
         raise ValueError(f"values from {low} to {high}; allowed: 0..255, 0..65535, or real numbers 0..1")
+    if sixteen_bits and 0 < high < 256:
+        raise ValueError(f"16 bits, and values only up to {high}; save it with 8 bits, or stretched to 0..65535")
     if values.dtype.kind == "f" and high <= 1:
         values = values * 255
     elif sixteen_bits or high > 255:
@@ -59,7 +64,7 @@ def read_label_colours(path: Path) -> np.ndarray:
     """Read a label file's colours, each 65536 r + 256 g + b, int32 (H, W); errors as of `read_label_values`."""
     with _opened(path) as label:
         _check_label(label, ("P", "L", "1", "RGB", "RGBA"), "palettised, grey or RGB, of 8 bits")
-        return np.asarray(label.convert("RGB"), np.int32) @ np.array([65536, 256, 1], np.int32)
+        return np.asarray(label.convert("RGB"), np.int32) @ RGB
 
 
 def _check_label(label: Image.Image, modes: tuple[str, ...], allowed: str) -> None:
@@ -106,7 +111,7 @@ def _check_png(content: bytes) -> None:
 
 def rgb(colour: int) -> list[int]:
     """Return [r, g, b] of a colour of `read_label_colours`."""
-    return [colour >> 16, colour >> 8 & 255, colour & 255]
+    return [int(colour) >> shift & 255 for shift in (16, 8, 0)]
 
 
 def voc_colour(value: int) -> tuple[int, int, int]:
@@ -138,16 +143,13 @@ class LabelCode:
         if not self.colours:
             return read_label_values(path)
         pixels = read_label_colours(path)
-        keys = np.array(self.colours) @ (65536, 256, 1)
-        order = np.argsort(keys)
-        places = order[np.searchsorted(keys, pixels, sorter=order).clip(max=len(keys) - 1)]
-        unknown, counts = np.unique(pixels[keys[places] != pixels], return_counts=True)
-        if len(unknown):
-            most = np.argsort(-counts)[:NAMED]
-            named = (f"{rgb(int(unknown[place]))} ({counts[place]} pixels)" for place in most)
+        places = pd.Index(np.array(self.colours) @ RGB).get_indexer(pixels.ravel()).reshape(pixels.shape)
+        if (places < 0).any():
+            unknown, counts = np.unique(pixels[places < 0], return_counts=True)
+            most = f"{rgb(unknown[counts.argmax()])} ({counts.max()} pixels)"
             raise InputError(
-                f"{path}: {len(unknown)} colour(s) of no class: {', '.join(named)}{', ...' * (len(unknown) > NAMED)}; "
-                "add them to colors, or to ignore_colors, in classes.json"
+                f"{path}: {len(unknown)} colour(s) of no class, the first {most}; "
+                "in classes.json, colors name those of the classes, ignore_colors those of void"
             )
         return np.minimum(places, len(self.values)).astype(np.uint8)
 
@@ -245,7 +247,6 @@ class ImageSet:
         classes, palette: in the order of the class numbers.
         splits: the number of pairs that each split has in every copy; None where there is no such number.
         find: returns the files of a split; InputError if they are not there.
-        missing: names what a split of these pairs lacks; "" if it cannot tell.
         unions: splits that are others together.
         problems: what is wrong with the description.
         about: where splits and labels were found, for a message; "" where all is as published.
@@ -256,7 +257,6 @@ class ImageSet:
     palette: Palette
     splits: Mapping[str | None, int | None]
     find: Callable[[str | None], SplitFiles]
-    missing: Callable[[str | None, list[Pair]], str] = lambda split, pairs: ""
     unions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: Sequence[str] = ()
     about: str = ""

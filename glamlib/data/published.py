@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from glamlib.data.images import NAMED, ImageSet, LabelCode, Pair, Palette, SplitFiles, match_pairs
+from glamlib.data.images import ImageSet, LabelCode, Palette, SplitFiles, match_pairs
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError
 
@@ -49,15 +49,10 @@ CLASSES = {
     for name, rows in pd.read_csv(Path(__file__).with_name("published_classes.csv")).groupby("set")
 }
 
-# The number of images of each city of Cityscapes, counted in the real set.
-CITIES = {
-    split: dict(zip(rows["city"], rows["images"].tolist(), strict=True))
-    for split, rows in pd.read_csv(Path(__file__).with_name("cityscapes.csv")).groupby("split", sort=False)
-}
 PAIRS = {
     "camvid": {"train": 367, "val": 101, "test": 233},
     "ade20k": {"train": 20210, "val": 2000},
-    "cityscapes": {split: sum(cities.values()) for split, cities in CITIES.items()},
+    "cityscapes": {"train": 2975, "val": 500, "test": 1525},
 }
 
 
@@ -90,16 +85,7 @@ def ade20k(root: Path) -> ImageSet:
         base = inside if inside.is_dir() else root
         return match_pairs(base / "images" / part, base / "annotations" / part, code, layout)
 
-    return ImageSet("ADE20K", classes.names, classes.palette, PAIRS["ade20k"], find, _missing_photographs)
-
-
-def _missing_photographs(split: str, pairs: list[Pair]) -> str:
-    """Name the first that a split of ADE20K lacks and count the others: they are numbered from 1 without a gap."""
-    have = {pair.name for pair in pairs}
-    names = (f"ADE_{split}_{number:08}" for number in range(1, PAIRS["ade20k"][split] + 1))
-    lacking = [name for name in names if name not in have]
-    more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
-    return ", ".join(lacking[:NAMED]) + more
+    return ImageSet("ADE20K", classes.names, classes.palette, PAIRS["ade20k"], find)
 
 
 def cityscapes(root: Path) -> ImageSet:
@@ -117,11 +103,4 @@ def cityscapes(root: Path) -> ImageSet:
         match = partial(match_pairs, image_ends=("_leftImg8bit.png",), label_ends=(end,), pattern="*/*")
         return match(images, labels, codes[end], layout)
 
-    return ImageSet("Cityscapes", classes.names, classes.palette, PAIRS["cityscapes"], find, _missing_cities)
-
-
-def _missing_cities(split: str, pairs: list[Pair]) -> str:
-    """Name the cities of which a split of Cityscapes lacks pairs, with the number it has."""
-    have = pd.Series([pair.image.parent.name for pair in pairs], dtype=str).value_counts()
-    counts = {city: (int(have.get(city, 0)), count) for city, count in CITIES[split].items()}
-    return ", ".join(f"{city} ({some} of {count})" for city, (some, count) in counts.items() if some < count)
+    return ImageSet("Cityscapes", classes.names, classes.palette, PAIRS["cityscapes"], find)

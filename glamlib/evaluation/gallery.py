@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from glamlib.data.datasets import SegmentationDataset, VolumeDataset
+from glamlib.data.transforms import resize
+from glamlib.evaluation.inference import view_size
 from glamlib.evaluation.processes import gathered
+from glamlib.studies.parameters import InferenceOptions
 
 
 class Gallery:
@@ -14,8 +17,11 @@ class Gallery:
     Of a volume it shows one slice across the first axis: the one with the most voxels of structures in the truth.
     """
 
-    def __init__(self, dataset: SegmentationDataset | VolumeDataset, count: int) -> None:
+    def __init__(
+        self, dataset: SegmentationDataset | VolumeDataset, count: int, options: InferenceOptions | None = None
+    ) -> None:
         self.dataset = dataset
+        self.options = options  # images are shown at the size at which they are predicted
         self.chosen = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist())
         self.shown: dict[int, list[np.ndarray]] = {}  # by index: image, label, prediction
 
@@ -29,6 +35,9 @@ class Gallery:
             image = F.interpolate(image[None, :1], label.shape, mode="nearest-exact")[0]  # labels may have own voxels
             image, label, prediction = image[0, depth], label[depth], prediction[depth]
             image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6) * 255
+        elif self.options:
+            size = view_size(*label.shape, self.options)
+            (image, label), (_, prediction) = resize(image, label, size), resize(image, prediction, size)
         self.shown[index] = [plane.numpy().astype(np.uint8) for plane in (image, label, prediction)]
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ mirrored or not) the probabilities are averaged, not the logits: mmsegmentation'
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby, islice
 
 import psutil
@@ -30,6 +31,11 @@ def view_sizes(height: int, width: int, options: InferenceOptions) -> list[tuple
         return [(max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))) for scale in options.scales]
     long, short = options.resize
     return [keep_ratio_size(height, width, int(long * scale), int(short * scale)) for scale in options.scales]
+
+
+def view_size(height: int, width: int, options: InferenceOptions) -> tuple[int, int]:
+    """Return the one of them that is of scale 1."""
+    return view_sizes(height, width, replace(options, scales=(1.0,)))[0]
 
 
 def batches_of_one_size(items: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:

@@ -57,6 +57,15 @@ class ConfusionMatrix(MulticlassConfusionMatrix):
         }
 
 
+def by_class(metrics: dict[str, object], classes: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """Return of each class its true pixels, IoU and, of a structure in volumes, Dice and HD95."""
+    rows = {"pixels": list(map(sum, metrics["confusion"])), "iou": metrics["iou"]}
+    for name in ("dice", "hd95_mm"):
+        if f"{name}_by_class" in metrics:
+            rows[name] = [math.nan, *metrics[f"{name}_by_class"]]  # the first class is the background
+    return {name: {key: values[number] for key, values in rows.items()} for number, name in enumerate(classes)}
+
+
 class VolumeScores:
     """Dice and HD95 of every structure (all ``classes`` but the first) in every case."""
 

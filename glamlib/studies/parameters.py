@@ -134,6 +134,14 @@ class RunParameters(Checked):
         given = notebook_parameters(namespace, kinds | others | {"more": dict})
         return cls.from_dict({name: given[name] for name in kinds} | given["more"])
 
+    @property
+    def inference(self) -> dict[str, object]:
+        """The options ``evaluate``; unless they say otherwise, images are resized as in training."""
+        size, long_short = self.data.get("size"), self.augment.get("long_short")
+        if {"size", "resize"} & self.evaluate.keys() or not (size or long_short) or isinstance(size, int):
+            return self.evaluate
+        return self.evaluate | ({"size": size} if size else {"resize": long_short})
+
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 

@@ -16,9 +16,11 @@ from glamlib.data.datasets import (
     VolumeDataset,
     load_dataset,
     load_volumes,
+    survey,
 )
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
 from glamlib.errors import InputError, Natural, check_options, one_of
+from glamlib.evaluation.processes import is_main
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
 AnyDataset = SegmentationDataset | VolumeDataset
@@ -56,7 +58,10 @@ class Files:
 
 @dataclass(frozen=True)
 class ImageFiles(Files):
-    """Also the [height, width] that images are resized to."""
+    """Also the [height, width] that images are trained and predicted at.
+
+    One's own are scored at the labels' own size, the published sets at ``size``.
+    """
 
     size: Sides | None = None
 
@@ -75,13 +80,16 @@ def data_options(run: RunParameters) -> dict[str, object]:
         raise one_of("dataset", run.dataset, (*GENERATED, *DATASETS, *VOLUMES))
     if run.root and run.dataset in GENERATED:
         raise InputError(f"parameter root={run.root!r}: must be empty, because {run.dataset} are drawn")
-    if options.get("limit") and not options.get("in_memory", True):
-        raise InputError(f"option of data limit={options['limit']}: cannot be combined with in_memory=false")
     return options
 
 
 def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDataset:
-    """Return the training, validation or test data of a run; InputError for bad options, or data that is not there."""
+    """Return the training, validation or test data of a run.
+
+    All images are read once, and it is printed where those of one's own were found and which classes none of the
+    training labels holds. InputError for bad options, data that are not there, a bad file, and training images of
+    several sizes that are neither resized nor cropped.
+    """
     options = data_options(run)
     split = {name: options.pop(name, "") for name in PARTS}[part]
     if not split:
@@ -89,14 +97,38 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     if run.dataset in GENERATED:
         make, config_class, hold = GENERATED[run.dataset]
         data = make(config_class(**options), split, {"train": run.seed}.get(part, TEST_SEED + (part == "val")))
-        return hold(data, workers=run.workers) if part == "train" else data
+        if part != "train":
+            return data
+        data = hold(data, workers=run.workers)
+    else:
+        data = _files(run, part, split, options)
+    absent, sizes = survey(data)
+    if part == "train" and is_main() and absent:
+        print(f"warning: no training label holds {', '.join(absent)}")
+    if part == "train" and len(sizes) > 1 and not run.augment:
+        have = " and ".join("{} x {}".format(*size) for size in sorted(sizes)[:: len(sizes) - 1])
+        raise InputError(
+            f"option of augment crop_size or option of data size: one is needed, because images differ: {have}"
+        )
+    return data
+
+
+def _files(run: RunParameters, part: str, split: str, options: dict[str, object]) -> AnyDataset:
     limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        volumes = load_volumes(run.dataset, split, root=run.root or None, **options)
-        volumes.original_labels = part != "train"  # scores are of the voxels of the label files
-        return InMemoryVolumes(volumes, limit, run.workers) if in_memory else volumes
-    data = load_dataset(run.dataset, split, root=run.root or None, **options)
-    return InMemory(data, limit, run.workers) if in_memory else data
+        data, hold = load_volumes(run.dataset, split, root=run.root or None, **options), InMemoryVolumes
+        data.cases = data.cases[:limit]
+        data.original_labels = part != "train"  # scores are of the voxels of the label files
+    else:
+        own_test = run.dataset == "folder" and part != "train"
+        if own_test:
+            options.pop("size", None)
+        in_memory = in_memory and not own_test  # at their own size they are large, and they are read once
+        data, hold = load_dataset(run.dataset, split, root=run.root or None, **options), InMemory
+        data.pairs = data.pairs[:limit]
+    if part == "train" and is_main() and (about := getattr(data, "about", "")):
+        print(about)
+    return hold(data, workers=run.workers) if in_memory else data
 
 
 def run_parts(run: RunParameters) -> Parts:

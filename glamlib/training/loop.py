@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from glamlib.data.datasets import InMemory, absent_classes
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import memory_suffices
 from glamlib.layers.block import GlamBlock
@@ -215,8 +214,6 @@ def train(
     else:
         del made_by["evaluate"]  # of tests alone
     progress = _progress(accelerator, checkpoint, made_by, model, optimizer)
-    if rank == 0 and isinstance(dataset, InMemory) and (absent := absent_classes(dataset)):
-        print(f"warning: no training label holds {', '.join(absent)}")
     weights = balanced_weights(dataset).to(device) if run.loss == "balanced" else None
 
     batches = iter(

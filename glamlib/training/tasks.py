@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glamlib.data.datasets import DATASETS, VOLUMES, SegmentationDataset, VolumeDataset
+from glamlib.data.datasets import VOLUMES, SegmentationDataset, VolumeDataset
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
-from glamlib.evaluation.inference import predict_classes, predict_volume_classes
+from glamlib.evaluation.inference import predict_classes, predict_volume_classes, view_size
 from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
 from glamlib.evaluation.processes import process_count
@@ -60,7 +60,7 @@ class ImageTask:
 
     def input_size(self, dataset: SegmentationDataset, run: RunParameters) -> dict[str, int]:
         """Return height and width, of volumes also depth, that costs are given for: a test image's, or a patch's."""
-        height, width = dataset[0][1].shape
+        height, width = view_size(*dataset[0][1].shape, InferenceOptions.from_dict(run.inference))
         return {"height": height, "width": width}
 
     def confusion(
@@ -69,7 +69,7 @@ class ImageTask:
         """Return what `glamlib.evaluation.evaluate` counts when the run's inference predicts every item."""
         # whole images are larger than crops: no more of them than a process trains on at once
         batch_size = max(1, run.batch_size // (process_count() * run.accumulate))
-        options = InferenceOptions.from_dict(run.evaluate)
+        options = InferenceOptions.from_dict(run.inference)
         predict = partial(predict_classes, model, options=options, precision=run.precision)
         return evaluate(model, dataset, batch_size, watch, predict)
 
@@ -79,7 +79,7 @@ class ImageTask:
 
     def evaluate(self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters) -> Evaluation:
         """Return the metrics on test data, and, of the first seed, pictures."""
-        gallery = Gallery(dataset, count=4)
+        gallery = Gallery(dataset, 4, InferenceOptions.from_dict(run.inference))
         cues = CueAccuracy(dataset) if run.dataset == "scenes" else None
 
         def watch(index: int, prediction: Tensor, label: Tensor) -> None:
@@ -186,5 +186,3 @@ def check_run(run: RunParameters) -> None:
         task.augmentation.from_dict(run.augment)
     elif run.dataset in VOLUMES:
         raise InputError("missing option of augment: patch_size, because volumes differ in size")
-    elif run.dataset in DATASETS and not data.get("size"):
-        raise InputError("option of augment crop_size or option of data size: one is needed, because images differ")
