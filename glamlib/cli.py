@@ -224,7 +224,7 @@ def evaluate(
         how: how images are predicted; as in training unless something is given.
         data: a folder of one's own images or volumes of the same classes, instead of those of training.
         dataset: another dataset of the same classes, in the folder that GLAM_DATA names.
-        split: of the dataset; that of the run, or of other data "test", unless given.
+        split: of the dataset; that of the run, or of other data "test", unless given; "all" for all own images.
         out: write the metrics to this file instead.
     """
     saved, run = _ready(weights, how)

@@ -62,6 +62,7 @@ def test_cost_at_150_classes_unless_told(capsys: pytest.CaptureFixture[str]) -> 
         (["cost", "glam_huge", "--size", "64", "64"], ["unknown model 'glam_huge'", *list_models()]),
         (["check-data", "foldr", "."], ["unknown dataset to check 'foldr'; allowed: "]),
         (["check-data", "folder", "no/such/place"], ["no/such/place: no such folder"]),
+        (["check-data", "camvid", "no/such/place", "--suggest"], ["--suggest: camvid needs none"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -91,7 +92,12 @@ def test_good_data_is_status_0_and_bad_data_status_1(folder: Path, capsys: pytes
     assert "0 problem(s)" in capsys.readouterr().out
     assert main(["check-data", "folder", str(folder), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["ok"], report["splits"]["train"]["pairs"]) == (True, 2)
+    assert (report["ok"], sum(split["pairs"] for split in report["splits"].values())) == (True, 2)
+    (folder / "classes.json").unlink()
+    assert main(["check-data", "folder", str(folder), "--suggest"]) == 0
+    assert "written for the values" in capsys.readouterr().err
+    assert main(["check-data", "folder", str(folder), "--suggest"]) == 2
+    assert "not overwritten" in capsys.readouterr().err
     (folder / "train" / "images" / "b.png").write_bytes(b"no picture")
     assert main(["check-data", "folder", str(folder), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)

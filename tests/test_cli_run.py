@@ -120,7 +120,11 @@ def test_evaluate_says_what_the_record_says(trained: Path, tmp_path: Path, capsy
     weights = str(trained / "w.safetensors")
     assert main(["evaluate", weights]) == 0
     metrics = json.loads(capsys.readouterr().out)
+    classes = metrics.pop("classes")
     assert metrics == record_of(trained)["metrics"]
+    assert [*classes] == record_of(trained)["classes"]
+    assert [row["iou"] for row in classes.values()] == metrics["iou"]
+    assert [row["pixels"] for row in classes.values()] == np.sum(metrics["confusion"], axis=1).tolist()
     # one window that covers the image is the whole image
     assert main(["evaluate", weights, "--slide", "32", "32", "--out", str(tmp_path / "m.json")]) == 0
     assert capsys.readouterr().out == ""
@@ -309,6 +313,43 @@ def test_what_cannot_be_trained_or_evaluated(trained: Path, tmp_path: Path, caps
     refused(capsys, ["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too")
     refused(capsys, ["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits")
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_own_data_are_scored_at_their_own_size(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The images are resized as in training, the labels are not; checked against a confusion matrix of numpy's."""
+    saved = load_model(trained / "w.safetensors")
+    root, random = tmp_path / "own", np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    (root / "classes.json").write_text(json.dumps({"classes": saved.classes, "ignore_index": 255}))
+    expected = np.zeros((3, 3), int)
+    for number, size in enumerate([(60, 50), (33, 47), (40, 40)]):
+        image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        label = random.choice(np.array([0, 1, 2, 255], np.uint8), size)
+        Image.fromarray(image).save(root / "images" / f"{number}.png")
+        Image.fromarray(label).save(root / "masks" / f"{number}.png")
+        x = normalise(functional.resize(torch.from_numpy(image).permute(2, 0, 1)[None], [32, 48], antialias=True))
+        with torch.no_grad():
+            prediction = F.interpolate(saved.model(x), size, mode="bilinear")[0].argmax(0).numpy()
+        np.add.at(expected, (label[label != 255], prediction[label != 255]), 1)
+    for split in ("train", "val", "test"):
+        (root / f"{split}.txt").write_text("0\n1\n2" if split == "test" else "")
+    data = {"train": "train", "test": "val", "size": [32, 48]}
+    weights = str(tmp_path / "w.safetensors")
+    for dataset in ("folder", "camvid"):
+        save_model(Path(weights), replace(saved, run=replace(saved.run, dataset=dataset, root="gone", data=data)))
+        assert main(["evaluate", weights, "--data", str(root)]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["confusion"] == expected.tolist()
+        assert found["classes"]["cue 1"]["pixels"] == expected[1].sum()
+    refused(capsys, ["evaluate", weights, "--data", str(root), "--split", "x"], "unknown folder split 'x'; allowed")
+    refused(
+        capsys, ["evaluate", weights, "--data", str(root), "--dataset", "camvid"], "either --data PATH or --dataset"
+    )
+    refused(capsys, ["evaluate", weights, "--data", str(tmp_path / "none")], "none: no such folder")
+    refused(capsys, ["evaluate", weights], "gone")
 
 
 def test_weights_of_other_classes_are_not_scored(

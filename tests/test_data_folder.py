@@ -124,8 +124,9 @@ def test_missing_folders_say_what_is_expected(root):
     with refused("images: no files *.jpg, *.jpeg, *.png", "images/NAME"):
         load(root)
     (root / "train" / "labels").rename(root / "train" / "lables")
-    with refused("test", "and no train", "images/NAME", "masks"):
+    with refused("no images for the split 'train'"):
         load(root)
+    assert (len(load(root, "val")), len(load(root, "all"))) == (1, 2)
     for split in ("val", "test"):
         (root / split / "labels").rename(root / split / "lables")
     with refused("no images with labels", "images/NAME", "imagesTr"):
@@ -236,7 +237,7 @@ def test_a_survey_reads_all_and_finds_absent_classes_and_sizes(root):
 
 
 def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
-    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train", "val", "test"))
+    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train", "val", "test", "all"))
     other = tmp_path_factory.mktemp("other")
     with refused("nowhere", "no such folder"):
         dataset_of(other / "nowhere")
@@ -323,7 +324,7 @@ def test_layouts_and_splits(tmp_path, layout, splits):
         for name in names[split]:
             add_pair(tmp_path, f"{split}/{name}", LABEL, *LAYOUTS[layout])
     found = {}
-    for split in splits_of("folder", tmp_path):
+    for split in ("train", "val", "test"):
         data = load(tmp_path, split)
         assert data[0][1].unique().tolist() == [0, 1, 2, 255]
         found[split] = [data.name(index) for index in range(len(data))]
@@ -365,7 +366,7 @@ def test_too_few_images_have_no_splits_and_two_places_are_refused(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     in_root(tmp_path, "ab")
     assert len(load(tmp_path, None)) == 2
-    with refused("images", "too few", "'train'", "3 or more"):
+    with refused("images", "no images for the split 'train'", "3 or more"):
         load(tmp_path)
     in_root(tmp_path, "c")
     assert [len(load(tmp_path, split)) for split in ("train", "val", "test")] == [1, 1, 1]

@@ -133,6 +133,8 @@ def _check_images(report: CheckReport, images: ImageSet) -> None:
             report.problems += [f"{folder}: {line}" for line in problems]
             if expected not in (None, len(pairs)):
                 report.problems.append(f"{folder}: {len(pairs)} pairs; {images.title} {name} has {expected}")
+            if not pairs:
+                report.warnings.append(f"no images for the split {name!r}")
         void = [pair.label for pair in pairs if _is_void(report, pair, code, sizes, counts)]
         if len(void) == len(pairs) > 1:  # a split that has no labels, such as Cityscapes' test
             report.warnings.append(f"{folder}: all pixels of its {len(pairs)} labels are void")

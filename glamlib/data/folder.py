@@ -8,9 +8,9 @@
 Images have any size and mode, labels the same size. They are class numbers, greyscale or palettised; or masks of 0 and
 255 (two classes, no ignore_index); or ``colors``. Any other value or colour is an error.
 
-There are always three splits, "train", "val" and "test", and None for all images. Where two are found, the other one is
-"test", the one that is reported, and "val" is held out of "train"; where none is, both are: 15 % of the names each,
-drawn by a fixed seed. Images that belong together, such as frames of one video, need lists.
+There are always three splits, "train", "val" and "test", and "all" or None for all images. Where two are found, the
+other one is "test", the one that is reported, and "val" is held out of "train"; where none is, both are: 15 % of the
+names each, drawn by a fixed seed. Images that belong together, such as frames of one video, need lists.
 """
 
 import json
@@ -144,7 +144,7 @@ def folder(root: Path) -> ImageSet:
         coding = f"{len(code.colours)} colours" if code.colours else f"{spans(code.values)}, void {spans(code.void)}"
         about += f"; labels: {coding}"
     found = {split: files._replace(code=code) for split, files in found.items()}
-    unions = {None: tuple(found)}
+    unions = {"all": tuple(found), None: tuple(found)}
     return ImageSet("folder", classes, palette, dict.fromkeys(found), found.get, unions, problems, about)
 
 
@@ -158,9 +158,9 @@ def _splits(root: Path, table: ClassTable) -> tuple[dict[str, SplitFiles], str]:
             raise InputError(f"{root}: no images with labels; expected {LAYOUT}, or volumes in imagesTr/ and labelsTr/")
         whole = _pairs(root, place, table)
         found = _listed(root, *whole) or {"train": whole}
-    if "train" not in found:
-        raise InputError(f"{root}: {' and '.join(found)}, and no train; expected {LAYOUT}")
-    if "test" not in found and "val" in found:
+    if "train" not in found:  # data for `evaluate` alone
+        found["train"] = SplitFiles(root, [], [], LabelCode(())), "not found"
+    elif "test" not in found and "val" in found:
         found["test"] = found.pop("val")
     files, where = found["train"]
     lacking = [split for split in SPLITS if split not in found]

@@ -291,7 +291,7 @@ class PairedFiles:
                 raise InputError(f"{files.images}: {len(files.problems)} file(s) do not pair up: {listed}")
             self.pairs += files.pairs
         if not self.pairs:
-            raise InputError(f"{files.images}: too few images to have a split {split!r}; 3 or more suffice")
+            raise InputError(f"{files.images}: no images for the split {split!r}; without splits 3 or more are needed")
         self.classes, self.palette, self._code, self.about = images.classes, images.palette, files.code, images.about
         self._size = check("size", size, tuple[Side, Side] | None)
 
