@@ -1,4 +1,4 @@
-"""The command line: ``python -m glamlib models | cost | check-data | train | evaluate | predict``.
+"""The command line: ``python -m glamlib models | cost | check-data | train | evaluate | predict | look``.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -299,12 +299,44 @@ def predict(
     return 1 if failed else 0
 
 
+def look(
+    weights: WeightsFile,
+    photo: Positional[Annotated[Path, arg(metavar="PHOTO")]],
+    at: Annotated[tuple[int, int], arg(metavar="X Y")],
+    out: Annotated[Path, arg(metavar="PICTURE")],
+    beside: Annotated[Path | None, arg(metavar="WEIGHTS")] = None,
+    stage: int | None = None,
+    receptive_field: FlagCreatePairsOff[bool] = False,
+    device: str = "auto",
+) -> int:
+    """Draw where a pixel looks: the attention of Swin or GLAM, through windows and tokens, over the whole photo.
+
+    Args:
+        weights: a file that `train --weights` wrote.
+        photo: an image; it is resized as in training where training images were, and otherwise seen as it is.
+        at: the pixel's column and row, from 0 at the top left.
+        out: the picture, a PNG.
+        beside: weights of another model, drawn beside it.
+        stage: of which resolution, 0 for the highest (patches of 4 pixels); unless given, the highest at which the
+            attention of no model takes more than 1 GiB.
+        receptive_field: below, also the effective receptive field: the gradient of the pixel's logits.
+        device: cpu, cuda or auto.
+    """
+    from glamlib.report.looks import write_look  # importing the figures takes seconds
+
+    check_writable(out)
+    models = {file: _ready(file, How(device=device)) for file in (weights, beside) if file}
+    write_look(models, photo, at, out, stage, receptive_field)
+    print(out)
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command (of ``sys.argv`` unless ``arguments`` are given) and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot print is no error
     app = tyro.extras.SubcommandApp()
-    for command in (models, cost, check_data, train, evaluate, predict):
+    for command in (models, cost, check_data, train, evaluate, predict, look):
         app.command(command)
     try:
         return app.cli(args=arguments, prog="python -m glamlib")

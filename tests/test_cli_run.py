@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from glamlib import studies
+from glamlib import create_model, studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
@@ -265,6 +265,26 @@ def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.
     )
     refused(capsys, ["predict", weights, grey, *out, "--device", "tpu"], "device='tpu': must be one of cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_look_draws_a_picture_over_the_photo(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, photo, out = str(trained / "w.safetensors"), str(tmp_path / "photo.webp"), str(tmp_path / "look.png")
+    Image.new("RGB", (50, 41), "orange").save(photo)
+    swin = replace(RUN, model="swin_nano_linear", overrides={})
+    saved = load_model(trained / "w.safetensors")
+    model = create_model(swin.model, num_classes=len(saved.classes))
+    save_model(tmp_path / "w.safetensors", replace(saved, model=model, run=swin))
+    beside = ["--beside", str(tmp_path / "w.safetensors"), "--receptive-field", "--device", "cpu"]
+    assert main(["look", weights, photo, "--at", "49", "40", "--out", out, *beside]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    with Image.open(out) as picture:
+        assert picture.size[0] > picture.size[1] > 300
+    for at, more, needle in (
+        ("50 40", [], "pixel 50 40: outside the image, which is 50 wide and 41 high"),
+        ("0 0", ["--stage", "4"], "unknown stage 4; allowed: 0"),
+        ("0 0", ["--out", "look.gif"], "look.gif: must be a .png"),
+    ):
+        refused(capsys, ["look", weights, photo, "--at", *at.split(), "--out", out, *more], needle)
 
 
 def test_repeated_list_options_append(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

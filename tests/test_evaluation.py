@@ -15,8 +15,9 @@ from glamlib.errors import InputError
 from glamlib.evaluation.cues import BIN, CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
-from glamlib.evaluation.insight import attention_rollout, effective_receptive_field
+from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
 from glamlib.evaluation.metrics import ConfusionMatrix
+from glamlib.layers.windows import window_partition
 
 
 class Pictures:
@@ -48,7 +49,7 @@ class Pictures:
 def small(name: str = "glam_swin_nano_linear", **overrides: object) -> torch.nn.Module:
     torch.manual_seed(0)
     tokens = {"num_global_tokens": 2} if name.startswith("glam") else {}
-    return create_model(name, num_classes=3, depths=(2,), num_heads=(2,), **tokens | overrides).eval()
+    return create_model(name, num_classes=3, **{"depths": (2,), "num_heads": (2,)} | tokens | overrides).eval()
 
 
 def test_counts_are_those_of_each_image_alone_whatever_the_batch() -> None:
@@ -154,6 +155,62 @@ def test_receptive_field_is_the_gradient_and_ends_where_swin_ends() -> None:
     # of the logits adds a patch, and so at most another window
     assert (field[:8] == 0).all()
     assert (effective_receptive_field(glam, images)[:8] > 0).any()
+
+
+def rollout_by_matrices(model: torch.nn.Module, image: Tensor, stage: int) -> Tensor:
+    """Attention rollout as it is defined: a product of matrices over the state of all patches, then all tokens."""
+    traces: list[dict] = []
+    model.encoder.stages(image, traces)
+    traces = traces[2 * stage : 2 * stage + 2]
+    size = traces[0]["layout"].size
+    patches = size[0] * size[1]
+    tokens = traces[0]["window"].shape[-1] - traces[0]["layout"].window_area
+    states = patches + traces[0]["layout"].num_windows * tokens
+    flow = torch.eye(states)
+    for trace in traces:
+        layout, step = trace["layout"], torch.zeros(states, states)
+        numbers = torch.full(layout.padded, -1)
+        numbers[: size[0], : size[1]] = torch.arange(patches).view(size)
+        windows = window_partition(numbers.roll([-s for s in layout.shift], (0, 1))[None, ..., None], layout.window)
+        for number, window in enumerate(windows[0, :, :, 0]):
+            places = [*range(patches + number * tokens, patches + (number + 1) * tokens), *window.tolist()]
+            real = [i for i, place in enumerate(places) if place >= 0]
+            weights = trace["window"][0, number].mean(dim=0)[real][:, real]
+            places = torch.tensor(places)[real]
+            step[places[:, None], places] = weights
+        flow = (flow + step @ flow) / 2
+        if trace["global"] is not None:
+            mixed = torch.eye(states)
+            mixed[patches:, patches:] = trace["global"][0].mean(dim=0)
+            flow = (flow + mixed @ flow) / 2
+    flow = flow[:patches, :patches]
+    return flow / flow.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("tokens", [0, 2])
+@pytest.mark.parametrize("stage", [0, 1])
+@torch.no_grad()
+def test_rows_of_the_rollout_are_those_of_the_product_of_matrices(stage: int, tokens: int) -> None:
+    model = small(num_global_tokens=tokens, window_size=2, depths=(2, 2), num_heads=(2, 4))
+    image = torch.randn(1, 3, 40, 36)  # maps of 10x9 and 5x5 patches: windows that do not divide them
+    expected = rollout_by_matrices(model, image, stage)
+    torch.testing.assert_close(attention_rollout(model.encoder, image, stage), expected, rtol=1e-4, atol=1e-7)
+    row = attention_rollout(model.encoder, image, stage, [17])
+    torch.testing.assert_close(row, expected[17:18], rtol=1e-4, atol=1e-7)
+
+
+def test_the_finest_stage_is_the_first_whose_attention_is_small() -> None:
+    """A photo of two megapixels by the Tiny size: 26,400 tokens at a quarter of its size, 6,600 at an eighth."""
+    with torch.device("meta"):
+        swin, glam = (
+            create_model("swin_tiny_linear", num_classes=3),
+            create_model("glam_swin_tiny_linear", num_classes=3),
+        )
+    assert finest_stage(swin.encoder, (1224, 1632)) == 0
+    assert finest_stage(glam.encoder, (1224, 1632)) == 1
+    assert finest_stage(glam.encoder, (224, 224)) == 0
+    with pytest.raises(InputError, match="Swin and GLAM alone"):
+        finest_stage(small(mixer="full").encoder, (64, 64))
 
 
 @pytest.mark.parametrize("tokens", [0, 2])

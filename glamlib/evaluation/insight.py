@@ -4,65 +4,93 @@ Sources: Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (ACL 20
 "Understanding the Effective Receptive Field" (NeurIPS 2016).
 """
 
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from glamlib.data.transforms import normalise
-from glamlib.layers.windows import WindowLayout, to_windows
+from glamlib.errors import InputError, one_of
+from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 from glamlib.models.encoder import Encoder
-from glamlib.models.segmenter import Segmenter
+from glamlib.models.segmenter import EncoderDecoder
+
+MOST_WEIGHTS = 2**28  # of one attention: 1 GiB
 
 
-def _members(layout: WindowLayout, num_tokens: int) -> Tensor:
-    """Return, for each window, where its sequence sits in the state [patches ; tokens]: ``(nW, T + P)``, -1 padding."""
-    patches = int(np.prod(layout.size))
-    numbers = torch.arange(1, patches + 1).view(1, *layout.size, 1)  # from 1: the padding that to_windows adds is 0
-    windows = to_windows(numbers, layout)[0, :, :, 0] - 1  # (nW, P)
-    tokens = patches + torch.arange(layout.num_windows * num_tokens).view(layout.num_windows, num_tokens)
-    return torch.cat([tokens, windows], dim=1)
+def stage_layout(encoder: Encoder, size: Sequence[int], stage: int) -> WindowLayout:
+    """Return how the unshifted windows of a stage lie on the map of an image of ``size`` = (height, width) pixels.
+
+    Raises InputError for a stage that is not there, or an encoder without windows or that mixes patches.
+    """
+    if not isinstance(encoder, Encoder) or any(block.mixes_patches for block in encoder.layers[0].blocks):
+        raise InputError("attention rollout: of Swin and GLAM alone, with any mixer of tokens")
+    if not 0 <= stage < len(encoder.layers):
+        raise one_of("stage", stage, range(len(encoder.layers)))
+    stride = encoder.patch_embed.patch_size * 2**stage
+    return WindowLayout.fit(tuple(-(-side // stride) for side in size), encoder.layers[stage].window_size, False)
+
+
+def finest_stage(encoder: Encoder, size: Sequence[int]) -> int:
+    """Return the first stage whose attention over an image of ``size`` has at most `MOST_WEIGHTS` weights, or the last.
+
+    The attention meant is the larger of W-MSA in all windows and G-MSA, over all heads.
+    """
+    stage_layout(encoder, size, 0)  # refuses what has no stages
+    for stage, layer in enumerate(encoder.layers):
+        layout = stage_layout(encoder, size, stage)
+        tokens = 0 if layer.global_tokens is None else len(layer.global_tokens)
+        local = layout.num_windows * (tokens + layout.window_area) ** 2
+        if layer.blocks[0].attn.num_heads * max(local, (layout.num_windows * tokens) ** 2) <= MOST_WEIGHTS:
+            break
+    return stage
 
 
 @torch.no_grad()
-def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0) -> Tensor:
+def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0, queries: Sequence[int] | None = None) -> Tensor:
     """Return how much each patch of a stage's output draws on each patch of its input, through all its blocks.
 
     Every attention, averaged over heads, is mixed half and half with the identity of its residual; windows and G-MSA
     act on one state of all patches and all tokens. What comes from the tokens' learned start is no part of the image
-    and is left out. Of one normalised image ``(1, C, *size)`` the result is ``(P, P)``: rows (queries) sum to 1, P the
-    patches of the stage's map in row-major order.
+    and is left out. Of one normalised image ``(1, C, H, W)`` the result is ``(Q, P)``: a row, of sum 1, for each of the
+    ``queries`` (all P patches if None), numbers of patches of the stage's map in row-major order.
+
+    The rows are carried backwards from the last block to the first: no matrix over all pairs of patches is formed.
     """
+    size = stage_layout(encoder, image.shape[2:], stage).size
     traces: list[dict] = []
-    encoder.stages(image, traces)
-    first = sum(len(layer.blocks) for layer in encoder.layers[:stage])
-    traces = traces[first : first + len(encoder.layers[stage].blocks)]
-    layout = traces[0]["layout"]
-    patches = int(np.prod(layout.size))
-    num_tokens = traces[0]["window"].shape[-1] - layout.window_area
-    states = patches + layout.num_windows * num_tokens
-    flow = torch.eye(states)
-    for trace in traces:
-        weights = trace["window"][0].mean(dim=1)  # (nW, T + P, T + P)
-        step = torch.zeros(states + 1, states + 1)  # one more for the padding
-        for members, attention in zip(_members(trace["layout"], num_tokens), weights, strict=True):
-            # a padded patch is -1, the last row and column, which are dropped
-            step[members[:, None], members[None, :]] = attention
-        flow = (flow + step[:-1, :-1] @ flow) / 2
+    x = encoder.patch_embed(image)
+    for level, layer in enumerate(encoder.layers[: stage + 1]):
+        x = layer(layer.downsample(x), traces if level == stage else None)
+    chosen = torch.arange(prod(size)) if queries is None else torch.tensor(queries)
+    rows = one_hot(chosen.to(x.device), prod(size)).float()  # (Q, P)
+    num_tokens = traces[0]["window"].shape[-1] - traces[0]["layout"].window_area
+    tokens = rows.new_zeros(len(rows), traces[0]["layout"].num_windows, num_tokens)  # (Q, nW, T)
+    for trace in reversed(traces):
+        layout = trace["layout"]
         if trace["global"] is not None:
-            tokens = flow[patches:]
-            flow[patches:] = (tokens + trace["global"][0].mean(dim=0) @ tokens) / 2
-    flow = flow[:patches, :patches]
-    return flow / flow.sum(dim=1, keepdim=True)
+            exchanged = tokens.flatten(1) @ trace["global"][0].mean(dim=0)  # (Q, nW * T)
+            tokens = (tokens + exchanged.view_as(tokens)) / 2
+        windows = to_windows(rows.view(-1, *size, 1), layout)[..., 0]  # (Q, nW, P)
+        state = torch.cat([tokens, windows], dim=2)  # (Q, nW, T + P)
+        state = (state + torch.einsum("qwi,wij->qwj", state, trace["window"][0].mean(dim=1))) / 2
+        tokens, windows = state.split([num_tokens, layout.window_area], dim=2)
+        rows = from_windows(windows[..., None], layout).flatten(1)  # (Q, P), without what flows to padding
+    return rows / rows.sum(dim=1, keepdim=True)
 
 
-def effective_receptive_field(model: Segmenter, images: Tensor) -> np.ndarray:
-    """Return how much the centre pixel's logits change with each pixel, ``(H, W)`` float32, sum 1.
+def effective_receptive_field(model: EncoderDecoder, images: Tensor, at: tuple[int, int] | None = None) -> np.ndarray:
+    """Return how much the logits of the pixel ``at`` (row, column) change with each pixel, ``(H, W)`` float32, sum 1.
 
-    That is the absolute gradient of their sum, over channels and averaged over ``images`` (uint8 ``(B, 3, H, W)``).
+    That is the absolute gradient of their sum, over channels and averaged over ``images`` (uint8 ``(B, 3, H, W)``); the
+    pixel is the centre unless given.
     """
     model.eval()
     x = normalise(images.to(next(model.parameters()).device)).requires_grad_(True)
-    centre = model(x)[:, :, x.shape[2] // 2, x.shape[3] // 2]
-    (gradient,) = torch.autograd.grad(centre.sum(), x)
+    row, column = at or (x.shape[2] // 2, x.shape[3] // 2)
+    (gradient,) = torch.autograd.grad(model(x)[:, :, row, column].sum(), x)
     field = gradient.abs().sum(dim=(0, 1)).cpu()
     return (field / field.sum()).numpy().astype(np.float32)
