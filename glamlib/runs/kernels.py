@@ -56,7 +56,7 @@ class _Process:
     stdin = stdout = stderr = None
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        self._process = _CONTEXT.Process(target=_serve, args=(arguments,), daemon=True)
+        self._process = _CONTEXT.Process(target=_serve, args=(arguments,))
         self._process.start()
         self.pid = self._process.pid
         self.kill, self.terminate = self._process.kill, self._process.terminate
