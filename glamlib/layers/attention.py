@@ -22,13 +22,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_a
 
     q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
     """
-    # torch has no fused kernel for a bias that is trained on a CPU. Its fallback is slower than the equation.
-    trained_on_cpu = bias is not None and bias.requires_grad and q.device.type == "cpu"
-    if not (return_attention or trained_on_cpu):
+    if not return_attention:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     weights = (logits if bias is None else logits + bias).softmax(dim=-1)
-    return weights @ v, weights if return_attention else None
+    return weights @ v, weights
 
 
 class WindowAttention(nn.Module):

@@ -95,8 +95,8 @@ def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
     return model
 
 
-def _optimiser(model: nn.Module, run: RunParameters) -> tuple[torch.optim.AdamW, PolyLRScheduler]:
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=True)
+def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[torch.optim.AdamW, PolyLRScheduler]:
+    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=fused)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -207,7 +207,7 @@ def train(
     use_threads(run.threads)
     task, device, rank = task_of(run), accelerator.device, accelerator.process_index
     model = _placed(model, accelerator, task.ndim)
-    optimizer, schedule = _optimiser(model, run)
+    optimizer, schedule = _optimiser(model, run, fused=device.type == "cuda")
     made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
     if run.validate_every:
         made_by["validation contents"] = data_identity(validation)
