@@ -75,7 +75,7 @@ $(BUILD)/state: always
 	@mkdir -p $(BUILD); echo "$$STATE" | cmp --quiet - $@ || echo "$$STATE" > $@
 
 # Notebooks and report read all studies of a profile: a part of them (STUDY=...), and the paper's, give tables alone.
-results: $(BUILD)/tables.done $(COSTS) $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
+results: $(BUILD)/tables.done $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
 	@:
 
 $(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES))
