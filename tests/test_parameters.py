@@ -229,7 +229,7 @@ def test_full_attention_is_one_window_of_the_whole_map() -> None:
         for study in STUDIES.values()
         for variant, entry in study.variants.items()
         for profile in study.profiles
-        if entry.whole_map_window
+        if entry.overrides.get("window_size") == "map"
     ]
     assert whole
     for run, size in whole:

@@ -8,28 +8,7 @@ only the last weights are evaluated.
 
 from dataclasses import replace
 
-from glamlib.studies.study import Profile, Study, Variant, with_tokens
-
-# Global tokens of the configurations
-_TOKENS = {
-    ("upernet", "tiny"): (1, 5, 10, 15),
-    ("upernet", "small"): (10,),
-    ("upernet", "base"): (10,),
-    ("unet", "tiny"): (1, 5, 10, 15),
-    ("unet", "small"): (1, 5, 10),
-    ("unet", "base"): (1, 5, 10),
-}
-_DECODERS = {"upernet": "UPerNet", "unet": "UNet"}
-
-
-def _variants() -> dict[str, Variant]:
-    found = {}
-    for (decoder, size), numbers in _TOKENS.items():
-        label, model = f"Swin-{size[0].upper()} + {_DECODERS[decoder]}", f"swin_{size}_{decoder}"
-        found[model] = Variant(label, model)
-        glam = with_tokens(f"GLAM-{label}", f"glam_{model}", *numbers)
-        found |= {f"{name}_{size}_{decoder}": variant for name, variant in glam.items()}
-    return found
+from glamlib.studies.study import Profile, Study, variants_of
 
 
 def _recipe(crop_size: list[int], long_short: list[int]) -> Profile:
@@ -67,7 +46,7 @@ ADE20K = Study(
     dataset="ade20k",
     baseline="swin_tiny_upernet",
     overrides={"drop_path": 0.3},
-    variants=_variants(),
+    variants=variants_of("paper"),
     profiles={"paper": _recipe([512, 512], [2048, 512])},
 )
 

@@ -2,9 +2,7 @@
 
 from dataclasses import replace
 
-from glamlib.studies.study import ON_GPU, Profile, Study, Variant, with_tokens
-
-_LINEAR = "glam_swin_nano_linear"
+from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
 _QUICK = Profile(
     seeds=1,
@@ -35,31 +33,19 @@ CONTEXT = Study(
     # One stage of two blocks: Swin sees about a window and a half, GLAM the image, at equal depth. The linear decoder
     # adds no context of its own, as UPerNet's pooling over the whole map would (the variant swin_upernet).
     overrides={"depths": [2], "num_heads": [2]},
-    variants={
-        "swin": Variant("Swin", "swin_nano_linear"),
-        "tokens_2": Variant("2 tokens, no G-MSA", _LINEAR, {"num_global_tokens": 2, "mixer": "none"}),
-        **with_tokens("GLAM", _LINEAR, 1, 2, 5, 10),
-        "full": Variant("Full attention", "swin_nano_linear", whole_map_window=True),
-        "swin_upernet": Variant("Swin + UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
-    },
+    variants=variants_of("context"),
     profiles={"quick": _QUICK, "cpu": _CPU, "gpu": _GPU},
 )
 
 # The released code's differences from the paper, one a variant (`glamlib.released.DIFFERENCES`). Those without effect
 # in this small network (one stage, no UNet, sizes that divide) are left out.
-_DIFFERENCES = ("raw_tokens", "no_token_residual", "no_token_mlp", "bare_gmsa", "position_table", "random_tokens")
-
 RELEASE = Study(
     name="release",
     question="What does each difference between the paper and its released code do?",
     dataset="scenes",
     baseline="paper",
     overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
-    variants={
-        "paper": Variant("The paper's block", _LINEAR),
-        **{name: Variant(name.replace("_", " "), _LINEAR, {"behaviour": name}) for name in _DIFFERENCES},
-        "released": Variant("All differences", _LINEAR, {"behaviour": "released"}),
-    },
+    variants=variants_of("release"),
     profiles={"quick": _QUICK, "cpu": _CPU_LARGER_BATCHES, "gpu": _GPU},
 )
 
@@ -72,17 +58,7 @@ DECODERS = Study(
     # encoder's stage has them. Windows of two patches (8 and 16 px): with larger ones Swin's second stage would see
     # nearly the whole scene.
     overrides={"depths": [2, 2], "num_heads": [2, 4], "window_size": 2},
-    variants={
-        "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
-        "glam_unet": Variant("GLAM-UNet, tokens everywhere", "glam_swin_nano_unet", {"num_global_tokens": 2}),
-        "glam_unet_high": Variant("tokens at 1/4 only", "glam_swin_nano_unet", {"num_global_tokens": [2, 0]}),
-        "glam_unet_low": Variant("tokens at 1/8 only", "glam_swin_nano_unet", {"num_global_tokens": [0, 2]}),
-        "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 2}),
-        "swin_upernet": Variant("Swin-UPerNet", "swin_nano_upernet", {"decoder_channels": 32}),
-        "glam_upernet": Variant(
-            "GLAM-UPerNet", "glam_swin_nano_upernet", {"num_global_tokens": 2, "decoder_channels": 32}
-        ),
-    },
+    variants=variants_of("decoders"),
     profiles={
         "quick": _QUICK,
         # A UNet has twice the blocks: scenes of fewer windows make the plateau shorter and the steps cheaper
@@ -99,19 +75,7 @@ MIXERS = Study(
     # The block and the network of the study `context`, with two tokens a window where the exchange is between tokens,
     # and windows of two patches, 64 a scene: pooled keys would be G-MSA's own on fewer.
     overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2},
-    variants={
-        "gmsa": Variant("G-MSA (GLAM)", _LINEAR),
-        "none": Variant("tokens alone", _LINEAR, {"mixer": "none"}),
-        "pooled": Variant("pooled keys", _LINEAR, {"mixer": "pooled"}),
-        "low_rank": Variant("low rank (Linformer)", _LINEAR, {"mixer": "low_rank"}),
-        "linear": Variant("linear attention", _LINEAR, {"mixer": "linear"}),
-        "performer": Variant("random features (Performer)", _LINEAR, {"mixer": "performer"}),
-        "memory": Variant("memory tokens", _LINEAR, {"mixer": "memory"}),
-        "shared": Variant("one shared set of tokens (ViL)", _LINEAR, {"mixer": "shared", "num_global_tokens": 0}),
-        "reduced": Variant("reduced keys (PVT)", _LINEAR, {"mixer": "reduced", "num_global_tokens": 0}),
-        "sparse": Variant("dilated windows", _LINEAR, {"mixer": "sparse", "num_global_tokens": 0}),
-        "full": Variant("full attention", _LINEAR, {"mixer": "full", "num_global_tokens": 0}),
-    },
+    variants=variants_of("mixers"),
     profiles={"quick": _QUICK, "cpu": _CPU_LARGER_CUE, "gpu": _GPU},
 )
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from glamlib.studies.study import ON_GPU, Profile, Study, Variant, with_tokens
+from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
 _QUICK = Profile(
     seeds=1,
@@ -24,15 +24,13 @@ _GPU = Profile(
     augment={"crop_size": [320, 448]},
 )
 
-_SWIN = Variant("Swin", "swin_nano_upernet")
-
 CAMVID = Study(
     name="camvid",
     question="Does GLAM segment real street scenes better than Swin?",
     dataset="camvid",
     baseline="swin",
     overrides={"decoder_channels": 32},
-    variants={"swin": _SWIN} | with_tokens("GLAM", "glam_swin_nano_upernet", 1, 10),
+    variants=variants_of("camvid"),
     profiles={"quick": _QUICK, "cpu": _CPU, "gpu": _GPU},
 )
 
@@ -40,19 +38,7 @@ CAMVID_ARCHITECTURES = replace(
     CAMVID,
     name="camvid_architectures",
     question="What do the decoder, the stages that have tokens, and another encoder change on street scenes?",
-    variants={
-        "swin": _SWIN,
-        **with_tokens("GLAM", "glam_swin_nano_upernet", 10),
-        "glam_10_high": Variant(
-            "10 tokens at 1/4 and 1/8 only", "glam_swin_nano_upernet", {"num_global_tokens": [10, 10, 0, 0]}
-        ),
-        "swin_unet": Variant("Swin-UNet", "swin_nano_unet"),
-        "glam_unet": Variant("GLAM-UNet, 10 tokens", "glam_swin_nano_unet", {"num_global_tokens": 10}),
-        "glam_unet_nlu": Variant("GLAM-UNet + NLU", "glam_swin_nano_unet_nlu", {"num_global_tokens": 10}),
-        "pvt_v2": Variant("PVT v2", "pvt_v2_nano_upernet"),
-        "twins_svt": Variant("Twins-SVT", "twins_svt_nano_upernet"),
-        "vit": Variant("ViT (full attention)", "vit_nano_upernet"),
-    },
+    variants=variants_of("camvid_architectures"),
     # Nine architectures would take two cores three quarters of an hour at the steps above: a third of them. The warm-up
     # was chosen on the validation images, for Swin and Swin-UNet alike.
     profiles=CAMVID.profiles | {"cpu": replace(_CPU, parameters=_CPU.parameters | {"steps": 200, "warmup_steps": 10})},
@@ -69,13 +55,7 @@ CAMVID_TINY = Study(
     dataset="camvid",
     baseline="swin",
     overrides={"drop_path": 0.1},
-    variants={
-        "swin": Variant("Swin-T + UPerNet", "swin_tiny_upernet"),
-        **with_tokens("GLAM-Swin-T", "glam_swin_tiny_upernet", 1, 5, 10),
-        "swin_unet": Variant("Swin-T UNet", "swin_tiny_unet"),
-        "glam_unet": Variant("GLAM-Swin-T UNet, 10 tokens", "glam_swin_tiny_unet", {"num_global_tokens": 10}),
-        "glam_unet_nlu": Variant("GLAM-Swin-T UNet + NLU", "glam_swin_tiny_unet_nlu", {"num_global_tokens": 10}),
-    },
+    variants=variants_of("camvid_tiny"),
     profiles={"gpu": _TINY_GPU},
 )
 
@@ -125,19 +105,6 @@ NEIGHBOURS = replace(
     CAMVID_TINY,
     name="neighbours",
     question="How does GLAM stand among multi-resolution transformers of its size?",
-    variants={
-        "swin": Variant("Swin-T", "swin_tiny_upernet"),
-        **with_tokens("GLAM-Swin-T", "glam_swin_tiny_upernet", 10),
-        "pvt": Variant("PVT-Small", "pvt_small_upernet"),
-        "pvt_v2": Variant("PVT v2 B2", "pvt_v2_b2_upernet"),
-        "twins_pcpvt": Variant("Twins-PCPVT-S", "twins_pcpvt_small_upernet"),
-        "twins_svt": Variant("Twins-SVT-S", "twins_svt_small_upernet"),
-        "t2t_vit": Variant("T2T-ViT-14", "t2t_vit_14_upernet"),
-        "tnt": Variant("TNT-S", "tnt_s_upernet"),
-        "crossvit": Variant("CrossViT-S", "crossvit_small_upernet"),
-        "cvt": Variant("CvT-13", "cvt_13_upernet"),
-        "vil": Variant("ViL-Small", "vil_small_upernet"),
-        "vit": Variant("ViT-S (full attention)", "vit_small_upernet"),
-    },
+    variants=variants_of("neighbours"),
     profiles={"gpu": replace(_GPU, parameters=_GPU.parameters | {"steps": 3000})},
 )

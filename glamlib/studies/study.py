@@ -1,6 +1,9 @@
 """What a study is: a question, variants that differ in the model, and profiles, the sizes at which all of them run."""
 
+import csv
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from glamlib.errors import one_of
 from glamlib.studies.parameters import RunParameters
@@ -12,23 +15,27 @@ GENERATED = ("scenes", "cue_volumes")  # data that need no files
 class Variant:
     """One row of a study's table: a label for readers, a model's name and its overrides.
 
-    ``whole_map_window``: one window covers the whole map, which is full attention. ``lr``: the variant's own learning
-    rate, in a learning-rate search.
+    The override "window_size": "map" makes one window cover the whole map, which is full attention. ``lr`` is the
+    variant's own learning rate, in a learning-rate search.
     """
 
     label: str
     model: str
     overrides: dict = field(default_factory=dict)
-    whole_map_window: bool = False
     lr: float | None = None
 
 
-def with_tokens(label: str, model: str, *numbers: int) -> dict[str, Variant]:
-    """Return the variants ``glam_N`` of a model with N global tokens."""
-    return {
-        f"glam_{n}": Variant(f"{label}, {n} token{'s' if n > 1 else ''}", model, {"num_global_tokens": n})
-        for n in numbers
-    }
+def variants_of(study: str) -> dict[str, Variant]:
+    """Return the variants that ``variants.csv`` lists for a study, by name."""
+    with Path(__file__).with_name("variants.csv").open() as file:
+        rows = [row for row in csv.DictReader(line for line in file if line[0] != "#") if row["study"] == study]
+    return {row["variant"]: Variant(row["label"], row["model"], _overrides(row["overrides"])) for row in rows}
+
+
+def _overrides(text: str) -> dict[str, object]:
+    """Return the overrides of a text such as "num_global_tokens=[2,0] mixer=none"."""
+    pairs = [item.split("=") for item in text.split()]
+    return {name: json.loads(value) if value[0] in "[0123456789" else value for name, value in pairs}
 
 
 ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
@@ -85,7 +92,7 @@ class Study:
             raise one_of(f"profile of study {self.name}:", profile, self.profiles)
         chosen, size = self.variants[variant], self.profiles[profile]
         overrides = self.overrides | size.overrides | chosen.overrides
-        if chosen.whole_map_window:
+        if overrides.get("window_size") == "map":
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
         values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
         values |= {"model": chosen.model, "overrides": overrides} | size.run

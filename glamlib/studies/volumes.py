@@ -1,11 +1,8 @@
 """The studies on volumes: nnFormer with and without global tokens, on generated and on real ones."""
 
-from glamlib.studies.study import ON_GPU, Profile, Study, Variant, with_tokens
+from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
-_VARIANTS = {
-    "nnformer": Variant("nnFormer", "nnformer_nano"),
-    **with_tokens("GLAM-nnFormer", "glam_nnformer_nano", 1, 5, 10),
-}
+_VARIANTS = variants_of("volumes")
 
 VOLUMES_CUES = Study(
     name="volumes_cues",
