@@ -96,7 +96,7 @@ build/readme.done: $(RESULTS)/report.html
 	@touch $@
 
 # Finished groups of a bench that was interrupted are not timed again.
-bench: setup ## time and memory of Swin, GLAM and other libraries' Swin (25 minutes alone on two cores), and their notebook
+bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and their notebook
 	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
 	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb $(SET)
 

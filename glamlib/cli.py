@@ -244,6 +244,8 @@ def evaluate(
         run = replace(run, dataset=dataset, data={"train": split, "test": split})
     elif split is not None:
         run = replace(run, data=run.data | {"test": split})
+    if saved.preprocessing is not None:  # as in training, whatever the folder's own spacing and values would suggest
+        run = replace(run, data=run.data | {name: getattr(saved.preprocessing, name) for name in ("spacing", "scales")})
     if out is not None:
         check_writable(out)
     items = run_data(run, "test")

@@ -18,6 +18,7 @@ from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import SavedModel, load_model, save_model
 from glamlib.studies.parameters import RunParameters
+from glamlib.training.datasets import run_data
 
 
 class Bright(nn.Module):
@@ -186,3 +187,23 @@ def test_weights_keep_what_prediction_needs(tmp_path):
     model = replace(saved(2), model=network)
     save_model(tmp_path / "a.safetensors", model)
     assert load_model(tmp_path / "a.safetensors").preprocessing == model.preprocessing
+
+
+def test_other_volumes_are_evaluated_as_those_of_training_were_prepared(tmp_path, monkeypatch):
+    """Of CT, the second folder's own values would give other scales, and its voxels another spacing."""
+    own_volumes(tmp_path / "first", "nnunet", ["CT"])
+    own_volumes(tmp_path / "second", "nnunet", ["CT"], spacing=lambda number: (1, 1, 3))
+    for file in (tmp_path / "second" / "imagesTr").iterdir():
+        image = nib.load(file)
+        values = np.asarray(image.dataobj) * 7
+        image.uncache()
+        save(file, values, image.affine)
+    weights = tmp_path / "w.safetensors"
+    run = replace(saved().run, root=str(tmp_path / "first"), data={"train": "train", "test": "test"}, steps=1)
+    run = replace(run, model="glam_nnformer_nano", augment={"patch_size": [8, 8, 8]})
+    run_one(run, tmp_path / "results", weights)
+    seen = []
+    monkeypatch.setattr("glamlib.cli.run_data", lambda *arguments: seen.append(run_data(*arguments)) or seen[-1])
+    assert main(["evaluate", str(weights), "--data", str(tmp_path / "second")]) == 0
+    assert seen[0].preprocessing == load_model(weights).preprocessing
+    assert seen[0].preprocessing.scales != (None,)

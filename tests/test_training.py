@@ -1,7 +1,6 @@
-"""Training: exact resume after SIGKILL, order and groups, compiled blocks, and what a checkpoint refuses."""
+"""Training: bits and seeds, the order of items, parameter groups, losses, validation, compiled blocks."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,20 +13,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import REPOSITORY
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from glamlib import create_model, studies
-from glamlib.data.datasets import InMemory, load_dataset
+from glamlib.data.datasets import InMemory
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
-from glamlib.training.checkpoint import read_checkpoint, restore
-from glamlib.training.datasets import GENERATED, VOLUME_DATA, data_identity, run_data, run_parts
+from glamlib.training.datasets import GENERATED, VOLUME_DATA, run_data, run_parts
 from glamlib.training.loop import compile_blocks, parameter_groups, train
 from glamlib.training.losses import balanced_weights
 from glamlib.training.tasks import task_of
@@ -48,15 +45,6 @@ RUN = RunParameters(
     warmup_steps=3,
     checkpoint_every=5,
 )
-# Trains RUN into the checkpoint argv[1], killing itself with no warning after step argv[2] (0: never).
-_PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from test_training import RUN, trained
-stop = int(sys.argv[2])
-trained(RUN, Path(sys.argv[1]), lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else None)
-"""
 
 
 def cue_scenes(count: int = 12, seed: int = 3) -> CueScenes:
@@ -73,25 +61,6 @@ def trained(
     return model, history
 
 
-def train_in_process(checkpoint: Path, stop: int) -> int:
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(checkpoint), str(stop)]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
-
-
-@pytest.mark.slow
-def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    """Killed between two checkpoints and on one: the end is the same, bit for bit."""
-    whole, history = trained(RUN, tmp_path / "whole.safetensors")
-    for stop in (7, 10):
-        checkpoint = tmp_path / f"cut-{stop}.safetensors"
-        assert train_in_process(checkpoint, stop) == -signal.SIGKILL
-        resumed, resumed_history = trained(RUN, checkpoint)
-        assert resumed_history == history
-        for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
-            assert torch.equal(a, b), f"{name} differs after a kill at step {stop}"
-
-
 def test_same_seed_same_bits_and_another_seed_not(tmp_path: Path) -> None:
     run = replace(RUN, steps=3)
     first, _ = trained(run, tmp_path / "a.safetensors")
@@ -100,94 +69,6 @@ def test_same_seed_same_bits_and_another_seed_not(tmp_path: Path) -> None:
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
-
-
-class Cut(Exception):
-    """Ends a training as a kill does."""
-
-
-def cut_at(step: int) -> Callable[[int], None]:
-    def on_step(done: int) -> None:
-        if done == step:
-            raise Cut
-
-    return on_step
-
-
-@pytest.mark.parametrize(
-    ("change", "exact"),
-    [
-        ({"workers": 1}, True),
-        ({"checkpoint_every": 4}, True),
-        ({"evaluate": {"flip": True}}, True),
-        ({"accumulate": 2}, False),
-        ({"threads": 2}, False),
-        ({"device": "auto"}, False),
-    ],
-)
-def test_run_goes_on_across_a_change_that_decides_nothing(
-    change: dict, exact: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole, history = trained(RUN, tmp_path / "whole.safetensors")
-    with pytest.raises(Cut):
-        trained(RUN, tmp_path / "cut.safetensors", cut_at(7))
-    steps: list[int] = []
-    resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", steps.append)
-    torch.set_num_threads(1)
-    assert steps == list(range(6, 13))
-    note = f"{next(iter(change))} {getattr(RUN, next(iter(change)))} -> "
-    assert (note in capsys.readouterr().out) == (not exact)
-    assert len(resumed_history) == len(history)
-    if exact:
-        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("change", "count", "note"),
-    [
-        ({"lr": 5e-4, "steps": 14}, 12, "steps 12 -> 14, lr 0.001 -> 0.0005: starting again"),
-        ({}, 13, "data contents {'items': 12, "),
-    ],
-)
-def test_checkpoint_of_other_parameters_or_data_is_set_aside(
-    change: dict, count: int, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    checkpoint, run = tmp_path / "run.safetensors", replace(RUN, **change)
-    for number in (1, 2):
-        with pytest.raises(Cut):
-            trained(RUN, checkpoint, cut_at(7))
-        old = checkpoint.read_bytes()
-        steps: list[int] = []
-        after, _ = trained(run, checkpoint, steps.append, count)
-        assert steps == list(range(1, run.steps + 1))
-        said = capsys.readouterr().out
-        assert note in said
-        assert f"the old checkpoint is kept as run-old-{number}.safetensors" in said
-        assert (tmp_path / f"run-old-{number}.safetensors").read_bytes() == old
-        checkpoint.unlink()
-    fresh, _ = trained(run, tmp_path / "fresh.safetensors", count=count)
-    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
-
-
-def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
-    scenes = cue_scenes(100)
-    assert data_identity(scenes)["items"] == 100
-    assert data_identity(scenes) == data_identity(cue_scenes(100))
-    assert data_identity(scenes) != data_identity(cue_scenes(100, seed=4))
-    held = InMemory(scenes)
-    before = data_identity(held)
-    held[1][1][0, 0] += 1  # one pixel of one label
-    assert data_identity(held) != before
-
-    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": null}')
-    for folder, mode in (("images", "RGB"), ("labels", "L")):
-        (tmp_path / folder).mkdir()
-        for number in range(100):
-            Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
-    before = data_identity(load_dataset("folder", root=tmp_path))
-    random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    Image.fromarray(random).save(tmp_path / "images" / "10.png")  # the third, not among the items that are read
-    assert data_identity(load_dataset("folder", root=tmp_path)) != before
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -241,29 +122,6 @@ trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
 def test_more_threads_than_cores_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"threads=100000: this machine has \d+ cores"):
         trained(replace(RUN, threads=100_000), tmp_path / "run.safetensors")
-
-
-def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
-    checkpoint = tmp_path / "run.safetensors"
-    trained(replace(RUN, steps=1), checkpoint)
-    wider = create_model(RUN.model, num_classes=3, **RUN.overrides | {"embed_dim": 64})
-    with pytest.raises(InputError, match=r"another model: .* size mismatch for encoder\.patch_embed") as error:
-        restore(checkpoint, read_checkpoint(checkpoint)[0], wider, torch.optim.AdamW(wider.parameters()))
-    assert "run.safetensors" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "[]", '{"step": 3, "history": []}'])
-def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | str | None) -> None:
-    path = tmp_path / "run.safetensors"
-    if content is None:  # a safetensors file, but no run's
-        save_file({"weight": torch.zeros(2)}, path)
-    elif isinstance(content, str):  # what earlier versions wrote
-        save_file({"weight": torch.zeros(2)}, path, {"progress": content})
-    else:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
-        read_checkpoint(path)
 
 
 def test_every_epoch_sees_every_image_once() -> None:
@@ -459,26 +317,6 @@ def test_validation_changes_no_bit_of_the_training_and_is_the_score_of_that_step
     _, by_ten = trained(RUN, tmp_path / "rows.safetensors")
     total = sum(row["loss"] * (row["step"] - before) for row, before in zip(history, [0, 4, 8, 10], strict=True))
     assert total == pytest.approx(by_ten[0]["loss"] * 10 + by_ten[1]["loss"] * 2)
-
-
-def test_validated_run_resumes_with_its_scores(tmp_path: Path) -> None:
-    _, history, calls = validated(VALIDATED, tmp_path / "whole.safetensors")
-    with pytest.raises(Cut):
-        validated(VALIDATED, tmp_path / "cut.safetensors", cut_at(9))
-    _, resumed, later = validated(VALIDATED, tmp_path / "cut.safetensors")
-    assert resumed == history
-    assert len(later) <= len(calls)  # what was best before is remembered
-
-
-@pytest.mark.parametrize("place", [0.02, 0.5, 0.99])
-def test_a_flipped_bit_in_a_checkpoint_is_found(place: float, tmp_path: Path) -> None:
-    path = tmp_path / "run.safetensors"
-    trained(replace(RUN, steps=1), path)
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
-        trained(replace(RUN, steps=1), path)
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])

@@ -8,7 +8,6 @@ such neighbours. Peak memory is measured in a fresh process for each. Finished g
 """
 
 import multiprocessing
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,7 @@ from torch.utils import benchmark
 
 from glamlib.bench.peers import BUILDERS, LIBRARIES
 from glamlib.cost.count import macs_by_module
-from glamlib.errors import InputError
+from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.provenance import device_name, origin, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
@@ -269,7 +268,5 @@ def speed(
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         tyro.cli(speed)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 
 from glamlib.bench.speed import apart
 from glamlib.cost.table import macs_of
-from glamlib.errors import InputError
+from glamlib.errors import InputError, one_line_errors
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import train
 from glamlib.zoo import create_model, model_config
@@ -133,7 +133,5 @@ def confirm(build: Path, results: Path, yes: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         tyro.cli(confirm)
-    except InputError as error:
-        sys.exit(f"error: {error}")

@@ -11,7 +11,7 @@ from string import Template
 import nbformat
 from nbconvert import HTMLExporter
 
-from glamlib.errors import InputError, one_of
+from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
 from glamlib.report.tables import METRIC_NAMES, study_markdown
 from glamlib.studies import CONTEXT
@@ -57,7 +57,5 @@ def main(command: str, source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line_errors():
         main(*sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"error: {error}")

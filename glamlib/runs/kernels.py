@@ -5,7 +5,6 @@ Nothing but imports happens in the server, so a forked kernel is as fresh as one
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Sequence
 from multiprocessing import forkserver
@@ -43,7 +42,6 @@ def _end_with_parent() -> None:
 def _serve(arguments: Sequence[str]) -> None:
     os.setsid()  # Ctrl-C in the terminal is for who started the kernel
     os.chdir(ROOT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from ipykernel.kernelapp import launch_new_instance  # preloaded in the server, and in no other process
 

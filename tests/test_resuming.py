@@ -1,0 +1,183 @@
+"""Runs that go on: to the same bits after SIGKILL, across what decides nothing, and what a checkpoint refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from PIL import Image
+from safetensors.torch import save_file
+from test_training import RUN, VALIDATED, cue_scenes, trained, validated
+
+from glamlib import create_model
+from glamlib.data.datasets import InMemory, load_dataset
+from glamlib.errors import InputError
+from glamlib.training.checkpoint import read_checkpoint, restore
+from glamlib.training.datasets import data_identity
+
+# Trains RUN into the checkpoint argv[1], killing itself with no warning after step argv[2] (0: never).
+_PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_training import RUN, trained
+stop = int(sys.argv[2])
+trained(RUN, Path(sys.argv[1]), lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else None)
+"""
+
+
+def train_in_process(checkpoint: Path, stop: int) -> int:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(checkpoint), str(stop)]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, check=False).returncode
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """Killed between two checkpoints and on one: the end is the same, bit for bit."""
+    whole, history = trained(RUN, tmp_path / "whole.safetensors")
+    for stop in (7, 10):
+        checkpoint = tmp_path / f"cut-{stop}.safetensors"
+        assert train_in_process(checkpoint, stop) == -signal.SIGKILL
+        resumed, resumed_history = trained(RUN, checkpoint)
+        assert resumed_history == history
+        for (name, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+            assert torch.equal(a, b), f"{name} differs after a kill at step {stop}"
+
+
+class Cut(Exception):
+    """Ends a training as a kill does."""
+
+
+def cut_at(step: int) -> Callable[[int], None]:
+    def on_step(done: int) -> None:
+        if done == step:
+            raise Cut
+
+    return on_step
+
+
+@pytest.mark.parametrize(
+    ("change", "exact"),
+    [
+        ({"workers": 1}, True),
+        ({"checkpoint_every": 4}, True),
+        ({"evaluate": {"flip": True}}, True),
+        ({"accumulate": 2}, False),
+        ({"threads": 2}, False),
+        ({"device": "auto"}, False),
+    ],
+)
+def test_run_goes_on_across_a_change_that_decides_nothing(
+    change: dict, exact: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, history = trained(RUN, tmp_path / "whole.safetensors")
+    with pytest.raises(Cut):
+        trained(RUN, tmp_path / "cut.safetensors", cut_at(7))
+    steps: list[int] = []
+    resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", steps.append)
+    torch.set_num_threads(1)
+    assert steps == list(range(6, 13))
+    note = f"{next(iter(change))} {getattr(RUN, next(iter(change)))} -> "
+    assert (note in capsys.readouterr().out) == (not exact)
+    assert len(resumed_history) == len(history)
+    if exact:
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "note"),
+    [
+        ({"lr": 5e-4, "steps": 14}, 12, "steps 12 -> 14, lr 0.001 -> 0.0005: starting again"),
+        ({}, 13, "data contents {'items': 12, "),
+    ],
+)
+def test_checkpoint_of_other_parameters_or_data_is_set_aside(
+    change: dict, count: int, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, run = tmp_path / "run.safetensors", replace(RUN, **change)
+    for number in (1, 2):
+        with pytest.raises(Cut):
+            trained(RUN, checkpoint, cut_at(7))
+        old = checkpoint.read_bytes()
+        steps: list[int] = []
+        after, _ = trained(run, checkpoint, steps.append, count)
+        assert steps == list(range(1, run.steps + 1))
+        said = capsys.readouterr().out
+        assert note in said
+        assert f"the old checkpoint is kept as run-old-{number}.safetensors" in said
+        assert (tmp_path / f"run-old-{number}.safetensors").read_bytes() == old
+        checkpoint.unlink()
+    fresh, _ = trained(run, tmp_path / "fresh.safetensors", count=count)
+    assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
+
+
+def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
+    scenes = cue_scenes(100)
+    assert data_identity(scenes)["items"] == 100
+    assert data_identity(scenes) == data_identity(cue_scenes(100))
+    assert data_identity(scenes) != data_identity(cue_scenes(100, seed=4))
+    held = InMemory(scenes)
+    before = data_identity(held)
+    held[1][1][0, 0] += 1  # one pixel of one label
+    assert data_identity(held) != before
+
+    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": null}')
+    for folder, mode in (("images", "RGB"), ("labels", "L")):
+        (tmp_path / folder).mkdir()
+        for number in range(100):
+            Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
+    before = data_identity(load_dataset("folder", root=tmp_path))
+    random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(random).save(tmp_path / "images" / "10.png")  # the third, not among the items that are read
+    assert data_identity(load_dataset("folder", root=tmp_path)) != before
+
+
+def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=1), checkpoint)
+    wider = create_model(RUN.model, num_classes=3, **RUN.overrides | {"embed_dim": 64})
+    with pytest.raises(InputError, match=r"another model: .* size mismatch for encoder\.patch_embed") as error:
+        restore(checkpoint, read_checkpoint(checkpoint)[0], wider, torch.optim.AdamW(wider.parameters()))
+    assert "run.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "[]", '{"step": 3, "history": []}'])
+def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | str | None) -> None:
+    path = tmp_path / "run.safetensors"
+    if content is None:  # a safetensors file, but no run's
+        save_file({"weight": torch.zeros(2)}, path)
+    elif isinstance(content, str):  # what earlier versions wrote
+        save_file({"weight": torch.zeros(2)}, path, {"progress": content})
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
+        read_checkpoint(path)
+
+
+def test_validated_run_resumes_with_its_scores(tmp_path: Path) -> None:
+    _, history, calls = validated(VALIDATED, tmp_path / "whole.safetensors")
+    with pytest.raises(Cut):
+        validated(VALIDATED, tmp_path / "cut.safetensors", cut_at(9))
+    _, resumed, later = validated(VALIDATED, tmp_path / "cut.safetensors")
+    assert resumed == history
+    assert len(later) <= len(calls)  # what was best before is remembered
+
+
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.99])
+def test_a_flipped_bit_in_a_checkpoint_is_found(place: float, tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    trained(replace(RUN, steps=1), path)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
+        trained(replace(RUN, steps=1), path)
