@@ -12,9 +12,9 @@ from conftest import REPOSITORY
 
 from glamlib import studies
 from glamlib.errors import InputError
-from glamlib.runs import plan, provenance, reproduce
+from glamlib.runs import provenance, reproduce
 from glamlib.runs.places import run_folder
-from glamlib.runs.plan import with_chosen_rate
+from glamlib.runs.reproduce import planned, unfinished, with_chosen_rate, write_plan
 from glamlib.studies.parameters import RunParameters
 
 SCORES = {  # 0.001 is the best for Swin, 0.0003 in the mean
@@ -27,7 +27,7 @@ RUN = studies.CAMVID_TINY.run("glam_5", 1, "gpu")
 def record(results: Path, run: RunParameters, miou: float = 0.5, seconds: float = 60.0) -> None:
     folder = run_folder(results, run)
     folder.mkdir(parents=True)
-    content = {"parameters": run.to_dict(), "metrics": {"miou": miou}, "seconds": seconds, "train_seconds": 1.0}
+    content = {"parameters": run.to_dict(), "metrics": {"miou": miou}, "cost": {}, "seconds": seconds}
     (folder / "record.json").write_text(json.dumps(content))
 
 
@@ -73,30 +73,28 @@ def test_the_plan_takes_the_rate_of_the_search_and_a_study_waits_for_it(
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     (tmp_path / "camvid").mkdir()
 
-    def planned() -> tuple[list[str], float]:
-        names = plan.main(tmp_path, tmp_path, "gpu", "camvid_tiny,camvid_tiny_rates", 1)
-        values = json.loads((tmp_path / "plan/camvid_tiny/swin/seed-0.json").read_text())
-        return names, values["parameters"]["lr"]
+    def plan() -> tuple[list[str], list[str], float]:
+        names = write_plan(tmp_path, tmp_path, "gpu", "camvid_tiny,camvid_tiny_rates", 1)
+        return names, unfinished(names, tmp_path, tmp_path), planned("camvid_tiny/swin/seed-0", tmp_path)["lr"]
 
-    names, rate = planned()
-    assert (len(names), rate) == (7 + 6, 1e-3)
-    waiting = reproduce.unfinished(names, tmp_path, tmp_path)
-    assert waiting == names
+    names, waiting, rate = plan()
+    assert (len(names), rate, waiting) == (7 + 6, 1e-3, names)
     assert reproduce.next_runs(waiting) == [name for name in names if name.startswith("camvid_tiny_rates/")]
     for key, run in candidates().items():
         record(tmp_path, run, SCORES[key])
-    names, rate = planned()
+    names, waiting, rate = plan()
     assert rate == 3e-4
-    waiting = reproduce.unfinished(names, tmp_path, tmp_path)
     assert reproduce.next_runs(waiting) == waiting == [name for name in names if name.startswith("camvid_tiny/")]
 
 
-def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path) -> None:
+def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = studies.CONTEXT
-    assert len(plan.write_plan(tmp_path, "cpu", [study], 2, "", tmp_path)) == 2 * len(study.variants)
+    assert len(write_plan(tmp_path, tmp_path, "cpu", "context", 2)) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
-    plan.write_plan(tmp_path, "cpu", [replace(study, variants=study.variants | {"glam_5": changed})], 2, "", tmp_path)
+    changed = replace(study, variants=study.variants | {"glam_5": changed})
+    monkeypatch.setitem(studies.STUDIES, "context", changed)
+    write_plan(tmp_path, tmp_path, "cpu", "context", 2)
     rewritten = sorted(path.relative_to(tmp_path) for path, time in times.items() if path.stat().st_mtime_ns != time)
     assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
 
@@ -121,7 +119,7 @@ def test_comments_do_not_rerun_and_code_does(tmp_path: Path) -> None:
         ("glamlib/backbones/sizes.csv", True),
         ("glamlib/zoo.py", True),
         ("glamlib/runs/run.py", True),
-        ("glamlib/runs/plan.py", False),
+        ("glamlib/runs/reproduce.py", False),
         ("glamlib/report/tables.py", False),
         ("glamlib/studies/scenes.py", False),
         ("glamlib/cli.py", False),
@@ -154,15 +152,15 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
 ) -> None:
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "decoders", "mixers", "release", "volumes_cues"}
-    assert {study.name for study in plan.chosen_studies("all", "quick")} == generated
-    assert plan.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
+    assert {study.name for study in reproduce.chosen_studies("all", "quick")} == generated
+    assert reproduce.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
     with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
-        plan.chosen_studies("camvid", "quick")
+        reproduce.chosen_studies("camvid", "quick")
     (tmp_path / "camvid").mkdir()
-    found = {study.name for study in plan.chosen_studies("all", "quick")}
+    found = {study.name for study in reproduce.chosen_studies("all", "quick")}
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
-    plan.main(tmp_path, tmp_path, profile="paper")
+    write_plan(tmp_path, tmp_path, profile="paper")
     said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
@@ -179,22 +177,22 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
 )
 def test_plan_refuses_in_one_line(tmp_path: Path, options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plan.main(tmp_path, tmp_path, **options)
+        write_plan(tmp_path, tmp_path, **options)
     assert not (tmp_path / "plan.mk").exists()
 
 
 def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path: Path) -> None:
     study, results = studies.CONTEXT, tmp_path / "results"
-    names = plan.write_plan(tmp_path, "cpu", [study], 2, "", results)  # 16 runs
-    waiting = reproduce.unfinished(names, tmp_path, results)
+    names = write_plan(tmp_path, results, "cpu", "context", 2)  # 16 runs
+    waiting = unfinished(names, tmp_path, results)
     assert reproduce.time_left(names, waiting, results, jobs=2) == ""
     record(results, study.run("swin", 0, "cpu"), seconds=600.0)
-    waiting = reproduce.unfinished(names, tmp_path, results)
+    waiting = unfinished(names, tmp_path, results)
     assert waiting == [name for name in names if name != "context/swin/seed-0"]
     assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 75 min left"  # 15 * 10 / 2
     assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 2 h left"
     os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
-    assert reproduce.unfinished(names, tmp_path, results) == names
+    assert unfinished(names, tmp_path, results) == names
 
 
 # In place of Python: it notes what is called, and of runs writes the record alone, better the nearer to 0.0003 the rate
@@ -211,7 +209,8 @@ def execute(notebook, output, run):
     metrics = {{"miou": 1 - abs(run["lr"] - 3e-4)}}
     results = run.pop("results")
     record = folder / "record.json"
-    record.with_suffix(".new").write_text(json.dumps({{"parameters": run, "metrics": metrics, "seconds": 1}}))
+    content = {{"parameters": run, "metrics": metrics, "cost": {{}}, "seconds": 1}}
+    record.with_suffix(".new").write_text(json.dumps(content))
     record.with_suffix(".new").rename(record)
 
 if "glamlib.runs.reproduce" in arguments:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glamlib import InputError, create_model, studies
 from glamlib.runs.places import imagenet_file
-from glamlib.runs.plan import chosen_studies
+from glamlib.runs.reproduce import chosen_studies
 from glamlib.runs.run import build_model
 
 TIMM_NAME = "swin_tiny_patch4_window7_224"

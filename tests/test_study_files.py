@@ -86,13 +86,6 @@ def test_tables_by_hand(tmp_path: Path) -> None:
     assert "0.800" in table
 
 
-def test_results_folder_of_another_profile_is_refused(tmp_path: Path) -> None:
-    path = record_of(tmp_path)
-    path.write_text(path.read_text().replace('"profile": "quick"', '"profile": "gpu"'))
-    with pytest.raises(InputError, match=r"record\.json: a record of profile 'gpu', this run's is 'quick'"):
-        open_run_folder(tmp_path, RUN)
-
-
 @pytest.mark.parametrize(
     ("change", "said"), [({"steps": 1}, "steps 20 -> 1"), ({"data": "b"}, "data {'test': 'a'} -> {'test': 'b'}")]
 )

@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 from glamlib.bench.speed import apart
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError, one_line_errors
+from glamlib.runs.reproduce import planned, unfinished
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import train
 from glamlib.zoo import create_model, model_config
@@ -73,12 +74,8 @@ def step_seconds(run: RunParameters, timed: int) -> float:
 
 def open_runs(build: Path, results: Path) -> list[RunParameters]:
     """Return the planned runs that have no record newer than their plan, which `make` would run."""
-    found = []
-    for name in re.findall(r"\$\(RESULTS\)/runs/(\S+)/record\.json", (build / "plan.mk").read_text()):
-        plan, record = build / "plan" / f"{name}.json", results / "runs" / name / "record.json"
-        if not record.exists() or record.stat().st_mtime < plan.stat().st_mtime:
-            found.append(RunParameters.from_dict(json.loads(plan.read_text())["parameters"]))
-    return found
+    names = re.findall(r"\$\(RESULTS\)/runs/(\S+)/record\.json", (build / "plan.mk").read_text())
+    return [RunParameters.from_dict(planned(name, build)) for name in unfinished(names, build, results)]
 
 
 def kind_of(run: RunParameters) -> Kind:

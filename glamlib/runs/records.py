@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,11 @@ from glamlib.runs.places import CHECKPOINT, run_folder
 from glamlib.runs.provenance import commit, computing_digest, device_name, peak_memory_mib, process_seconds, versions
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
-from glamlib.training.checkpoint import set_aside
+from glamlib.training.checkpoint import NO_EFFECT, ROUNDING, set_aside
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
-# What does not decide a result, but for its last digits
-_NO_MATTER = ("seed", "root", "workers", "checkpoint_every", "threads", "device", "compile", "accumulate")
+NO_MATTER = ("seed", *NO_EFFECT, *ROUNDING)  # the record stays the same but for its last digits
 _BESIDE = ("history.csv", "pictures.npz", "best.safetensors", "last.safetensors")
 _LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
 _PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
@@ -35,22 +35,13 @@ _PATIENCE = 10  # seconds in which the loader processes of a run that was killed
 def open_run_folder(results: Path, run: RunParameters) -> Path:
     """Return the run's folder, made, writable and locked; to be called before anything costly.
 
-    InputError where the run's options cannot be used, the folder cannot be written or holds a record of another study,
-    variant, seed or profile, or another process is at work on the same run.
+    InputError where the run's options cannot be used, the folder cannot be written, or another process is at work on
+    the same run.
     """
     check_run(run)
     folder = run_folder(results, run)
-    record = folder / "record.json"
-    if record.exists():
-        held = read_record(record)["parameters"]
-        for name in ("study", "variant", "seed", "profile"):
-            if held.get(name) != getattr(run, name):
-                raise InputError(
-                    f"{record}: a record of {name} {held.get(name)!r}, this run's is {getattr(run, name)!r}; "
-                    "use another results folder"
-                )
     if is_main():
-        check_writable(record)
+        check_writable(folder / "record.json")
         lock = _LOCKS.setdefault(folder.resolve(), FileLock(folder / ".lock"))
         try:
             lock.acquire(timeout=_PATIENCE)
@@ -109,19 +100,19 @@ def write_record(
 def put_aside(folder: Path, record: dict[str, object]) -> None:
     """Keep a record of other parameters or data than ``record`` as record-old-1.json, the files beside it likewise."""
     path = folder / "record.json"
-    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *_NO_MATTER))):
+    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *NO_MATTER))):
         for file in [folder / name for name in (*_BESIDE, path.name)]:
             kept = set_aside(file) if file.exists() else None
         print(f"{folder}: {other}: the old record is kept as {kept.name}")
 
 
-def identity(record: dict[str, object], but: Iterable[str] = _NO_MATTER) -> dict[str, object]:
+def identity(record: dict[str, object], but: Iterable[str] = NO_MATTER) -> dict[str, object]:
     """Return what decides a record's numbers, by name: parameters, data and code, without the names in ``but``."""
     made_by = record["parameters"] | {"data": record.get("data"), "code": record.get("code")}
     return {name: value for name, value in json.loads(json.dumps(made_by)).items() if name not in but}
 
 
-def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = _NO_MATTER) -> str:
+def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = NO_MATTER) -> str:
     """Return how the identities of two records differ, "steps 12 -> 1, code 0a.. -> 1b..", or an empty string."""
     first, second = identity(record, but), identity(other, but)
     names = [name for name in first | second if first.get(name) != second.get(name)]
@@ -134,30 +125,25 @@ def comparable(records: list[dict[str, object]], study: Study) -> tuple[list[dic
     Runs of one variant must have one `identity`. Different variants may differ in the model, and in the rate where each
     has its own. The largest group of runs is kept.
     """
-    if not records:
-        return [], []
     rates = [variant.lr for variant in study.variants.values()]
-    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_NO_MATTER)
-    kept = _largest(records, own)
-    variants = dict.fromkeys(map(_variant, kept))
-    kept = [one for name in variants for one in _largest([one for one in kept if _variant(one) == name], _NO_MATTER)]
-    others = []
+    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *NO_MATTER)
+
+    def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
+        keys = [json.dumps(identity(record, but), sort_keys=True) for record in records]
+        most = max(keys, key=keys.count, default="")
+        return [record for record, key in zip(records, keys, strict=True) if key == most]
+
+    by_variant = defaultdict(list)
+    for record in largest(records, own):
+        by_variant[record["parameters"]["variant"]].append(record)
+    by_variant = {variant: largest(group, NO_MATTER) for variant, group in by_variant.items()}
+    kept, others = list(chain(*by_variant.values())), []
     for record in (record for record in records if record not in kept):
-        same = [one for one in kept if _variant(one) == _variant(record)]
+        variant, seed = (record["parameters"][name] for name in ("variant", "seed"))
+        same = by_variant.get(variant)
         why = differences(same[0], record) if same else differences(kept[0], record, own)
-        others.append(f"{_variant(record)}/seed-{record['parameters']['seed']} ({why})")
+        others.append(f"{variant}/seed-{seed} ({why})")
     return kept, others
-
-
-def _variant(record: dict[str, object]) -> str:
-    return record["parameters"]["variant"]
-
-
-def _largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
-    groups = defaultdict(list)
-    for record in records:
-        groups[json.dumps(identity(record, but), sort_keys=True)].append(record)
-    return max(groups.values(), key=len)
 
 
 def without_nan(value: object) -> object:
@@ -173,11 +159,10 @@ def read_record(path: Path) -> dict[str, object]:
     """Return a record; InputError that names the file if it is none."""
     try:
         record = json.loads(path.read_text())
-        missing = {"parameters", "metrics", "cost"} - record.keys()
-    except (OSError, ValueError, AttributeError) as error:
+        if missing := {"parameters", "metrics", "cost"} - record.keys():
+            raise KeyError(*sorted(missing))
+    except (OSError, ValueError, AttributeError, KeyError) as error:
         raise InputError(f"{path}: not a run's record ({type(error).__name__}: {error})") from None
-    if missing:
-        raise InputError(f"{path}: not a run's record ({', '.join(sorted(missing))} missing)")
     return record
 
 
@@ -190,10 +175,7 @@ def read_records(results: Path, study: str) -> list[dict[str, object]]:
 def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarray] | None:
     """Return the arrays that a variant's first seed kept beside its record, or None if there are none."""
     path = results / "runs" / study / variant / "seed-0" / "pictures.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return dict(np.load(path)) if path.exists() else None
 
 
 def read_histories(results: Path, study: str, variant: str) -> list[pd.DataFrame]:

@@ -1,30 +1,107 @@
 """All runs of a profile: planned, and those that are missing or older than their plan executed, some at a time.
 
-python -m glamlib.runs.reproduce --profile cpu --build build/cpu --results results --jobs 2 [options of runs.plan]
+    python -m glamlib.runs.reproduce --profile cpu --build build/cpu --results results --jobs 2
+
+A plan file holds a run's parameters and a digest of the code that computes it, and is rewritten only when its content
+changes. So a change in one variant reruns that variant alone, and a change of the code that computes reruns everything.
 """
 
 import json
+import os
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
 
 import tyro
 
-from glamlib.errors import one_line_errors
-from glamlib.runs import plan
+from glamlib.data.datasets import has_dataset
+from glamlib.errors import InputError, one_line_errors
+from glamlib.files import write_whole
 from glamlib.runs.kernels import start_server
 from glamlib.runs.notebook import execute, execute_all
-from glamlib.runs.places import ROOT
-from glamlib.studies import STUDIES
+from glamlib.runs.places import ROOT, imagenet_file, run_folder
+from glamlib.runs.provenance import computing_digest, whole_digest
+from glamlib.runs.records import NO_MATTER, differences, read_record
+from glamlib.studies import STUDIES, check_profile, find_study
+from glamlib.studies.parameters import RunParameters
+from glamlib.studies.study import Study
+
+
+def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
+    """Return a run with the learning rate that its study's search found best on average over the search's networks.
+
+    The run comes back as it is where its study has no search, or the search is not complete in ``results``.
+    """
+    search = find_study(run.study).rate_search
+    scores = defaultdict(list)
+    for candidate in search.runs(run.profile) if search else []:
+        path, wanted = run_folder(results, candidate) / "record.json", {"parameters": candidate.to_dict()}
+        if not path.exists() or differences(record := read_record(path), wanted, (*NO_MATTER, "data", "code")):
+            return run
+        scores[candidate.lr].append(record["metrics"][search.metric])
+    return replace(run, lr=max(scores, key=lambda rate: mean(scores[rate]))) if scores else run
+
+
+def _has_data(study: Study) -> bool:
+    """Tell whether a study's data are generated or below GLAM_DATA, and its weights are there."""
+    weights = all(imagenet_file(variant.model) for variant in study.variants.values()) or not study.needs_weights
+    return weights and (not study.needs_files or has_dataset(study.dataset))
+
+
+def chosen_studies(names: str, profile: str) -> list[Study]:
+    """Return the studies of a comma-separated list, or those of "all" that have the profile and their data.
+
+    InputError for an unknown study, or a named one whose data are absent.
+    """
+    if names == "all":
+        return [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]
+    studies = [find_study(name) for name in dict.fromkeys(names.split(","))]
+    for study in studies:
+        if not _has_data(study):
+            missing = f"{study.dataset}{' or no ImageNet weights in weights' if study.needs_weights else ''}"
+            raise InputError(f"study {study.name}: no folder {missing} below GLAM_DATA={os.environ.get('GLAM_DATA')}")
+    return studies
+
+
+def write_plan(
+    build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
+) -> list[str]:
+    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; name the runs.
+
+    Names are STUDY/VARIANT/seed-K. A study with a learning-rate search takes its result once the records are there.
+    """
+    studies = chosen_studies(study, check_profile(profile))
+    if seeds is not None and seeds < 1:
+        raise InputError(f"SEEDS={seeds}: must be at least 1")
+    runs = [with_chosen_rate(run, results) for one in studies for run in one.runs(profile, seeds)]
+    runs = {f"{run.study}/{run.variant}/seed-{run.seed}": replace(run, device=device or run.device) for run in runs}
+    records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in runs)
+    files = {"code.txt": whole_digest()}
+    files["plan.mk"] = f"STUDIES := {' '.join(one.name for one in studies)}\nRECORDS := {records}"
+    for name, run in runs.items():
+        files[f"plan/{name}.json"] = json.dumps({"parameters": run.to_dict(), "code": computing_digest()}, indent=1)
+    for name, text in files.items():
+        if not (build / name).exists() or (build / name).read_text() != f"{text}\n":
+            write_whole(build / name, f"{text}\n")
+    absent = [one.name for one in STUDIES.values() if profile in one.profiles and not _has_data(one)]
+    note = f"; left out, their data are not there: {', '.join(absent)}" if study == "all" and absent else ""
+    print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
+    return list(runs)
+
+
+def planned(name: str, build: Path) -> dict[str, object]:
+    """Return the parameters in a run's plan file."""
+    return json.loads((build / "plan" / f"{name}.json").read_text())["parameters"]
 
 
 def unfinished(names: list[str], build: Path, results: Path) -> list[str]:
     """Return the runs, of names STUDY/VARIANT/seed-K, that have no record, or one that is older than the plan file."""
 
     def finished(name: str) -> bool:
-        record, planned = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
-        return record.exists() and record.stat().st_mtime >= planned.stat().st_mtime
+        record, plan = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
+        return record.exists() and record.stat().st_mtime >= plan.stat().st_mtime
 
     return [name for name in names if not finished(name)]
 
@@ -32,20 +109,15 @@ def unfinished(names: list[str], build: Path, results: Path) -> list[str]:
 def next_runs(names: list[str]) -> list[str]:
     """Return those of unfinished runs that wait for no other: a study's wait for its learning-rate search."""
     left = {name.split("/")[0] for name in names}
-
-    def waits(name: str) -> bool:
-        search = STUDIES[name.split("/")[0]].rate_search
-        return search is not None and search.name in left
-
-    return [name for name in names if not waits(name)]
+    searches = {name: STUDIES[name].rate_search for name in left}
+    return [name for name in names if not (search := searches[name.split("/")[0]]) or search.name not in left]
 
 
 def time_left(names: list[str], waiting: list[str], results: Path, jobs: int) -> str:
     """Return ", about 40 min left" by the seconds in the records of the finished ones of ``names``; "" without any."""
     seconds = defaultdict(list)
     for name in set(names) - set(waiting):
-        record = json.loads((results / "runs" / name / "record.json").read_text())
-        seconds[name.split("/")[0]].append(record["seconds"])
+        seconds[name.split("/")[0]].append(read_record(results / "runs" / name / "record.json")["seconds"])
     if not seconds:
         return ""
     overall = mean(time for times in seconds.values() for time in times)
@@ -62,7 +134,10 @@ def main(
     device: str = "",
     jobs: int = 1,
 ) -> None:
-    """Plan and execute the runs of a profile; what a learning-rate search finds goes into the plan of its study."""
+    """Plan and execute the runs of a profile, ``jobs`` at a time; none, and the plan alone, if that is 0.
+
+    What a learning-rate search finds goes into the plan of its study.
+    """
     names: list[str] = []
     started = 0
 
@@ -71,19 +146,15 @@ def main(
         waiting = unfinished(names, build, results)
         started = max(started, len(names) - len(waiting)) + 1
         print(f"run {started} of {len(names)} {name}{time_left(names, waiting, results, jobs)}", flush=True)
-        parameters = json.loads((build / "plan" / f"{name}.json").read_text())["parameters"]
-        execute(
-            ROOT / "notebooks" / "04_train.ipynb",
-            build / "runs" / f"{name}.ipynb",
-            parameters | {"results": str(results)},
-        )
+        parameters = planned(name, build) | {"results": str(results)}
+        execute(ROOT / "notebooks" / "04_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
 
     runs, waiting = [], None
     while runs != waiting:
-        names = plan.main(build, results, profile, study, seeds, device)
+        names = write_plan(build, results, profile, study, seeds, device)
         waiting = unfinished(names, build, results)
-        runs = next_runs(waiting)
-        execute_all([partial(execute_run, name) for name in runs], jobs)
+        runs = next_runs(waiting) if jobs else waiting
+        execute_all([partial(execute_run, name) for name in runs if jobs], jobs)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Study:
         baseline: the variant that the others are compared with.
         metric: what is compared: "miou", or "dice" for volumes.
         needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
-        rate_search: the study that chooses this one's learning rate on validation data (`glamlib.runs.plan`).
+        rate_search: the study that chooses this one's learning rate on validation data (`glamlib.runs.reproduce`).
     """
 
     name: str

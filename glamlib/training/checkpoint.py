@@ -18,9 +18,9 @@ from glamlib.errors import InputError
 from glamlib.files import write_whole
 
 UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
-_NO_EFFECT = ("root", "workers", "checkpoint_every")
+NO_EFFECT = ("root", "workers", "checkpoint_every")
 # They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
-_ROUNDING = ("threads", "device", "compile", "accumulate")
+ROUNDING = ("threads", "device", "compile", "accumulate")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict[str, object]) -> None:
@@ -73,12 +73,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[str], list[str]]:
     """Return how a checkpoint's ``made_by`` differs from a run's: in what decides the result, and in the last digits.
 
-    What changes nothing (see `_NO_EFFECT`) is left out.
+    What changes nothing (see `NO_EFFECT`) is left out.
     """
     decisive, rounding = [], []
     for name, value in json.loads(json.dumps(made_by)).items():
-        if held.get(name) != value and name not in _NO_EFFECT:
-            (rounding if name in _ROUNDING else decisive).append(f"{name} {held.get(name)} -> {value}")
+        if held.get(name) != value and name not in NO_EFFECT:
+            (rounding if name in ROUNDING else decisive).append(f"{name} {held.get(name)} -> {value}")
     return decisive, rounding
 
 
