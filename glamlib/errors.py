@@ -59,6 +59,7 @@ Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 
 _NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", NoneType: "null"}
+_NAMES[dict] = 'a mapping, in JSON {"name": value}'
 
 
 def _described(kind: object) -> str:

@@ -73,6 +73,14 @@ def test_train_writes_the_record_and_leaves_no_checkpoint(trained: Path) -> None
     assert not list(trained.rglob(CHECKPOINT))
 
 
+def test_a_run_that_cannot_start_leaves_the_old_record(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = ["train", "--out", str(trained), *NAMED, "--set", *CHANGED, "lr=0.5"]
+    refused(capsys, [*train, "threads=4096"], "threads=4096")
+    refused(capsys, [*train, "accumulate=3"], "batch_size=2: must be a multiple of 3")
+    refused(capsys, [*train, "pretrained=/nowhere"], "no weights file /nowhere")
+    assert record_of(trained)["parameters"]["lr"] == RUN.lr
+
+
 def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
     plan, weights = tmp_path / "plan.json", tmp_path / "w.safetensors"
     plan.write_text(json.dumps({"parameters": RUN.to_dict(), "code": ""}))

@@ -57,8 +57,8 @@ def test_what_yaml_reads_as_a_string_is_explained() -> None:
         ("weight_decay", [-0.1, math.nan, math.inf], "a number at least 0"),
         ("clip_norm", [-1.0, math.nan, math.inf], "a number at least 0"),
         ("compile", [1], "true or false"),
-        ("overrides", [[]], "dict"),
-        ("data", ["{}"], "dict"),
+        ("overrides", [[]], "a mapping"),
+        ("data", ["{}"], "a mapping"),
         ("model", [3], "a string"),
         ("precision", ["fp16"], "one of fp32, bf16"),
         ("device", ["gpu"], "one of cpu, cuda, auto"),
@@ -173,7 +173,7 @@ def test_notebook_parameters_leave_out_what_a_cell_does_not_set() -> None:
         ({"sede": 4}, "unknown parameter 'sede'; allowed: seed, lr, overrides, results"),  # what papermill lets pass
         ({"lr": "1e-3"}, "lr='1e-3': must be a number"),
         ({"seed": True}, "seed=True: must be a whole number"),
-        ({"overrides": None}, "overrides=None: must be dict"),
+        ({"overrides": None}, "overrides=None: must be a mapping"),
     ],
 )
 def test_notebook_parameters_refuse(change: dict, needle: str) -> None:

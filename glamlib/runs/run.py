@@ -69,7 +69,6 @@ class Job:
             check_writable(weights)
         self.data = data or run_parts(run)
         self.identity = identity_of(run, self.data)
-        put_aside(self.folder, self.identity)
         self.task = task_of(run)
         self.model = build_model(run, self.data["train"])
         self.cost = cost(self.model, **self.task.input_size(self.data["test"], run))
@@ -95,6 +94,7 @@ class Job:
 
     def _save(self, path: Path) -> None:
         if is_main():
+            put_aside(self.folder, self.identity)  # not before: a run that cannot start leaves the old record in place
             data = self.data["train"]
             prepared = getattr(data, "preprocessing", None)
             save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, prepared))
