@@ -1,6 +1,6 @@
 """The table of named models: create_model, list_models."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from glamlib.backbones import BACKBONES, BackboneConfig, BackboneSegmenter, load
 from glamlib.errors import Count, InputError, check, one_of
 from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
 from glamlib.models.segmenter import Segmenter
+from glamlib.models.unet import UNetDecoder
 from glamlib.models.volumes import VolumeSegmenter
-from glamlib.models.weights import load_swin_weights
-from glamlib.released import parts_of, volume_parts_of
+from glamlib.released import parts_of
 
 # Tiny, Small and Base are the paper's (and Swin's); Nano is ours, for a CPU.
 _SIZES = {
@@ -37,10 +37,6 @@ _VOLUMES = {
     "nnformer_nano": VolumeConfig(embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), weight_init="xavier"),
 }
 _FAMILIES = {"swin": 0, "glam_swin": 10}  # global tokens per window unless overridden; 10 is the paper's usual number
-_GLAM_ONLY = ("num_global_tokens", "mixer")
-_FIXED = ("decoder",)  # said by the name
-
-
 MODELS: dict[str, Config] = {
     f"{family}_{size}_{decoder}": replace(config, num_global_tokens=tokens, decoder=decoder)
     for family, tokens in _FAMILIES.items()
@@ -57,20 +53,11 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in MODELS if fnmatchcase(name, pattern))
 
 
-def allowed_overrides(name: str) -> list[str]:
-    """Return the overrides that the model ``name`` takes. Swin has no tokens, so it takes none of theirs."""
-    config = MODELS[name]
-    if isinstance(config, BackboneConfig):
-        return config.overrides()
-    fixed = _FIXED if name.startswith("glam_") else _FIXED + _GLAM_ONLY
-    return [field.name for field in fields(config) if field.name not in fixed]
-
-
 def model_config(name: str, **overrides: object) -> Config:
     """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
     if not isinstance(name, str) or name not in MODELS:
         raise one_of("model", name, list_models())
-    return MODELS[name].with_overrides(name, allowed_overrides(name), overrides)
+    return MODELS[name].with_overrides(name, overrides)
 
 
 def create_model(
@@ -101,13 +88,14 @@ def create_model(
     if isinstance(config, VolumeConfig):
         if pretrained is not False:
             raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
-        return VolumeSegmenter(config, num_classes, in_channels, volume_parts_of(config.behaviour))
+        return VolumeSegmenter(config, num_classes, in_channels, parts_of(config))
     if isinstance(config, BackboneConfig):
-        model = BackboneSegmenter(config, num_classes, in_channels)
-        if pretrained is not False:
-            load_weights(model.encoder, name.removesuffix("_upernet"), pretrained)
-        return model
-    model = Segmenter(config, num_classes, in_channels, parts_of(config.behaviour))
+        model, backbone = BackboneSegmenter(config, num_classes, in_channels), name.removesuffix("_upernet")
+    else:
+        model = Segmenter(config, num_classes, in_channels, parts_of(config))
+        backbone = "_".join(name.removeprefix("glam_").split("_")[:2])  # of Swin, of the same size
     if pretrained is not False:
-        load_swin_weights(model, name, pretrained)
+        load_weights(model.encoder, backbone, pretrained)
+        if isinstance(model.decoder, UNetDecoder):
+            model.decoder.start_from(model.encoder)
     return model

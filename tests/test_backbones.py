@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from glamlib import InputError, create_model, list_models
-from glamlib.backbones import BACKBONES, create_backbone, list_backbones
+from glamlib.backbones import BACKBONES, create_backbone
 from glamlib.backbones.config import FAMILIES, TIMM_WEIGHTS
 from glamlib.backbones.cvt import ConvAttention
 from glamlib.backbones.pyramid import STRIDES
@@ -52,7 +52,7 @@ def test_all_families_are_registered_small_and_large() -> None:
         assert len(list_models(f"{family}_*_upernet")) > 1
 
 
-@pytest.mark.parametrize("name", list_backbones("*_nano"))
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name.endswith("_nano")])
 @torch.no_grad()
 def test_features_are_a_pyramid_of_the_padded_image(name: str) -> None:
     torch.manual_seed(0)
@@ -261,7 +261,8 @@ def test_vil_attends_to_its_chunk_and_the_eight_around_it(rows: int, columns: in
     attn = SlidingChunkAttention(dim=12, num_heads=3, chunk=chunk, updates_token=True).eval()
     randomise(attn, 0.5)
     x, token = image(2, rows, columns, 12), image(2, 1, 12) + 1
-    update, token_update = attn(x, token)
+    update = attn(torch.cat([token, x.flatten(1, 2)], dim=1), (rows, columns))
+    update, token_update = update[:, 1:].view(x.shape), update[:, 0]
     k, v = attn.kv(torch.cat([token, x.flatten(1, 2)], dim=1)).unflatten(-1, (2, 3, 4)).unbind(2)  # (B, N, heads, d)
     q, q_token = attn.query(x).unflatten(-1, (3, 4)), attn.query(token).unflatten(-1, (3, 4))
     side = 4 * chunk - 1
@@ -282,7 +283,7 @@ def test_vil_attends_to_its_chunk_and_the_eight_around_it(rows: int, columns: in
     logits[:, 0] += attn.bias_of_token[:, 0, 0]
     logits[:, 1:] += attn.bias_from_token[:, 0, 0]
     read = (logits.softmax(dim=1)[..., None] * v).sum(1)
-    torch.testing.assert_close(token_update[:, 0], attn.proj(read.flatten(1)), **CLOSE)
+    torch.testing.assert_close(token_update, attn.proj(read.flatten(1)), **CLOSE)
 
 
 @torch.no_grad()
@@ -315,9 +316,9 @@ def test_t2t_merges_neighbours() -> None:
 BAD = [
     ("pvt", {"backbone": "cvt"}, ("'backbone'", "embed_dims")),
     ("pvt", {"window_size": 4}, ("'window_size'", "pvt_nano_upernet", "depths")),  # it has no windows
-    ("pvt", {"embed_dims": [32, 64]}, ("embed_dims=[32, 64]", "4 integers", "stage 3")),
+    ("pvt", {"embed_dims": [32, 64]}, ("embed_dims=[32, 64]", "must be 4", "stage 3")),
     ("pvt", {"depths": [1, 1, 0, 1]}, ("depths=[1, 1, 0, 1]", "at least 1")),
-    ("pvt", {"num_heads": [1, 1, 3, 1]}, ("3 does not divide the 128 channels (stage 2)",)),
+    ("pvt", {"num_heads": [1, 1, 3, 1]}, ("3 does not divide the 128 channels of stage 2",)),
     ("pvt", {"mlp_ratios": 4}, ("mlp_ratios=4", "must be a list")),
     ("pvt", {"drop_path": 1.0}, ("drop_path=1.0", "from 0 to 0.99")),
     ("pvt", {"decoder_channels": 1}, ("decoder_channels=1", "at least 2")),
@@ -325,7 +326,7 @@ BAD = [
     ("pvt", {"pretrained": True}, ("weights for pvt_nano", "twins_svt_small")),
     ("pvt", {"pretrained": "nowhere.safetensors"}, ("no weights file nowhere.safetensors",)),
     ("twins_svt", {"window_size": 1}, ("window_size=1", "at least 2 for twins_svt")),
-    ("vit", {"embed_dims": [2], "num_heads": [1]}, ("integers of at least 4 for vit",)),
+    ("vit", {"embed_dims": [2], "num_heads": [1]}, ("at least 4",)),
 ]
 
 
@@ -347,7 +348,7 @@ def test_bad_values_are_errors_that_say_what_is_allowed(family: str, override: d
     ("name", "override", "needle"),
     [
         ("resnet", {}, r"unknown backbone 'resnet'; allowed: .*vil_nano"),
-        ("pvt_nano", {"in_channels": 0}, "in_channels=0: must be an integer"),
+        ("pvt_nano", {"in_channels": 0}, "in_channels=0: must be a whole number"),
         ("swin_nano", {"embed_dims": [32, 64, 96, 128]}, "must be doubled at each stage of swin"),
         ("swin_nano", {"mlp_ratios": [4, 4, 4, 2]}, "must be the same in all stages of swin"),
     ],

@@ -75,13 +75,13 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 def test_another_models_weights_name_the_file_and_the_first_keys(tmp_path: Path, small: dict[str, Tensor]) -> None:
     path = tmp_path / "small.safetensors"
     save_file(small, path)
-    refused(path, str(path), "does not fit swin_nano_linear", "layers.0.blocks.0.attn.proj.bias", "missing")
+    refused(path, str(path), "does not fit swin_nano;", "layers.0.blocks.0.attn.proj.bias", "missing")
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "wrapped.pth")
     refused(tmp_path / "wrapped.pth", "wrapped.pth", "does not fit", "patch_embed.proj.weight")
 
 
 def test_there_are_no_published_weights_for_nano() -> None:
-    refused(True, "no ImageNet weights for swin_nano_linear", "tiny, small, base")
+    refused(True, "no ImageNet weights for swin_nano;", "swin_tiny, swin_small")
 
 
 def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

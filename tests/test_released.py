@@ -55,9 +55,9 @@ def test_encoder(name: str) -> None:
         **{key: shape[key] for key in ("embed_dim", "depths", "num_heads")},
         window_size=arguments["window_size"],
         num_global_tokens=arguments.get("gt_num", 0),
+        behaviour=OPTI if arguments.get("opti") else "released",
     )
-    parts = parts_of(OPTI if arguments.get("opti") else "released")
-    encoder = Encoder(config, make_stage=parts.make_stage).eval()
+    encoder = Encoder(config, make_stage=parts_of(config).make_stage).eval()
     weights = released_weights(name)
     loaded = load_released(encoder, weights)
     assert set(loaded.used) | set(loaded.unused) == set(weights)

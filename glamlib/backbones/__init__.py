@@ -5,6 +5,7 @@ compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
 """
 
 from glamlib.backbones.config import BACKBONES, BackboneConfig
-from glamlib.backbones.create import BackboneSegmenter, create_backbone, list_backbones, load_weights
+from glamlib.backbones.create import BackboneSegmenter, create_backbone
+from glamlib.backbones.weights import load_weights
 
-__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "list_backbones", "load_weights"]
+__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "load_weights"]

@@ -1,37 +1,23 @@
 """BackboneConfig: the sizes of a backbone and of the decoder on it. BACKBONES: the named ones, from ``sizes.csv``."""
 
 import csv
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal
 
-from glamlib.errors import InputError, one_of
-from glamlib.models.config import Config, Counts, Rate, WeightInit
-
-
-class Family(NamedTuple):
-    """What each number of a family's sizes is for, and whether it has windows."""
-
-    dims: tuple[str, ...]
-    heads: tuple[str, ...]
-    depths: tuple[str, ...]
-    has_windows: bool = False
-
+from glamlib.errors import Count, InputError, Range
+from glamlib.models.config import Config, Counts, DecoderChannels, Rate, WeightInit
 
 _STAGES = tuple(f"stage {i}" for i in range(4))
 _BRANCHES = ("small patches", "large patches")
+# What the numbers of a family's embed_dims, num_heads, and depths and mlp_ratios are for
 FAMILIES = {
-    "swin": Family(_STAGES, _STAGES, _STAGES, has_windows=True),
-    "pvt": Family(_STAGES, _STAGES, _STAGES),
-    "pvt_v2": Family(_STAGES, _STAGES, _STAGES),
-    "twins_pcpvt": Family(_STAGES, _STAGES, _STAGES),
-    "twins_svt": Family(_STAGES, _STAGES, _STAGES, has_windows=True),
-    "vil": Family(_STAGES, _STAGES, _STAGES, has_windows=True),
-    "cvt": Family(_STAGES[:3], _STAGES[:3], _STAGES[:3]),
-    "vit": Family(("all",), ("all",), ("all",)),
-    "t2t_vit": Family(("tokens-to-token", "transformer"), ("transformer",), ("transformer",)),
-    "tnt": Family(("inner", "outer"), ("inner", "outer"), ("both",)),
-    "crossvit": Family(_BRANCHES, _BRANCHES, _BRANCHES),
+    **dict.fromkeys(("swin", "pvt", "pvt_v2", "twins_pcpvt", "twins_svt", "vil"), (_STAGES,) * 3),
+    "cvt": (_STAGES[:3],) * 3,
+    "vit": (("all",),) * 3,
+    "t2t_vit": (("tokens-to-token", "transformer"), ("transformer",), ("transformer",)),
+    "tnt": (("inner", "outer"), ("inner", "outer"), ("both",)),
+    "crossvit": (_BRANCHES,) * 3,
 }
 
 
@@ -49,52 +35,35 @@ class BackboneConfig(Config):
         weight_init: as in `glamlib.models.encoder.init_linear`.
     """
 
-    backbone: str
-    embed_dims: Counts
+    backbone: Literal[*FAMILIES]
+    embed_dims: tuple[Annotated[int, Range(4)], ...]  # a simple pyramid has a quarter
     depths: Counts
     num_heads: Counts
     mlp_ratios: Counts
-    window_size: int = 7
+    window_size: Count = 7
     drop_path: Rate = 0.0
-    decoder_channels: int = 512
+    decoder_channels: DecoderChannels = 512
     weight_init: WeightInit = "swin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.backbone not in FAMILIES:
-            raise one_of("backbone", self.backbone, FAMILIES)
-        family, dims, swin = FAMILIES[self.backbone], self.embed_dims, self.backbone == "swin"
-        parts = {"embed_dims": family.dims, "num_heads": family.heads}
-        for name, numbers in (parts | {"depths": family.depths, "mlp_ratios": family.depths}).items():
-            values, least = getattr(self, name), 4 if name == "embed_dims" else 1  # a simple pyramid has a quarter
-            if len(values) != len(numbers) or min(values) < least:
-                raise InputError(
-                    f"{name}={list(values)}: must be {len(numbers)} integers of at least {least} for {self.backbone} "
-                    f"({', '.join(numbers)})"
-                )
-        for dim, heads, part in zip(dims[-len(family.heads) :], self.num_heads, family.heads, strict=True):
-            if dim % heads:
-                raise InputError(
-                    f"num_heads={list(self.num_heads)}: {heads} does not divide the {dim} channels ({part})"
-                )
-        least = 2 if self.backbone == "twins_svt" else 1
-        for name, is_good, rule in (
-            ("window_size", self.window_size >= least, f"at least {least} for {self.backbone}"),
-            (
-                "embed_dims",
-                not swin or dims == tuple(dims[0] * 2**i for i in range(4)),
-                "doubled at each stage of swin",
-            ),
-            ("mlp_ratios", not swin or len(set(self.mlp_ratios)) == 1, "the same in all stages of swin"),
-            ("decoder_channels", self.decoder_channels >= 2, "at least 2"),
-        ):
-            if not is_good:
-                raise InputError(f"{name}={getattr(self, name)}: must be {rule}")
+        dims, heads, depths = FAMILIES[self.backbone]
+        for name, parts in (("embed_dims", dims), ("num_heads", heads), ("depths", depths), ("mlp_ratios", depths)):
+            values = list(getattr(self, name))
+            if len(values) != len(parts):
+                raise InputError(f"{name}={values}: must be {len(parts)} for {self.backbone} ({', '.join(parts)})")
+        self.check_heads(self.embed_dims[-len(heads) :], heads)
+        if self.backbone == "twins_svt" and self.window_size == 1:
+            raise InputError("window_size=1: must be at least 2 for twins_svt")
+        if self.backbone == "swin":
+            if self.embed_dims != tuple(self.embed_dims[0] * 2**i for i in range(4)):
+                raise InputError(f"embed_dims={list(self.embed_dims)}: must be doubled at each stage of swin")
+            if len(set(self.mlp_ratios)) > 1:
+                raise InputError(f"mlp_ratios={list(self.mlp_ratios)}: must be the same in all stages of swin")
 
-    def overrides(self) -> list[str]:
-        """Return the names of the fields that a caller may override; the model's name says the backbone."""
-        fixed = ("backbone",) if FAMILIES[self.backbone].has_windows else ("backbone", "window_size")
-        return [field.name for field in fields(self) if field.name not in fixed]
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        return ("backbone",) if self.backbone in ("swin", "twins_svt", "vil") else ("backbone", "window_size")
 
 
 # Published sizes drop paths as most of the papers do on ImageNet; nano forms are for small images, as swin_nano is.

@@ -1,25 +1,24 @@
-"""create_backbone and list_backbones: backbones by name. BackboneSegmenter: one under UPerNet."""
+"""create_backbone: a backbone by name. BackboneSegmenter: one under UPerNet."""
 
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 from torch import nn
 
-from glamlib.backbones.config import BACKBONES, TIMM_WEIGHTS, BackboneConfig
+from glamlib.backbones.config import BACKBONES, BackboneConfig
 from glamlib.backbones.cvt import CvTStage
 from glamlib.backbones.pvt import PVTStage
 from glamlib.backbones.pyramid import STRIDES, Backbone, Stages
 from glamlib.backbones.t2t_vit import T2TViT
 from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
 from glamlib.backbones.vil import ViLStage
-from glamlib.errors import InputError, one_of
+from glamlib.backbones.weights import load_weights
+from glamlib.errors import Count, check, one_of
 from glamlib.models.config import ModelConfig
 from glamlib.models.encoder import Encoder, init_linear
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.upernet import FCNHead, UPerNetDecoder
-from glamlib.models.weights import load_timm_weights
 
 _BODIES: dict[str, Callable[[BackboneConfig, int], nn.Module]] = {
     "pvt": partial(Stages, PVTStage),
@@ -33,11 +32,6 @@ _BODIES: dict[str, Callable[[BackboneConfig, int], nn.Module]] = {
     "tnt": TNTBody,
     "crossvit": CrossViTBody,
 }
-
-
-def list_backbones(pattern: str = "*") -> list[str]:
-    """Return the names of the backbones that match a shell-style pattern, sorted."""
-    return sorted(name for name in BACKBONES if fnmatchcase(name, pattern))
 
 
 def build(config: BackboneConfig, in_channels: int) -> nn.Module:
@@ -58,23 +52,13 @@ def build(config: BackboneConfig, in_channels: int) -> nn.Module:
     return backbone
 
 
-def load_weights(backbone: nn.Module, name: str, source: bool | str | Path) -> None:
-    """Put ImageNet weights into a backbone: see `glamlib.models.weights.load_timm_weights`.
-
-    A file for a backbone that timm does not have has the names of its ``body``. ViT's and TNT's weights were trained on
-    colours of mean and deviation 0.5, all others on ImageNet's, which this library uses.
-    """
-    body = getattr(backbone, "body", backbone)
-    load_timm_weights(getattr(body, "net", body), name, source, TIMM_WEIGHTS)
-
-
 def create_backbone(
     name: str, in_channels: int = 3, *, pretrained: bool | str | Path = False, **overrides: object
 ) -> nn.Module:
     """Build a backbone by name.
 
     Args:
-        name: one of `list_backbones`.
+        name: a key of `BACKBONES`.
         in_channels: channels of the images.
         pretrained: True for timm's ImageNet weights, or a file of weights: see `load_weights`.
         **overrides: fields of `BackboneConfig`.
@@ -87,11 +71,9 @@ def create_backbone(
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.
     """
     if name not in BACKBONES:
-        raise one_of("backbone", name, list_backbones())
-    if type(in_channels) is not int or in_channels < 1:
-        raise InputError(f"in_channels={in_channels!r}: must be an integer of at least 1")
-    config = BACKBONES[name]
-    backbone = build(config.with_overrides(name, config.overrides(), overrides), in_channels)
+        raise one_of("backbone", name, BACKBONES)
+    check("in_channels", in_channels, Count)
+    backbone = build(BACKBONES[name].with_overrides(name, overrides), in_channels)
     if pretrained is not False:
         load_weights(backbone, name, pretrained)
     return backbone
@@ -100,13 +82,8 @@ def create_backbone(
 class BackboneSegmenter(EncoderDecoder):
     """Semantic segmentation of 2D images by a backbone under UPerNet: logits at the size of any image."""
 
-    patch_size = STRIDES[0]
-
     def __init__(self, config: BackboneConfig, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(config, num_classes, in_channels, patch_size=STRIDES[0])
         self.encoder = build(config, in_channels)
         self.decoder = UPerNetDecoder(self.encoder.dims, config.decoder_channels, num_classes)
         self.auxiliary = FCNHead(self.encoder.dims[-2], config.decoder_channels // 2, num_classes)

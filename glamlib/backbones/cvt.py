@@ -7,10 +7,11 @@ lib/models/cls_cvt.py.
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
+from timm.layers import calculate_drop_path_rates, trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.pyramid import BlockStage, block_of
 
 
 class ConvProjection(nn.Module):
@@ -52,24 +53,8 @@ class ConvAttention(nn.Module):
         return self.proj(rearrange(y, "b heads n d -> b n (heads d)"))
 
 
-class CvTBlock(nn.Module):
-    """Attention and MLP, each residual and pre-norm."""
-
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn = ConvAttention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, dim * mlp_ratio)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-
-class CvTStage(nn.Module):
-    """An overlapping convolution, then blocks: ``(B, C_in, H, W)`` to ``(B, C, H / stride, W / stride)``.
+class CvTStage(BlockStage):
+    """An overlapping convolution, then blocks.
 
     As in the source, only the last of the three stages has a class token and drops paths.
     """
@@ -82,14 +67,12 @@ class CvTStage(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.cls_token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02)) if is_last else None
         rates = calculate_drop_path_rates(config.drop_path if is_last else 0.0, config.depths[i])
-        self.blocks = nn.ModuleList(CvTBlock(dim, config.num_heads[i], config.mlp_ratios[i], rate) for rate in rates)
+        self.blocks = nn.ModuleList(
+            block_of(ConvAttention(dim, config.num_heads[i]), config, i, rate, eps=1e-5) for rate in rates
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(x)
-        size = tuple(x.shape[2:])
-        x = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        x, size = super().embed(x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        for block in self.blocks:
-            x = block(x, size)
-        return rearrange(x[:, -size[0] * size[1] :], "b (h w) c -> b c h w", h=size[0])
+        return x, size

@@ -4,24 +4,21 @@ Source: Wang et al., "Pyramid Vision Transformer: A Versatile Backbone for Dense
 2021); whai362/PVT, classification/pvt.py. Twins-PCPVT took its block over, so timm's is used.
 """
 
-from functools import partial
-
 import torch
-from einops import rearrange
 from timm.layers import trunc_normal_
-from timm.models.twins import Block, PatchEmbed
+from timm.models.twins import GlobalSubSampleAttn, PatchEmbed
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.pyramid import STRIDES
+from glamlib.backbones.pyramid import STRIDES, BlockStage, block_of
 from glamlib.models.upernet import resize
 
 IMAGE_SIZE = 224  # side in pixels of the images that the positions are learned for
 SR_RATIOS = (8, 4, 2, 1)  # how far each stage reduces keys and values along each side
 
 
-class PVTStage(nn.Module):
-    """Patches, learned positions (interpolated to the map), blocks: ``(B, C_in, H, W)`` to ``(B, C, H / p, W / p)``.
+class PVTStage(BlockStage):
+    """Patches, learned positions (interpolated to the map), blocks.
 
     PVT's last stage has a class token; as in its own code for dense prediction, it is left out here.
     """
@@ -30,15 +27,12 @@ class PVTStage(nn.Module):
         super().__init__()
         dim, patch, grid = config.embed_dims[i], 4 if i == 0 else 2, IMAGE_SIZE // STRIDES[i]
         self.patch_embed = PatchEmbed(grid * patch, patch, in_channels, dim)
-        self.pos_embed = nn.Parameter(torch.zeros(1, dim, grid, grid))
-        trunc_normal_(self.pos_embed, std=0.02)
-        block = partial(Block, dim, config.num_heads[i], config.mlp_ratios[i], sr_ratio=SR_RATIOS[i], ws=1)
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(block(drop_path=drop_path, norm_layer=norm) for drop_path in drop_paths)
+        self.pos_embed = nn.Parameter(trunc_normal_(torch.zeros(1, dim, grid, grid), std=0.02))
+        self.blocks = nn.ModuleList(
+            block_of(GlobalSubSampleAttn(dim, config.num_heads[i], sr_ratio=SR_RATIOS[i]), config, i, rate)
+            for rate in drop_paths
+        )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, size = self.patch_embed(x)  # (B, h * w, C)
-        x = x + resize(self.pos_embed, size).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            x = block(x, size)
-        return rearrange(x, "b (h w) c -> b c h w", h=size[0]).contiguous()
+        return x + resize(self.pos_embed, size).flatten(2).transpose(1, 2), size

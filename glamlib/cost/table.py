@@ -76,7 +76,7 @@ def cases(pattern: str = "*", tokens: tuple[int, ...] = TOKENS) -> Iterator[tupl
 def _model(config: ModelConfig) -> Segmenter:
     """Return the network of a configuration, without memory for its weights."""
     with torch.device("meta"):
-        return Segmenter(config, CLASSES, parts=parts_of(config.behaviour))
+        return Segmenter(config, CLASSES, parts=parts_of(config))
 
 
 @cache

@@ -1,6 +1,7 @@
 """The sizes and options of a network, checked: `ModelConfig` for images, `VolumeConfig` for volumes."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from glamlib.errors import Checked, Count, InputError, Natural, Range, one_of
@@ -8,6 +9,7 @@ from glamlib.layers.mixers import MIXERS
 
 DECODERS = ("upernet", "unet", "unet_nlu", "linear")
 Counts = tuple[Count, ...]
+DecoderChannels = Annotated[int, Range(2)]
 Rate = Annotated[float, Range(0, 0.99)]
 WeightInit = Literal["swin", "xavier"]
 
@@ -18,13 +20,23 @@ class Config(Checked):
 
     role: ClassVar[str] = "override"
     ndim: ClassVar[int] = 2
+    fixed: ClassVar[tuple[str, ...]] = ()  # no overrides: the model's name says them, or the model has no use for them
 
-    def with_overrides(self, name: str, allowed: list[str], overrides: dict[str, object]) -> Self:
-        """Return a copy with ``overrides``; InputError that lists ``allowed`` for any other key."""
+    def with_overrides(self, name: str, overrides: dict[str, object]) -> Self:
+        """Return a copy with ``overrides``; InputError that lists what is allowed for any other key."""
+        allowed = [field.name for field in fields(self) if field.name not in self.fixed]
         for key in overrides:
             if key not in allowed:
                 raise one_of(f"override for {name}:", key, allowed)
         return replace(self, **overrides)
+
+    def check_heads(self, dims: Sequence[int], parts: Sequence[str]) -> None:
+        """Raise an InputError where heads do not divide the channels of their part of the network."""
+        for heads, dim, part in zip(self.num_heads, dims, parts, strict=True):
+            if dim % heads:
+                raise InputError(
+                    f"num_heads={list(self.num_heads)}: {heads} does not divide the {dim} channels of {part}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +76,13 @@ class StagedConfig(Config):
             if len(self.per_stage(name)) != len(self.depths):
                 values = list(getattr(self, name))
                 raise InputError(f"{name}={values}: must have one number for each of the {len(self.depths)} stages")
-        for i, (dim, heads) in enumerate(zip(self.dims, self.num_heads, strict=True)):
-            if dim % heads:
-                raise InputError(
-                    f"num_heads={list(self.num_heads)}: {heads} does not divide the {dim} channels of stage {i}"
-                )
+        self.check_heads(self.dims, [f"stage {i}" for i in range(len(self.dims))])
         if self.behaviour != "paper" and self.mixer not in ("gmsa", "none"):
             raise InputError(f"mixer={self.mixer!r}, behaviour={self.behaviour!r}: this behaviour takes gmsa or none")
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        return ("decoder",) if self.num_global_tokens else ("decoder", "num_global_tokens", "mixer")
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -103,7 +115,7 @@ class ModelConfig(StagedConfig):
     window_size: Count = 7
     patch_size: Count = 4
     decoder: Literal[*DECODERS] = "upernet"
-    decoder_channels: Annotated[int, Range(2)] = 512
+    decoder_channels: DecoderChannels = 512
 
 
 @dataclass(frozen=True, kw_only=True)

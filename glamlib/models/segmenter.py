@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from glamlib.models.config import ModelConfig
+from glamlib.models.config import Config, ModelConfig
 from glamlib.models.encoder import Encoder, init_linear
 from glamlib.models.stage import Stage
 from glamlib.models.unet import NonLocalUpsampling, UNetDecoder
@@ -16,23 +16,41 @@ from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, resiz
 class Parts:
     """Where the paper and the released code differ; the paper's by default.
 
-    ``resize_to_image``: resize the logits to the image's size instead of cutting off the padded border.
+    Attributes:
+        make_stage, upsampling: what makes a `Stage` and a `NonLocalUpsampling`.
+        resize_to_image: resize the logits to the image's size instead of cutting off the padded border.
+        auxiliary_side: voxels that an auxiliary head makes of a patch along each dimension; None for a patch's own.
+        max_auxiliary: the most auxiliary heads for volumes; None for one on each level between finest and coarsest.
+        initialise: whether linear layers of volumes are initialised as configured, or left as PyTorch makes them.
     """
 
     make_stage: Callable[..., Stage] = Stage
     upsampling: Callable[..., NonLocalUpsampling] = NonLocalUpsampling
     resize_to_image: bool = False
+    auxiliary_side: int | None = None
+    max_auxiliary: int | None = None
+    initialise: bool = True
+
+
+PAPER = Parts()
 
 
 class EncoderDecoder(nn.Module):
     """From an image of any size to logits at its size: what the segmenters of all encoders share.
 
-    A subclass sets ``encoder``, ``decoder``, ``auxiliary`` (or None), ``num_classes``, ``in_channels``, ``config`` and
-    ``patch_size``, the stride of the highest level.
+    A subclass sets ``encoder``, ``decoder`` and ``auxiliary`` (or None). ``patch_size`` is the stride of the highest
+    level; for ``resize_to_image`` see `Parts`.
     """
 
-    patch_size: int
-    resize_to_image: bool = False
+    def __init__(
+        self, config: Config, num_classes: int, in_channels: int, patch_size: int, resize_to_image: bool = False
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.patch_size = patch_size
+        self.resize_to_image = resize_to_image
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Return the pyramid of ``(B, in_channels, H, W)``: level i is ``(B, C_i, h_i, w_i)``, highest first."""
@@ -46,11 +64,8 @@ class EncoderDecoder(nn.Module):
         features = self.encoder(x)
         height, width = x.shape[2:]
         # Resized to the padded image and then cut: so a patch at the border keeps its place.
-        size = (
-            (height, width)
-            if self.resize_to_image
-            else (height + -height % self.patch_size, width + -width % self.patch_size)
-        )
+        multiple = 1 if self.resize_to_image else self.patch_size
+        size = (height + -height % multiple, width + -width % multiple)
         logits = self.decoder(features)
         if logits.shape[2:] != size:  # a UNet's are at the padded size
             logits = resize(logits, size)
@@ -63,14 +78,8 @@ class EncoderDecoder(nn.Module):
 class Segmenter(EncoderDecoder):
     """Semantic segmentation of 2D images by Swin or GLAM-Swin; see `Parts` for ``parts``."""
 
-    def __init__(self, config: ModelConfig, num_classes: int, in_channels: int = 3, parts: Parts | None = None) -> None:
-        super().__init__()
-        parts = parts or Parts()
-        self.config = config
-        self.num_classes = num_classes
-        self.in_channels = in_channels
-        self.patch_size = config.patch_size
-        self.resize_to_image = parts.resize_to_image
+    def __init__(self, config: ModelConfig, num_classes: int, in_channels: int = 3, parts: Parts = PAPER) -> None:
+        super().__init__(config, num_classes, in_channels, config.patch_size, parts.resize_to_image)
         self.encoder = Encoder(config, in_channels, parts.make_stage, skips=config.decoder.startswith("unet"))
         self.auxiliary = None
         if config.decoder == "linear":

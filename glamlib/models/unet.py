@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from glamlib.layers.attention import Attended, attend
 from glamlib.layers.windows import WindowLayout, cached, from_windows, relative_position_index, to_windows
 from glamlib.models.config import ModelConfig
-from glamlib.models.encoder import stage_drop_paths
+from glamlib.models.encoder import Encoder, stage_drop_paths
 from glamlib.models.stage import Stage
 
 
@@ -160,6 +160,12 @@ class UNetDecoder(nn.Module):
         self.norm_up = nn.LayerNorm(dims[0])
         self.up = PatchExpand(dims[0], dims[0], config.patch_size)
         self.output = nn.Conv2d(dims[0], num_classes, 1, bias=False)
+
+    def start_from(self, encoder: Encoder) -> None:
+        """Copy the encoder's blocks, but no mixer, to the stages that mirror them, as the released code does."""
+        for stage in self.layers_up:
+            blocks = encoder.layers[stage.level].blocks.state_dict()
+            stage.blocks.load_state_dict({k: v for k, v in blocks.items() if "mixer." not in k}, strict=False)
 
     def forward(self, features: list[Tensor], traces: list[dict] | None = None) -> Tensor:
         """Return logits ``(B, num_classes, H, W)`` of features ``(B, C_i, h_i, w_i)``; ``traces`` gets one per NLU."""

@@ -4,6 +4,8 @@ UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV
 mmsegmentation's, so its weights load.
 """
 
+from collections import OrderedDict
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,17 +34,11 @@ class LinearDecoder(nn.Module):
         return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))
 
 
-class ConvModule(nn.Module):
-    """Convolution without bias, batch norm, ReLU; the map keeps its size."""
-
-    def __init__(self, in_channels: int, channels: int, kernel_size: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels)
-        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+def conv_module(in_channels: int, channels: int, kernel_size: int) -> nn.Sequential:
+    """Return a convolution without bias, batch norm and ReLU; the map keeps its size."""
+    conv = nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels), relu=nn.ReLU()))
 
 
 def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
@@ -63,12 +59,12 @@ class UPerNetDecoder(nn.Module):
     def __init__(self, dims: tuple[int, ...], channels: int, num_classes: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.psp_modules = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(scale), ConvModule(dims[-1], channels, 1)) for scale in self.pool_scales
+            nn.Sequential(nn.AdaptiveAvgPool2d(scale), conv_module(dims[-1], channels, 1)) for scale in self.pool_scales
         )
-        self.bottleneck = ConvModule(dims[-1] + len(self.pool_scales) * channels, channels, 3)
-        self.lateral_convs = nn.ModuleList(ConvModule(dim, channels, 1) for dim in dims[:-1])
-        self.fpn_convs = nn.ModuleList(ConvModule(channels, channels, 3) for _ in dims[:-1])
-        self.fpn_bottleneck = ConvModule(len(dims) * channels, channels, 3)
+        self.bottleneck = conv_module(dims[-1] + len(self.pool_scales) * channels, channels, 3)
+        self.lateral_convs = nn.ModuleList(conv_module(dim, channels, 1) for dim in dims[:-1])
+        self.fpn_convs = nn.ModuleList(conv_module(channels, channels, 3) for _ in dims[:-1])
+        self.fpn_bottleneck = conv_module(len(dims) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
         self.conv_seg = _classifier(channels, num_classes)
 
@@ -79,24 +75,21 @@ class UPerNetDecoder(nn.Module):
             raise InputError("a batch of 1: UPerNet's batch norm needs at least 2 images a batch in training")
         pooled = [resize(module(last), last.shape[2:]) for module in self.psp_modules]
         top = self.bottleneck(torch.cat([last, *pooled], dim=1))  # (B, channels, h_last, w_last)
-        levels = [conv(feature) for conv, feature in zip(self.lateral_convs, features[:-1], strict=True)]
-        levels.append(top)
+        levels = [*(conv(feature) for conv, feature in zip(self.lateral_convs, features, strict=False)), top]
         for i in range(len(levels) - 2, -1, -1):
             levels[i] = levels[i] + resize(levels[i + 1], levels[i].shape[2:])
-        outputs = [conv(level) for conv, level in zip(self.fpn_convs, levels[:-1], strict=True)] + [top]
+        outputs = [*(conv(level) for conv, level in zip(self.fpn_convs, levels, strict=False)), top]
         outputs = [resize(output, features[0].shape[2:]) for output in outputs]
         return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outputs, dim=1))))
 
 
-class FCNHead(nn.Module):
-    """A 3x3 convolution and a classifier on one level: the auxiliary loss of UPerNet's training (weight 0.4)."""
+class FCNHead(nn.Sequential):
+    """A 3x3 convolution and a classifier on one level: the auxiliary loss of UPerNet's training (weight 0.4).
+
+    ``(B, dim, h, w)`` to logits ``(B, num_classes, h, w)``.
+    """
 
     def __init__(self, dim: int, channels: int, num_classes: int, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList([ConvModule(dim, channels, 3)])
-        self.dropout = nn.Dropout2d(dropout)
-        self.conv_seg = _classifier(channels, num_classes)
-
-    def forward(self, feature: Tensor) -> Tensor:
-        """Return logits ``(B, num_classes, h, w)`` at the size of ``feature``."""
-        return self.conv_seg(self.dropout(self.convs[0](feature)))
+        convs = nn.Sequential(conv_module(dim, channels, 3))
+        classifier = _classifier(channels, num_classes)
+        super().__init__(OrderedDict(convs=convs, dropout=nn.Dropout2d(dropout), conv_seg=classifier))

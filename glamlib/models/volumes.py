@@ -5,7 +5,6 @@ Parameter names, and the places of activations and norms, are those of themyrl/m
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from glamlib.layers.windows import padding_to
 from glamlib.models.config import VolumeConfig
 from glamlib.models.encoder import Encoder, init_linear, stage_drop_paths
+from glamlib.models.segmenter import PAPER, Parts
 from glamlib.models.stage import Stage
 
 
@@ -104,30 +104,11 @@ class VolumeDecoder(nn.Module):
         return self.head(maps[0]), maps
 
 
-@dataclass(frozen=True)
-class VolumeParts:
-    """Where the paper and the released code differ; the paper's by default.
-
-    Attributes:
-        auxiliary_side: voxels that an auxiliary head makes of a patch along each dimension; None for a patch's own.
-        max_auxiliary: the most auxiliary heads; None for one on each level between the finest and the coarsest.
-        initialise: whether linear layers are initialised as configured, or left as PyTorch makes them.
-    """
-
-    make_stage: Callable[..., Stage] = Stage
-    auxiliary_side: int | None = None
-    max_auxiliary: int | None = None
-    initialise: bool = True
-
-
 class VolumeSegmenter(nn.Module):
-    """Semantic segmentation of volumes; see `VolumeParts` for ``parts``."""
+    """Semantic segmentation of volumes; see `Parts` for ``parts``."""
 
-    def __init__(
-        self, config: VolumeConfig, num_classes: int, in_channels: int = 1, parts: VolumeParts | None = None
-    ) -> None:
+    def __init__(self, config: VolumeConfig, num_classes: int, in_channels: int = 1, parts: Parts = PAPER) -> None:
         super().__init__()
-        parts = parts or VolumeParts()
         self.config = config
         self.num_classes = num_classes
         self.in_channels = in_channels

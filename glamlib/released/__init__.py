@@ -5,7 +5,7 @@ themyrl/medseg at 35de82e) differs in the ways that `DIFFERENCES` and `VOLUME_DI
 alone, ``create_model(..., behaviour="raw_tokens+position_table")``, or all together, ``behaviour="released"``.
 """
 
-from glamlib.released.parts import DIFFERENCES, VOLUME_DIFFERENCES, parts_of, volume_parts_of
+from glamlib.released.parts import DIFFERENCES, VOLUME_DIFFERENCES, parts_of
 from glamlib.released.weights import Loaded, load_released
 
-__all__ = ["DIFFERENCES", "VOLUME_DIFFERENCES", "Loaded", "load_released", "parts_of", "volume_parts_of"]
+__all__ = ["DIFFERENCES", "VOLUME_DIFFERENCES", "Loaded", "load_released", "parts_of"]

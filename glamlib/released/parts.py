@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from functools import partial
 
 from glamlib.errors import one_of
-from glamlib.models.segmenter import Parts
-from glamlib.models.volumes import VolumeParts
+from glamlib.models.config import StagedConfig
+from glamlib.models.segmenter import PAPER, Parts
 from glamlib.released.stages import ReleasedStage
 from glamlib.released.upsampling import ReleasedUpsampling
 
@@ -52,25 +52,15 @@ def differences_of(behaviour: str, known: Iterable[str] = DIFFERENCES) -> frozen
     return frozenset(names)
 
 
-def parts_of(behaviour: str) -> Parts:
-    """Return the parts of a network for images of this behaviour: the paper's own where nothing differs."""
-    differences = differences_of(behaviour)
+def parts_of(config: StagedConfig) -> Parts:
+    """Return the parts of a network of the configured behaviour: the paper's own where nothing differs."""
+    differences = differences_of(config.behaviour, DIFFERENCES if config.ndim == 2 else VOLUME_DIFFERENCES)
     if not differences:
-        return Parts()
+        return PAPER
     return Parts(
         make_stage=partial(ReleasedStage, differences=differences),
         upsampling=partial(ReleasedUpsampling, differences=differences),
         resize_to_image="resize_output" in differences,
-    )
-
-
-def volume_parts_of(behaviour: str) -> VolumeParts:
-    """Return the parts of a network for volumes of this behaviour: the paper's own where nothing differs."""
-    differences = differences_of(behaviour, VOLUME_DIFFERENCES)
-    if not differences:
-        return VolumeParts()
-    return VolumeParts(
-        make_stage=partial(ReleasedStage, differences=differences),
         auxiliary_side=4 if "fixed_heads" in differences else None,
         max_auxiliary=1 if "one_auxiliary" in differences else None,
         initialise="default_init" not in differences,

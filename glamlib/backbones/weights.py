@@ -1,4 +1,4 @@
-"""ImageNet weights of timm's Swin, put into an encoder of the same size."""
+"""ImageNet weights of timm's networks, put into encoders and backbones of the same size."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,9 @@ from pathlib import Path
 import timm
 from torch import Tensor, nn
 
+from glamlib.backbones.config import TIMM_WEIGHTS
 from glamlib.errors import InputError
-from glamlib.models.segmenter import Segmenter
-from glamlib.models.unet import UNetDecoder
 
-_TIMM_NAMES = {size: f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")}
 # Only a classifier has these: its head, computed buffers, CrossViT's last exchange
 _UNUSED = re.compile(
     r"^(head|norm|fc_norm)\.|(relative_position_index|attn_mask)$|^blocks\.2\.(projs|fusion|revert_projs)\."
@@ -40,30 +38,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     }
 
 
-def load_timm_weights(
-    net: nn.Module, name: str, source: bool | str | Path, timm_names: dict[str, str], key: str | None = None
-) -> None:
-    """Put ImageNet weights into a network with timm's parameter names; what a classifier lacks stays as initialised.
+def load_weights(encoder: nn.Module, name: str, source: bool | str | Path) -> None:
+    """Put ImageNet weights into an encoder or backbone; what a classifier lacks stays as initialised.
+
+    ViT's and TNT's weights were trained on colours of mean and deviation 0.5, all others on ImageNet's, which this
+    library uses.
 
     Args:
-        net: the network, without the decoder.
-        name: the model's name, for messages.
-        source: True for timm's weights, fitted to the network's input channels, or a file of weights.
-        timm_names: timm's names of the weights that it has, by ``key`` (by default ``name``).
+        encoder: Swin's or GLAM's, or a backbone. A file for a backbone that timm lacks has the names of its ``body``.
+        name: of the backbone.
+        source: True for timm's weights, fitted to the channels of the images, or a file of weights.
 
     Raises:
         InputError: no such weights, no connection (says which file to fetch), or keys that do not fit.
     """
+    net = getattr(encoder, "body", encoder)
+    net = getattr(net, "net", net)
     if source is True:
-        if (key or name) not in timm_names:
-            raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(timm_names)}")
-        timm_name = timm_names[key or name]
+        if name not in TIMM_WEIGHTS:
+            raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(TIMM_WEIGHTS)}")
         channels = next(module for module in net.modules() if isinstance(module, nn.Conv2d)).in_channels
         try:
-            state = timm.create_model(timm_name, pretrained=True, in_chans=channels).state_dict()
+            state = timm.create_model(TIMM_WEIGHTS[name], pretrained=True, in_chans=channels).state_dict()
         except Exception as error:  # hub, network and cache each raise their own
             raise InputError(
-                f"pretrained=True: cannot fetch timm/{timm_name} ({type(error).__name__}); download its "
+                f"pretrained=True: cannot fetch timm/{TIMM_WEIGHTS[name]} ({type(error).__name__}); download its "
                 "model.safetensors from huggingface.co and pass pretrained=PATH"
             ) from None
     else:
@@ -78,13 +77,3 @@ def load_timm_weights(
             f"({len(bad)} unknown or of another shape, {len(missing)} missing)"
         )
     net.load_state_dict(used, strict=False)
-
-
-def load_swin_weights(model: Segmenter, name: str, source: bool | str | Path) -> None:
-    """Put Swin's weights into ``model.encoder`` and, as the released code does, into the stages of a UNet's decoder."""
-    load_timm_weights(model.encoder, name, source, _TIMM_NAMES, key=name.split("_")[-2])
-    if isinstance(model.decoder, UNetDecoder):
-        for stage in model.decoder.layers_up:
-            blocks = model.encoder.layers[stage.level].blocks.state_dict()
-            swin = {key: value for key, value in blocks.items() if "mixer." not in key}
-            stage.blocks.load_state_dict(swin, strict=False)
