@@ -1,11 +1,26 @@
-"""Intervals against numbers worked out by hand, with Student's t from a printed table."""
+"""Intervals and tests against numbers worked out by hand or printed, and verdicts against what was planted."""
 
-from math import isnan, sqrt
+from math import inf, isnan, nan, sqrt
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from glamlib.report.statistics import Interval, mean_interval, paired_difference, score_interval
+from glamlib.report.statistics import (
+    CONTRADICTED,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    SUPPORTED,
+    Comparison,
+    bimodal,
+    compare,
+    holm,
+    mean_interval,
+    paired_difference,
+    score_interval,
+    visible_errors,
+)
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
@@ -39,8 +54,24 @@ def test_a_single_value_has_no_interval_and_none_has_no_mean() -> None:
 
 
 def test_scores_stay_between_0_and_1() -> None:
-    assert score_interval([0.0, 1.0, 0.5]) == Interval(3, 0.5, 0.0, 1.0)
+    assert score_interval([0.0, 0.1, 0.05]).low == 0.0
+    assert score_interval([0.9, 0.95, 1.0]).high == 1.0
     assert isnan(score_interval([0.5]).high)
+
+
+def test_bimodal_scores_have_no_student_interval() -> None:
+    """Three runs at the plateau of guessing, three that left it: counts stand in the place of an interval."""
+    some, all_left = [0.5, 0.51, 1.0, 0.99, 0.5, 1.0], [0.98, 0.99, 1.0, 1.0, 0.99, 1.0]
+    assert bimodal(some)
+    assert not bimodal(all_left)
+    assert not bimodal([0.5])
+    assert isnan(score_interval(some).low)
+    found = compare(dict(enumerate(all_left)), dict(enumerate(some)))
+    assert found.counts == "6 of 6 against 3 of 6"
+    assert found.p == pytest.approx(2 * 20 / 220)  # choose 3 failures: all of the second group, C(6, 3) of C(12, 3)
+    assert found.difference == 0.5
+    table = runs(glam=dict(enumerate(some)), swin=dict(enumerate(all_left)))
+    assert isnan(paired_difference(table, "glam", "swin", "miou").low)
 
 
 def runs(**scores: dict[int, float]) -> pd.DataFrame:
@@ -48,12 +79,131 @@ def runs(**scores: dict[int, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "seed", "miou"])
 
 
-def test_paired_difference_goes_seed_by_seed() -> None:
+def test_differences_are_paired_by_seed() -> None:
     """Seeds differ much more than the pair does; only the seeds of both count, in whatever order they come."""
-    table = runs(glam={2: 30.2, 0: 10.1, 1: 20.3, 7: 99.0}, swin={0: 10.0, 1: 20.0, 2: 30.0, 8: -99.0}, vit={5: 1.0})
-    found = paired_difference(table, "glam", "swin", "miou")
+    glam, swin = {2: 30.2, 0: 10.1, 1: 20.3, 7: 99.0}, {0: 10.0, 1: 20.0, 2: 30.0, 8: -99.0}
+    table = runs(glam=glam, swin=swin, vit={5: 1.0})
     half = T95[2] * 0.1 / sqrt(3)  # differences 0.1, 0.3, 0.2: mean 0.2, deviation 0.1
-    assert found == pytest.approx((3, 0.2, 0.2 - half, 0.2 + half), abs=1e-3)
+    by_hand = pytest.approx((3, 0.2, 0.2 - half, 0.2 + half), abs=1e-3)
+    assert tuple(paired_difference(table, "glam", "swin", "miou")) == by_hand
     assert paired_difference(table, "swin", "glam", "miou").mean == pytest.approx(-0.2)
     assert paired_difference(table, "vit", "swin", "miou").n == 0
     assert paired_difference(table, "cvt", "swin", "miou").n == 0
+    assert tuple(compare(glam, swin, cap=1000)[:4]) == by_hand  # values far from 0..1 are no scores: steps
+    assert compare({0: 1.0}, {1: 1.0}).n == 0
+
+
+def test_welch_by_hand() -> None:
+    one, two = [0.62, 0.58, 0.60], [0.50, 0.56, 0.52, 0.54]
+    error = sqrt(0.0004 / 3 + (0.002 / 3) / 4)  # variances 0.0004 and 0.002 / 3
+    found = compare(dict(enumerate(one)), dict(enumerate(two)), paired=False)
+    freedom = error**4 / ((0.0004 / 3) ** 2 / 2 + (0.002 / 12) ** 2 / 3)
+    assert (found.n, found.difference) == (3, pytest.approx(0.07))
+    assert found.high == pytest.approx(0.07 + stats.t.ppf(0.975, freedom) * error)
+    assert found.p == pytest.approx(2 * stats.t.sf(0.07 / error, freedom))
+    assert found.visible == pytest.approx(visible_errors(freedom) * error)
+
+
+def test_power_of_five_pairs_as_tabled() -> None:
+    """A paired design finds 1.2 standard deviations with ten pairs at 92 % power, and 1.0 with 80 % (Cohen, 1988)."""
+    assert visible_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
+def test_equivalent_is_a_90_percent_interval_within_the_margin(margin: float) -> None:
+    rng = np.random.default_rng(0)
+    for shift in np.linspace(-0.2, 0.2, 21):
+        one, two = rng.normal(0.7 + shift, 0.02, 4), rng.normal(0.7, 0.02, 4)
+        low, high = stats.ttest_rel(one, two).confidence_interval(0.9)
+        found = compare(dict(enumerate(one)), dict(enumerate(two)), margin=margin)
+        assert (found.verdict == EQUIVALENT) == (-margin < low and high < margin)
+
+
+@pytest.mark.parametrize(
+    ("values", "direction", "verdict"),
+    [
+        ((0.20, 0.22, 0.21), "higher", SUPPORTED),
+        ((-0.20, -0.22, -0.21), "higher", CONTRADICTED),
+        ((-0.20, -0.22, -0.21), "lower", SUPPORTED),
+        ((0.20, 0.22, 0.21), "equal", CONTRADICTED),
+        ((0.060, 0.062, 0.061), "equal", CONTRADICTED),
+        ((0.045, 0.065, 0.055), "equal", INCONCLUSIVE),  # not equal, but perhaps within the margin of 0.05
+        ((0.010, 0.012, 0.011), "higher", EQUIVALENT),  # surely better, by less than matters
+        ((0.010, 0.012, 0.011), "equal", EQUIVALENT),
+        ((0.1, -0.1, 0.0), "higher", INCONCLUSIVE),
+        ((0.2,), "higher", INCONCLUSIVE),
+        ((0.2, 0.2, 0.2), "higher", SUPPORTED),  # no spread
+        ((0.0, 0.0, 0.0), "higher", EQUIVALENT),
+    ],
+)
+def test_a_verdict_follows_by_rule(values: tuple[float, ...], direction: str, verdict: str) -> None:
+    second = dict.fromkeys(range(len(values)), 0.5)
+    first = {seed: 0.5 + value for seed, value in enumerate(values)}
+    assert compare(first, second, margin=0.05, direction=direction).verdict == verdict
+
+
+def test_success_counts_as_printed() -> None:
+    """Newcombe (1998), table II, method 10: 56 of 70 against 48 of 80, 0.0524 to 0.3339."""
+    first = {seed: float(seed < 56) for seed in range(70)}
+    second = {seed: float(seed < 48) for seed in range(80)}
+    found = compare(first, second, paired=False, success=True)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    assert compare({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, success=True).visible == inf  # two runs show nothing
+    assert compare({0: 1, 1: 1, 2: 1, 3: 1}, {0: 0, 1: 0, 2: 0, 3: 0}, success=True).verdict == SUPPORTED  # p = 1/35
+
+
+def test_times_that_reach_the_cap_have_a_test_and_no_interval() -> None:
+    """Log-rank by hand: of 3 + 3 at risk one leaves at 1, of 2 + 3 at 2, of 1 + 3 at 3; expected of the first group
+    3/6 + 2/5 + 1/4, variance 1/4 + 6/25 + 3/16."""
+    found = compare({0: 1, 1: 2, 2: 3}, {0: 9, 1: 9, 2: 9}, cap=9, direction="lower")
+    z = (3 - 1.15) / sqrt(1 / 4 + 6 / 25 + 3 / 16)
+    assert found.p == pytest.approx(2 * stats.norm.sf(z))
+    assert isnan(found.low)
+    assert found.verdict == SUPPORTED
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, nan, 0.03]) == pytest.approx([0.04, 0.09, nan, 0.09], nan_ok=True)
+
+
+def families(difference: float, count: int, seeds: int = 5, claims: int = 4) -> list[list[Comparison]]:
+    """Families of comparisons whose true difference is planted; p-values are adjusted by Holm."""
+    rng, found = np.random.default_rng(1), []
+    for _ in range(count):
+        data = [(rng.normal(0.7 + difference, 0.02, seeds), rng.normal(0.7, 0.02, seeds)) for _ in range(claims)]
+        family = [compare(dict(enumerate(a)), dict(enumerate(b)), margin=0.02, family=claims) for a, b in data]
+        p, equal = holm(one.p for one in family), holm(one.p_equivalent for one in family)
+        found.append([one._replace(p=p[i], p_equivalent=equal[i]) for i, one in enumerate(family)])
+    return found
+
+
+def share(found: list[list[Comparison]], *verdicts: str) -> float:
+    return np.mean([any(one.verdict in verdicts for one in family) for family in found])
+
+
+def test_at_most_5_percent_of_families_err() -> None:
+    """A false difference where there is none, a false equivalence where the difference is the margin."""
+    tolerance = 3 * sqrt(0.05 * 0.95 / 300)
+    assert share(families(0.0, 300), SUPPORTED, CONTRADICTED) <= 0.05 + tolerance
+    assert share(families(0.02, 300), EQUIVALENT) <= 0.05 + tolerance
+
+
+def test_stated_power_is_met() -> None:
+    """Four claims of ten seeds: the difference that is called visible at the true deviation is shown by 80 % of them,
+    and what runs say of it agrees."""
+    visible = visible_errors(9, 0.05 / 4) * 0.02 * sqrt(2 / 10)
+    found = [one for family in families(visible, 100, seeds=10) for one in family]
+    assert np.mean([one.verdict == SUPPORTED for one in found]) >= 0.8 - 3 * sqrt(0.16 / 400)
+    assert np.median([one.visible for one in found]) == pytest.approx(visible, rel=0.1)
+
+
+def test_planted_bimodality_brings_no_false_verdict_and_no_student_interval() -> None:
+    rng = np.random.default_rng(2)
+    false = 0
+    for _ in range(300):
+        draw = [dict(enumerate(rng.normal(np.where(rng.random(6) < 0.5, 0.5, 0.98), 0.01))) for _ in range(2)]
+        found = compare(*draw)
+        mixed = any(bimodal(list(values.values())) for values in draw)
+        assert bool(found.counts) == mixed
+        false += mixed and found.verdict != INCONCLUSIVE
+    assert false / 300 <= 0.05

@@ -1,11 +1,16 @@
-"""Means over seeds, differences paired by seed, and their 95 % intervals."""
+"""What runs show: means over seeds, differences between two variants by tests of scipy, and verdicts by rule."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
+
+LEVEL, POWER = 0.05, 0.8
+SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE = "supported", "contradicted", "equivalent", "inconclusive"
+_GAP = 0.2  # of scores in 0..1: two groups of runs so far apart are no Gaussian sample
 
 
 class Interval(NamedTuple):
@@ -26,16 +31,173 @@ def mean_interval(values: Iterable[float]) -> Interval:
 
 
 def score_interval(values: Iterable[float]) -> Interval:
-    """Return `mean_interval` of scores cut to 0..1, where Student's interval does not know that they lie."""
+    """Return `mean_interval` of scores within 0..1; without an interval where they are `bimodal`."""
     found = mean_interval(values)
+    if bimodal(values):
+        return found._replace(low=np.nan, high=np.nan)
     return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
+
+
+def bimodal(scores: Iterable[float]) -> bool:
+    """Tell whether scores in 0..1 fall into two groups, at least 0.2 apart and each at most half as wide as the gap.
+
+    So do those of runs of which some leave the plateau of guessing and some do not.
+    """
+    data = np.sort(np.asarray(scores, dtype=np.float64))
+    if data.size < 2:
+        return False
+    split = np.diff(data).argmax()
+    gap = data[split + 1] - data[split]
+    return bool(gap >= _GAP and max(data[split] - data[0], data[-1] - data[split + 1]) <= gap / 2)
+
+
+class Comparison(NamedTuple):
+    """The difference of two variants.
+
+    Attributes:
+        n: seeds that count: pairs, or the runs of the smaller group.
+        difference, low, high: first minus second, with the 95 % interval; NaN where there is none.
+        p: of no difference, two-sided; for the direction "equal", of a difference within the margin.
+        p_equivalent: of a difference of the margin or more (two one-sided tests); NaN without a margin.
+        visible: the smallest true difference that so many seeds show with probability 0.8.
+        direction: "higher", "lower" or "equal": what is claimed of the first.
+        counts: of bimodal runs, the successes: "3 of 5 against 5 of 5".
+    """
+
+    n: int
+    difference: float
+    low: float = np.nan
+    high: float = np.nan
+    p: float = np.nan
+    p_equivalent: float = np.nan
+    visible: float = np.nan
+    direction: str = "higher"
+    counts: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Supported, contradicted, equivalent (smaller than what matters, whatever was claimed) or inconclusive."""
+        if self.p_equivalent <= LEVEL:
+            return EQUIVALENT
+        if not self.p <= LEVEL:  # NaN, too
+            return INCONCLUSIVE
+        claimed = {"higher": self.difference > 0, "lower": self.difference < 0, "equal": False}
+        return SUPPORTED if claimed[self.direction] else CONTRADICTED
+
+
+def compare(
+    first: Mapping[int, float],
+    second: Mapping[int, float],
+    *,
+    margin: float = 0.0,
+    direction: str = "higher",
+    paired: bool = True,
+    success: bool = False,
+    cap: float = np.inf,
+    family: int = 1,
+) -> Comparison:
+    """Compare two variants by the values of their runs, which come by seed.
+
+    The tests are Student's, paired by seed, or Welch's. Where the scores of a variant are `bimodal`, successes are
+    counted, runs above the widest gap, and tested by Fisher's exact test; the interval is Newcombe's, of two Wilson
+    intervals (Statistics in Medicine 17, 1998). Of steps of which some reach the ``cap``, the log-rank test is left.
+
+    Args:
+        margin: the smallest difference that matters; 0 for any.
+        direction: "higher", "lower" or "equal": what is claimed of ``first``.
+        paired: only seeds of both count.
+        success: values are 1 (success) or 0.
+        cap: values are steps, and those of ``cap`` mean that the run ended before.
+        family: how many claims share the level of 5 %, for ``visible`` (see `holm`).
+    """
+    scores = pd.DataFrame({"first": pd.Series(first), "second": pd.Series(second)}, dtype=np.float64)
+    scores = scores.dropna() if paired else scores
+    groups = scores["first"].dropna(), scores["second"].dropna()
+    n = min(map(len, groups))
+    if n == 0:
+        return Comparison(0, np.nan, direction=direction)
+    one, two = (group.to_numpy() for group in groups)
+    found = Comparison(n, float(one.mean() - two.mean()), direction=direction)
+    if success or (np.isinf(cap) and (bimodal(one) or bimodal(two))):
+        return _counted(found, one, two, 0.5 if success else _widest_gap(np.concatenate(groups)), LEVEL / family)
+    if n < 2:
+        return found
+    if max(one.max(), two.max()) >= cap:
+        censored = (stats.CensoredData.right_censored(group, group >= cap) for group in (one, two))
+        return found._replace(p=float(stats.logrank(*censored).pvalue))
+    test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
+    spread = np.ptp(one - two) if paired else max(np.ptp(one), np.ptp(two))
+    if spread <= 1e-12:  # no test without a spread: what is seen is what is
+        different = abs(found.difference) > max(1e-12, margin if direction == "equal" else 0)
+        equivalent = float(abs(found.difference) >= margin) if margin else np.nan
+        ends = {"low": found.difference, "high": found.difference, "visible": 0.0}
+        return found._replace(**ends, p=float(not different), p_equivalent=equivalent)
+    result = test(one, two)
+    low, high = result.confidence_interval()
+    error = (high - low) / 2 / stats.t.ppf(0.975, result.df)
+    p, p_equivalent = result.pvalue, np.nan
+    if direction == "equal":
+        beyond = abs(found.difference) > margin
+        p = test(one - np.sign(found.difference) * margin, two).pvalue if beyond else 1.0
+    if margin:
+        above, below = test(one + margin, two, alternative="greater"), test(one - margin, two, alternative="less")
+        p_equivalent = float(max(above.pvalue, below.pvalue))
+    visible = float(error * visible_errors(result.df, LEVEL / family))
+    return found._replace(low=float(low), high=float(high), p=float(p), p_equivalent=p_equivalent, visible=visible)
+
+
+@cache
+def visible_errors(freedom: float, level: float = LEVEL) -> float:
+    """Return how many standard errors a true difference has that a two-sided t-test shows with probability 0.8."""
+    critical = stats.t.ppf(1 - level / 2, freedom)
+    return optimize.brentq(lambda true: stats.nct.sf(critical, freedom, true) - POWER, 0, 10 * critical)
+
+
+def _widest_gap(scores: np.ndarray) -> float:
+    """Return the middle of the widest gap."""
+    data = np.sort(scores)
+    split = np.diff(data).argmax()
+    return data[split : split + 2].mean()
+
+
+def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, level: float, alpha: float) -> Comparison:
+    (hits, n), (others, m) = ((int((group > level).sum()), len(group)) for group in (one, two))
+    (low, high), (lower, higher) = (wilson(hits, n), wilson(others, m))
+    rate, other = hits / n, others / m
+    test = stats.fisher_exact([[hits, n - hits], [others, m - others]])
+    rates = (k / n for k in range(1, n + 1) if stats.fisher_exact([[k, n - k], [0, m]]).pvalue <= alpha)
+    return found._replace(
+        difference=rate - other,
+        low=rate - other - float(np.hypot(rate - low, higher - other)),
+        high=rate - other + float(np.hypot(high - rate, other - lower)),
+        p=float(test.pvalue),
+        visible=next(rates, np.inf),
+        counts=f"{hits} of {n} against {others} of {m}",
+    )
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return the ends of Wilson's 95 % interval of a rate of success."""
+    return tuple(map(float, stats.binomtest(successes, n).proportion_ci(method="wilson")))
+
+
+def holm(p: Iterable[float]) -> np.ndarray:
+    """Return p-values of one family adjusted by Holm's step-down rule; NaN stays."""
+    values = np.asarray(list(p), dtype=np.float64)
+    order = values.argsort()  # NaN last
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return adjusted
 
 
 def paired_difference(runs: pd.DataFrame, variant: str, other: str, metric: str) -> Interval:
     """Return the mean of ``variant - other`` over the seeds that both have run; ``n`` is 0 where there are none.
 
+    Without an interval where one of the two is `bimodal`.
+
     Args:
         runs: one row a run, with the columns variant, seed and ``metric``.
     """
-    scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=[variant, other])
-    return mean_interval((scores[variant] - scores[other]).dropna())
+    scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=[variant, other]).dropna()
+    found = mean_interval(scores[variant] - scores[other])
+    return found._replace(low=np.nan, high=np.nan) if any(bimodal(scores[name]) for name in scores) else found
