@@ -254,12 +254,10 @@ def test_confidence_of_several_views_is_of_their_mean(trained: Path, tmp_path: P
 
 def test_what_cannot_be_predicted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, out = str(trained / "w.safetensors"), ["--out", str(tmp_path / "out")]
-    (tmp_path / "film.mp4").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     Image.new("L", (40, 36)).save(tmp_path / "grey.png")
     grey = str(tmp_path / "grey.png")
-    refused(capsys, ["predict", weights, str(tmp_path / "film.mp4"), *out], "film.mp4: a video; extract its frames")
     refused(capsys, ["predict", weights, str(tmp_path / "empty"), *out], "empty: no images")
     refused(capsys, ["predict", weights, str(tmp_path / "none"), *out], "none: no such file or folder")
     refused(capsys, ["predict", str(tmp_path / "w.safetensors"), grey, *out], "w.safetensors: not a weights file")

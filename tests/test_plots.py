@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glamlib.report import figures, speed_figures
+from glamlib.report import figures, speed_tables
 from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
 from glamlib.studies.study import Study
 
@@ -103,30 +103,23 @@ def speed_table() -> pd.DataFrame:
 
 def test_where_a_linear_exchange_pays() -> None:
     table, start, slower = speed_table(), "faster from (px)", "but slower in some round at (px)"
-    found = speed_figures.payoff(table)
+    found = speed_tables.payoff(table)
     assert found["exchange"].tolist() == ["pooled keys", "linear attention"] * 2
     assert set(found[start]) == {512}
     assert set(found["time over G-MSA's"]) == {"0.50 at 1024 px"}
     assert set(found[slower]) == {""}
     doubtful = table.assign(exchange_ratio_high=table["exchange_ratio_high"].where(table["size"] < 1024, 1.1))
-    assert set(speed_figures.payoff(doubtful)[slower]) == {"1024"}
-    assert set(speed_figures.payoff(table[table["size"] < 512])[start]) == {"never"}
-    assert set(speed_figures.payoff(table[table["size"] > 512])[start]) == {1024}
-    for axes, title in zip(speed_figures.payoff_by_size(table).axes, ("forward", "training"), strict=True):
-        assert axes.get_title() == title
-        assert [text.get_text() for text in axes.get_xticklabels()] == ["256", "512", "1024"]
-        names = [text.get_text() for text in axes.texts]
-        assert names == ["pooled keys: from 512 pixels", "linear attention: from 512 pixels"]
+    assert set(speed_tables.payoff(doubtful)[slower]) == {"1024"}
+    assert set(speed_tables.payoff(table[table["size"] < 512])[start]) == {"never"}
+    assert set(speed_tables.payoff(table[table["size"] > 512])[start]) == {1024}
 
 
 def test_accuracy_given_up_is_paired_by_seed(tmp_path: Path) -> None:
-    assert speed_figures.accuracy_given_up(speed_figures.exchange_runs(tmp_path)).empty
+    assert speed_tables.accuracy_given_up(speed_tables.exchange_runs(tmp_path)).empty
     (tmp_path / "tables").mkdir()
     scores = {"gmsa": (0.8, 0.9), "pooled": (0.7, 0.8), "linear": (0.8, 0.9), "memory": (0.1, 0.1)}
     rows = [(name, seed, miou, 48) for name, values in scores.items() for seed, miou in enumerate(values)]
     runs = pd.DataFrame(rows, columns=["variant", "seed", "miou", "height"])
     runs.to_csv(tmp_path / "tables" / "mixers_48.csv")
-    found = speed_figures.accuracy_given_up(speed_figures.exchange_runs(tmp_path)).set_index("exchange")
+    found = speed_tables.accuracy_given_up(speed_tables.exchange_runs(tmp_path)).set_index("exchange")
     assert found["mean"].to_dict() == pytest.approx({"pooled keys": -0.1, "linear attention": 0.0})
-    axes = speed_figures.accuracy_by_scene(speed_figures.exchange_runs(tmp_path)).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["G-MSA", "pooled keys", "linear attention"]

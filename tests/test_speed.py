@@ -12,10 +12,10 @@ import torch
 from glamlib.bench import speed, step
 from glamlib.bench.peers import LIBRARIES
 from glamlib.bench.speed import Configuration, Group, configurations, groups, matmul_gflops, one_pass
-from glamlib.bench.speed_table import beside_released, crossing, growth, headline
 from glamlib.cost.count import macs_by_module
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError
+from glamlib.report.speed_tables import crossing, headline
 from glamlib.studies.parameters import RunParameters
 from glamlib.zoo import model_config
 
@@ -146,22 +146,10 @@ def test_each_is_timed_right_after_swin_so_that_a_slowing_machine_cancels(monkey
         assert [a / b for a, b in zip(taken[one], beside[one], strict=True)] == pytest.approx([quotient] * 2)
 
 
-def test_growth_is_the_exponent_of_a_power_law() -> None:
-    pixels = pd.Series([1e4, 4e4, 9e4])
-    assert growth(pixels, 3 * pixels**1.5) == pytest.approx(1.5)
-
-
 def test_figures_are_about_the_papers_block_from_256_pixels_on() -> None:
     row = {"part": "encoder", "pass": "forward", "size": 256, "way": "fused", "behaviour": "paper", "network": "tiny"}
     others = [{"size": 64}, {"way": "compiled"}, {"behaviour": "no_token_mlp"}, {"network": "base"}, {"part": "stages"}]
     assert headline(pd.DataFrame([row, *(row | other for other in others)])).index.tolist() == [0]
-
-
-def test_ours_stands_beside_the_released_code() -> None:
-    row = {"part": "encoder", "pass": "forward", "size": 512, "way": "fused", "behaviour": "paper", "network": "tiny"}
-    row |= {"tokens": 10, "mixer": "gmsa", "ratio": 1.5, "ratio_low": 1.4, "ratio_high": 1.6, "macs_ratio": 1.45}
-    (found,) = beside_released(pd.DataFrame([row])).to_dict("records")
-    assert (found["ours"], found["released"]) == (1.5, pytest.approx(1.045 / 0.4452))
 
 
 @pytest.mark.parametrize(

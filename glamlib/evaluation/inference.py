@@ -34,7 +34,7 @@ def view_sizes(height: int, width: int, options: InferenceOptions) -> list[tuple
 
 
 def view_size(height: int, width: int, options: InferenceOptions) -> tuple[int, int]:
-    """Return the one of them that is of scale 1."""
+    """Return the size at scale 1."""
     return view_sizes(height, width, replace(options, scales=(1.0,)))[0]
 
 
@@ -62,14 +62,11 @@ def slide_logits(
 
     # MONAI takes the overlap as a fraction and rounds the stride down: half an element more gives exactly this one
     overlap = [max(0.0, 1 - (step + 0.5) / side) for side, step in zip(window, stride, strict=True)]
-    return sliding_window_inference(
-        x,
-        window,
-        batch_size,
-        lambda part: model(part).float(),  # under bfloat16 the sum of weighted windows would lose small weights
-        overlap=overlap,
-        mode=mode,
-    )
+
+    def in_full(part: Tensor) -> Tensor:  # under bfloat16 the sum of weighted windows would lose small weights
+        return model(part).float()
+
+    return sliding_window_inference(x, window, batch_size, in_full, overlap=overlap, mode=mode)
 
 
 def predict_logits(
@@ -106,26 +103,26 @@ def _view_logits(
 
 
 def predict_classes(
-    model: EncoderDecoder, images: Tensor, options: InferenceOptions | None = None, precision: str = "fp32"
+    model: EncoderDecoder,
+    images: Tensor,
+    options: InferenceOptions | None = None,
+    precision: str = "fp32",
+    confidence: bool = False,
 ) -> Tensor:
     """Return the classes ``(B, H, W)`` of images ``(B, 3, H, W)`` uint8, on the CPU; ``precision``: "fp32" or "bf16".
 
-    Raises InputError where the device's memory does not suffice.
+    With ``confidence`` also the probability of each, from 0 to 255: uint8 ``(B, 2, H, W)``. Raises InputError where the
+    device's memory does not suffice.
     """
-    options = options or InferenceOptions()
-    return _classes(model, images, precision, lambda x: predict_logits(model, x, options).argmax(dim=1))
 
-
-def predict_confidence(
-    model: EncoderDecoder, images: Tensor, options: InferenceOptions, precision: str = "fp32"
-) -> Tensor:
-    """Return the classes and, as uint8 from 0 to 255, the probability of each, ``(B, 2, H, W)``; as above."""
-
-    def with_confidence(x: Tensor) -> Tensor:
-        best, classes = predict_logits(model, x, options, probabilities=True).max(dim=1)  # (B, H, W)
+    def classes_of(x: Tensor) -> Tensor:
+        scores = predict_logits(model, x, options or InferenceOptions(), confidence)  # (B, K, H, W)
+        if not confidence:
+            return scores.argmax(dim=1)
+        best, classes = scores.max(dim=1)
         return torch.stack([classes.to(torch.uint8), best.mul(255).round().to(torch.uint8)], dim=1)
 
-    return _classes(model, images, precision, with_confidence)
+    return _classes(model, images, precision, classes_of)
 
 
 def predict_volume_classes(
@@ -147,22 +144,6 @@ def predict_volume_classes(
     return _classes(model, volumes, precision, classes_of)
 
 
-@contextmanager
-def _memory_limit(device: torch.device) -> Iterator[None]:
-    """Let an allocation on the CPU fail that the free memory does not hold: Linux would end the process later."""
-    if device.type != "cpu":
-        yield
-        return
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
-    most = psutil.Process().memory_info().data + int(0.9 * psutil.virtual_memory().available)
-    if limits[1] == resource.RLIM_INFINITY or most < limits[1]:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, limits)
-
-
 @torch.inference_mode()
 def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.parameters()).device
@@ -176,12 +157,18 @@ def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callab
 @contextmanager
 def memory_suffices(device: torch.device, what: str, less: str) -> Iterator[None]:
     """Turn every kind of "out of memory" into an InputError, "``what`` into the memory of cpu; use ``less``"."""
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    most = psutil.Process().memory_info().data + int(0.9 * psutil.virtual_memory().available)
+    if device.type == "cpu" and (limits[1] == resource.RLIM_INFINITY or most < limits[1]):
+        # an allocation that the free memory does not hold fails: Linux would end the process later
+        resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
     try:
-        with _memory_limit(device):
-            yield
+        yield
     except (RuntimeError, MemoryError) as error:
         # torch has an error of its own for a GPU alone
         too_large = any(words in str(error) for words in ("can't allocate memory", "calculation overflowed"))
         if not too_large and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         raise InputError(f"{what} into the memory of {device}; use {less}") from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)

@@ -48,23 +48,17 @@ def _serve(arguments: Sequence[str]) -> None:
     launch_new_instance(arguments)
 
 
-class _Process:
-    """A process of multiprocessing with the methods of `subprocess.Popen` that a provisioner calls."""
+class _Process(_CONTEXT.Process):
+    """With the methods of `subprocess.Popen` that a provisioner calls."""
 
     stdin = stdout = stderr = None
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        self._process = _CONTEXT.Process(target=_serve, args=(arguments,))
-        self._process.start()
-        self.pid = self._process.pid
-        self.kill, self.terminate = self._process.kill, self._process.terminate
-
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.exitcode
 
     def wait(self) -> int | None:
-        self._process.join()
-        return self._process.exitcode
+        self.join()
+        return self.exitcode
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -72,7 +66,8 @@ class _Process:
 
 class _ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **_: object) -> KernelConnectionInfo:
-        self.process = _Process(cmd[cmd.index("-f") :])
+        self.process = _Process(target=_serve, args=(cmd[cmd.index("-f") :],))
+        self.process.start()
         self.pid, self.pgid = self.process.pid, None
         return self.connection_info
 

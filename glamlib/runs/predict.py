@@ -15,14 +15,13 @@ from tqdm import tqdm
 from glamlib.data.images import IMAGE_SUFFIXES, read_image
 from glamlib.data.published import CLASSES
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_confidence, view_sizes
+from glamlib.evaluation.inference import batches_of_one_size, predict_classes, view_sizes
 from glamlib.files import check_writable, write_whole
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 
 CITYSCAPES = CLASSES["cityscapes"]
-_VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 def image_files(source: Path) -> list[Path]:
@@ -30,33 +29,17 @@ def image_files(source: Path) -> list[Path]:
 
     Of a folder without images, those of its sub-folders, as Cityscapes has one for each city. InputError for none.
     """
-    if source.is_dir():
-        folders = [source] if _images_in(source) else [folder for folder in _visible(source) if _images_in(folder)]
-        if not folders:
-            raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
-        # also those of other names: each is predicted, or named with the reason
-        return [file for folder in folders for file in _visible(folder) if file.is_file() or file in _images_in(folder)]
-    if not source.exists():
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
-    if source.suffix.lower() in _VIDEO_SUFFIXES:
-        raise InputError(
-            f"{source}: a video; extract its frames (ffmpeg -i VIDEO FOLDER/%06d.png) and give their folder"
-        )
-    return [source]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(item for item in folder.glob("*") if not item.name.startswith("."))  # of a file: nothing
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return [file for file in _visible(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def training_size(run: RunParameters) -> tuple[int, int] | None:
-    """Return the height and width in pixels of the images that a run trains on, None if they are not all of one."""
-    size = run.augment.get("crop_size") or run.data.get("size")
-    return (size, size) if isinstance(size, int) else size and tuple(size)
+    for pattern in ("[!.]*", "[!.]*/[!.]*"):
+        # also files of other names: each is predicted, or named with the reason
+        files = [file for file in sorted(source.glob(pattern)) if file.is_file()]
+        folders = {file.parent for file in files if file.suffix.lower() in IMAGE_SUFFIXES}
+        if folders:
+            return [file for file in files if file.parent in folders]
+    raise InputError(f"{source}: no images; expected files {', '.join(IMAGE_SUFFIXES)}")
 
 
 def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
@@ -65,9 +48,10 @@ def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
     Then it is in windows of the training size, an eighth of which overlaps, if it is more than twice as high or wide:
     a network has seen nothing of such a size, and the cost of G-MSA grows with the square of the number of pixels.
     """
-    options, window = InferenceOptions.from_dict(run.evaluate), training_size(run)
-    if "mode" in run.evaluate or window is None:
+    options, side = InferenceOptions.from_dict(run.evaluate), run.augment.get("crop_size") or run.data.get("size")
+    if "mode" in run.evaluate or side is None:  # trained on images of several sizes
         return options
+    window = (side, side) if isinstance(side, int) else tuple(side)
     if all(view[i] <= 2 * window[i] for view in view_sizes(height, width, options) for i in range(2)):
         return options
     return replace(options, mode="slide", crop=window, stride=tuple(-(-side * 7 // 8) for side in window))
@@ -96,7 +80,7 @@ def predict_files(
         check_writable(out / kind / "probe")
     failed: list[str] = []
     taken: dict[str, Path] = {}
-    told = "mode" in run.evaluate
+    told, palette = "mode" in run.evaluate, np.array(saved.palette, np.uint8)
 
     def readable() -> Iterator[tuple[Path, Tensor]]:
         for file in tqdm(files, disable=None, unit="image"):
@@ -113,32 +97,31 @@ def predict_files(
             yield file, image
 
     for batch in batches_of_one_size(readable(), run.batch_size):
-        height, width = batch[0][1].shape[1:]
-        options = in_windows(run, height, width)
+        images = torch.stack([image for _, image in batch])  # (B, 3, H, W)
+        size = tuple(images.shape[2:])
+        options = in_windows(run, *size)
         if options.mode == "slide" and not told:
             told = True
-            size = "x".join(map(str, options.crop))
-            like = f"images like {batch[0][0].name} ({height}x{width})"
-            tqdm.write(f"{like} are predicted in windows of the training size, {size}; --whole predicts them whole")
+            window, like = "x".join(map(str, options.crop)), f"{batch[0][0].name} ({'x'.join(map(str, size))})"
+            tqdm.write(
+                f"images like {like} are predicted in windows of the training size, {window}; "
+                "--whole predicts them whole"
+            )
         try:
-            images = torch.stack([image for _, image in batch])
-            if confidence:
-                maps = predict_confidence(saved.model, images, options, run.precision)
-            else:
-                maps = predict_classes(saved.model, images, options, run.precision)[:, None]
+            maps = predict_classes(saved.model, images, options, run.precision, confidence)
         except InputError as error:
             failed += [f"{file}: {error}" for file, _ in batch]
             continue
-        for (file, image), (prediction, *certain) in zip(batch, maps, strict=True):
-            classes = prediction.numpy().astype(np.uint8)
+        for (file, image), planes in zip(batch, maps.view(len(batch), -1, *size), strict=True):
+            classes, *certain = planes.numpy().astype(np.uint8)
             labels = Image.fromarray(classes)
-            labels.putpalette([channel for colour in saved.palette for channel in colour])  # makes it palettised
-            colours = Image.fromarray(np.array(saved.palette, np.uint8)[classes])  # (H, W, 3)
-            _write(out / "labels" / f"{file.stem}.png", labels)
-            overlay = Image.blend(Image.fromarray(image.permute(1, 2, 0).numpy()), colours, 0.5)
-            _write(out / "overlays" / f"{file.stem}.png", overlay)
+            labels.putpalette(palette.tobytes())  # makes it palettised
+            photo = Image.fromarray(image.permute(1, 2, 0).numpy())
+            pictures = {"labels": labels, "overlays": Image.blend(photo, Image.fromarray(palette[classes]), 0.5)}
             if certain:
-                _write(out / "confidence" / f"{file.stem}.png", Image.fromarray(certain[0].numpy()))
+                pictures["confidence"] = Image.fromarray(certain[0])
+            for kind, picture in pictures.items():
+                _write(out / kind / f"{file.stem}.png", picture)
             if raw_ids:
                 write_for_server(out / "raw_ids", file.stem, classes)
     return failed

@@ -5,13 +5,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,54 +27,45 @@ _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetric
 _WRITTEN = (":!results", ":!README.md")
 
 
-def digest(files: Iterable[Path]) -> str:
-    """Return a digest of Python files, of notebooks' code and of tables; comments, formatting and docstrings apart."""
+def digest(*places: str) -> str:
+    """Return a digest of the code in files and folders of the project: Python, notebooks and tables.
+
+    Comments, formatting and docstrings do not count.
+    """
     whole = hashlib.sha256()
-    for file in files:
-        text = file.read_text()
-        if file.suffix == ".ipynb":
-            cells = json.loads(text)["cells"]
-            text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        if file.suffix != ".csv":
+    paths = [ROOT / place for place in places]
+    for file in (file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))):
+        if file.suffix == ".csv":
+            whole.update(file.read_bytes())
+        elif file.suffix in (".py", ".ipynb"):
+            text = file.read_text()
+            if file.suffix == ".ipynb":
+                cells = json.loads(text)["cells"]
+                text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
             tree = ast.parse(text)
             for node in ast.walk(tree):
                 documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
                 if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
                     del node.body[0]
-            text = ast.dump(tree)
-        whole.update(text.encode())
+            whole.update(ast.dump(tree).encode())
     return whole.hexdigest()[:16]
-
-
-def _sources(*places: str) -> list[Path]:
-    paths = [ROOT / place for place in places]
-    files = [file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))]
-    return [file for file in files if file.suffix in (".py", ".csv", ".ipynb")]
 
 
 @cache
 def computing_digest() -> str:
     """Return the digest of the code that decides what a run computes."""
-    return digest(_sources(*COMPUTES))
-
-
-def whole_digest() -> str:
-    """Return the digest of all code of the library."""
-    return digest(_sources("glamlib"))
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
-        return None
-    return done.stdout.strip()
+    return digest(*COMPUTES)
 
 
 def commit() -> dict[str, object]:
     """Return the commit that the code is at, and whether it has changes; None for both outside a git clone."""
-    head = _git("rev-parse", "HEAD")
-    return {"commit": head, "dirty": bool(_git("status", "--porcelain", "--", ".", *_WRITTEN)) if head else None}
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    try:
+        head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        changes = git(["git", "status", "--porcelain", "--", ".", *_WRITTEN]).stdout
+    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
+        return {"commit": None, "dirty": None}
+    return {"commit": head, "dirty": bool(changes)}
 
 
 def origin() -> dict[str, object]:
@@ -92,12 +82,10 @@ def device_name(device: str) -> str:
     """Return the name of a GPU, or the processor's model and the number of cores this process may use."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    model = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):  # Linux; elsewhere the platform's name will do
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    file = Path("/proc/cpuinfo")  # of Linux; elsewhere the platform's name will do
+    model = re.search(r"model name\s*: (.*)", file.read_text()) if file.exists() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{model}, {cores} cores"
+    return f"{model[1] if model else platform.processor() or platform.machine()}, {cores} cores"
 
 
 def peak_memory_mib(device: str) -> float:

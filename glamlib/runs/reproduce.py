@@ -22,7 +22,7 @@ from glamlib.files import write_whole
 from glamlib.runs.kernels import start_server
 from glamlib.runs.notebook import execute, execute_all
 from glamlib.runs.places import ROOT, imagenet_file, run_folder
-from glamlib.runs.provenance import computing_digest, whole_digest
+from glamlib.runs.provenance import computing_digest, digest
 from glamlib.runs.records import NO_MATTER, differences, read_record
 from glamlib.studies import STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
@@ -78,7 +78,7 @@ def write_plan(
     runs = [with_chosen_rate(run, results) for one in studies for run in one.runs(profile, seeds)]
     runs = {f"{run.study}/{run.variant}/seed-{run.seed}": replace(run, device=device or run.device) for run in runs}
     records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in runs)
-    files = {"code.txt": whole_digest()}
+    files = {"code.txt": digest("glamlib")}
     files["plan.mk"] = f"STUDIES := {' '.join(one.name for one in studies)}\nRECORDS := {records}"
     for name, run in runs.items():
         files[f"plan/{name}.json"] = json.dumps({"parameters": run.to_dict(), "code": computing_digest()}, indent=1)

@@ -12,8 +12,6 @@ Sides = tuple[Count, Count]
 
 
 class _FolderName:
-    """Names of folders: letters, digits, "_", "-" and, not first, "."."""
-
     def __contains__(self, name: str) -> bool:
         return re.fullmatch(r"[\w-][\w.-]*", name) is not None
 
@@ -149,24 +147,19 @@ class RunParameters(Checked):
 def notebook_parameters(namespace: dict[str, object], kinds: dict[str, object]) -> dict[str, object]:
     """Return a notebook's parameters from its ``globals()``; to be called right after the parameters cell.
 
-    papermill only warns of a parameter that the notebook does not know. Here every public name that the cells so far
-    have set must be one of ``kinds`` and of its type, or InputError says which is not. When the cell is run again in
-    the same kernel, later cells have set names of their own, and only types are checked.
+    papermill only warns of an unknown parameter. Here every public name that the cells so far have set must be one of
+    ``kinds`` and of its type, or InputError says which is not. When the cell is run again in the same kernel, later
+    cells have set names of their own, and only types are checked.
     """
     given = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in _IPYTHON
-        and not isinstance(value, types.ModuleType | type)
-        and not callable(value)
+        if not (name.startswith("_") or name in _IPYTHON or isinstance(value, types.ModuleType) or callable(value))
     }
-    if not namespace.get("_parameters_checked"):
-        for name in given:
-            if name not in kinds:
-                raise one_of("parameter", name, kinds)
-    missing = [name for name in kinds if name not in given]
-    if missing:
+    unknown = given.keys() - kinds.keys()
+    if unknown and not namespace.get("_parameters_checked"):
+        raise one_of("parameter", min(unknown), kinds)
+    if missing := [name for name in kinds if name not in given]:
         raise InputError(f"missing parameter: {', '.join(missing)}")
     checked = {name: check(f"parameter {name}", given[name], kind) for name, kind in kinds.items()}
     namespace["_parameters_checked"] = True

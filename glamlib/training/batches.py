@@ -4,8 +4,6 @@ The order of items and each item's augmentation are drawn from counters, not fro
 be carried along.
 """
 
-from functools import lru_cache
-
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,14 +21,15 @@ class TrainingView(Dataset):
     """
 
     def __init__(self, dataset: AnyDataset, seed: int, transform: Transform | None) -> None:
-        self.dataset = dataset
-        self.seed = seed
-        self.transform = transform
+        self.dataset, self.seed, self.transform = dataset, seed, transform
+        self._orders: dict[int, np.ndarray] = {}  # of the epoch
 
     def item(self, position: int) -> int:
         """Return which item of the data set is at a position."""
         epoch, place = divmod(position, len(self.dataset))
-        return int(_order(self.seed, epoch, len(self.dataset))[place])
+        if epoch not in self._orders:
+            self._orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))}
+        return int(self._orders[epoch][place])
 
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
         image, label = self.dataset[self.item(position)]
@@ -40,27 +39,19 @@ class TrainingView(Dataset):
         return self.transform(image, label, np.random.default_rng([self.seed, position, 1]))
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 def step_batches(run: RunParameters, start: int, rank: int = 0, processes: int = 1) -> list[range]:
     """Return the positions of each micro-batch from step ``start`` to the run's last, for a loader's ``batch_sampler``.
 
     A step's batch is split evenly over ``processes``, and each process's part into ``run.accumulate`` micro-batches:
     these are those of process ``rank``. Raises InputError where the batch cannot be split so.
     """
-    parts = processes * run.accumulate
+    parts, how = processes * run.accumulate, f"{processes} processes, accumulate={run.accumulate}"
     if run.batch_size % parts:
-        raise InputError(
-            f"parameter batch_size={run.batch_size}: must be a multiple of {parts} "
-            f"({processes} processes, accumulate={run.accumulate})"
-        )
+        raise InputError(f"parameter batch_size={run.batch_size}: must be a multiple of {parts} ({how})")
     if parts > 1 and not task_of(run).divisible:
         raise InputError(
-            f"{processes} processes, accumulate={run.accumulate}: {run.dataset} trains in one process and at once "
-            "(accumulate=1), because its Dice loss is of the whole batch"
+            f"{how}: {run.dataset} trains in one process and at once (accumulate=1), because its Dice loss is of the "
+            "whole batch"
         )
     size = run.batch_size // parts
     return [

@@ -6,6 +6,7 @@ A run that is killed while it writes keeps its previous checkpoint, and never a 
 import hashlib
 import json
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -84,23 +85,19 @@ def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[s
 
 def set_aside(path: Path) -> Path:
     """Rename a checkpoint, so that another can be written in its place, and return its new path."""
-    number = 1
-    while (kept := path.with_stem(f"{path.stem}-old-{number}")).exists():
-        number += 1
-    return path.rename(kept)
+    names = (path.with_stem(f"{path.stem}-old-{number}") for number in count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def restore(path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
     """Put the tensors of the checkpoint ``path`` into model and optimiser; InputError if they are another model's."""
-    weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
-        if kind == "model":
-            weights[name] = value
-        else:
+        if kind == "optimizer":
             index, _, name = name.partition("/")
             state[int(index)][name] = value
+    weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     load_weights(path, model, weights)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -8,8 +8,8 @@ gradients are those of the whole batch.
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import PolyLRScheduler
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.checkpoint import changes, read_checkpoint, restore, save_checkpoint, set_aside
 from glamlib.training.datasets import AnyDataset, data_identity
 from glamlib.training.losses import balanced_weights, total_weight
-from glamlib.training.tasks import ImageTask, VolumeTask, task_of
+from glamlib.training.tasks import task_of
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
 _LESS = "a smaller batch_size, more micro-batches (accumulate) or a smaller crop_size or patch_size in augment"
@@ -45,13 +46,6 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device 'cuda': this machine has no CUDA device that torch can use; allowed here: cpu, auto")
     return device
-
-
-def use_threads(count: int) -> None:
-    """Let torch use ``count`` CPU threads; InputError for more than there are cores: torch may crash starting them."""
-    if count > os.cpu_count():
-        raise InputError(f"parameter threads={count}: this machine has {os.cpu_count()} cores")
-    torch.set_num_threads(count)
 
 
 def compile_blocks(model: nn.Module) -> None:
@@ -95,8 +89,8 @@ def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
     return model
 
 
-def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[torch.optim.AdamW, PolyLRScheduler]:
-    optimizer = torch.optim.AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=fused)
+def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[AdamW, PolyLRScheduler]:
+    optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=fused)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -109,11 +103,7 @@ def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[torch
 
 
 def _progress(
-    accelerator: Accelerator,
-    checkpoint: Path,
-    made_by: dict[str, object],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator, checkpoint: Path, made_by: dict[str, object], model: nn.Module, optimizer: AdamW
 ) -> dict[str, object]:
     """Return how far the run is: put into model and optimiser what its checkpoint holds, if it has one."""
     fresh = {"step": 0, "history": [], "loss": 0.0, "seconds": 0.0, "made_by": made_by}
@@ -136,20 +126,17 @@ def _progress(
 def _gradients(
     accelerator: Accelerator,
     wrapped: nn.Module,
-    optimizer: torch.optim.Optimizer,
     parts: list[tuple[Tensor, Tensor]],
-    task: ImageTask | VolumeTask,
     run: RunParameters,
     ignore_index: int,
     weights: Tensor | None,
 ) -> Tensor:
-    """Set the gradients of a step, whose batch comes in ``parts``, and return its loss, the mean over processes."""
-    device = accelerator.device
+    """Add up the gradients of a step, whose batch comes in ``parts``; return its loss, the mean over processes."""
+    task, device = task_of(run), accelerator.device
     parts = [tuple(tensor.to(device, non_blocking=True) for tensor in part) for part in parts]
     # gradients are averaged over processes, so each divides its sum of losses by the mean count of valid pixels
     count = sum(total_weight(labels, ignore_index, weights) for _, labels in parts)
     count = accelerator.reduce(count, "sum").clamp(min=1) / accelerator.num_processes
-    optimizer.zero_grad()
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, (images, labels) in enumerate(parts, start=1):
         # processes exchange gradients once a step
@@ -160,18 +147,6 @@ def _gradients(
             loss.backward()
         total += loss.detach()
     return accelerator.reduce(total, "mean")  # stays on the device: a GPU need not wait for every step
-
-
-@contextmanager
-def _as_evaluated(model: nn.Module) -> Iterator[None]:
-    """Take the compiled blocks away meanwhile: images to evaluate have sizes of their own."""
-    compiled = [(module, module._compiled_call_impl) for module in model.modules()]
-    for module, _ in compiled:
-        module._compiled_call_impl = None
-    yield
-    for module, call in compiled:
-        module._compiled_call_impl = call
-    model.train()
 
 
 def train(
@@ -204,7 +179,9 @@ def train(
         # the released networks have weights that nothing reads
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    use_threads(run.threads)
+    if run.threads > os.cpu_count():  # torch may crash starting them
+        raise InputError(f"parameter threads={run.threads}: this machine has {os.cpu_count()} cores")
+    torch.set_num_threads(run.threads)
     task, device, rank = task_of(run), accelerator.device, accelerator.process_index
     model = _placed(model, accelerator, task.ndim)
     optimizer, schedule = _optimiser(model, run, fused=device.type == "cuda")
@@ -233,17 +210,17 @@ def train(
     history, metric = progress["history"], f"val_{task.metric}"
     loss_sum = torch.tensor(progress["loss"], dtype=torch.float64, device=device)
     started = time.perf_counter() - progress["seconds"]
-    bar = tqdm(
-        total=run.steps, initial=progress["step"], disable=None if rank == 0 else True, unit="step", mininterval=2
-    )
-    for step in range(progress["step"] + 1, run.steps + 1):
+    done, hidden = progress["step"], None if rank == 0 else True  # None: where there is no terminal
+    bar = tqdm(total=run.steps, initial=done, disable=hidden, unit="step", mininterval=2)
+    for step in range(done + 1, run.steps + 1):
         schedule.step_update(step - 1)
         # stochastic depth and dropout depend on nothing but this; the last word keeps the stream apart from the data's
         torch.manual_seed(int(np.random.SeedSequence([run.seed, step, rank, 2]).generate_state(1)[0]))
         parts = [next(batches) for _ in range(run.accumulate)]
         what = f"{run.batch_size} items in {run.accumulate} micro-batch(es) do not fit"
+        optimizer.zero_grad()
         with memory_suffices(device, what, _LESS):
-            loss_sum += _gradients(accelerator, wrapped, optimizer, parts, task, run, dataset.ignore_index, weights)
+            loss_sum += _gradients(accelerator, wrapped, parts, run, dataset.ignore_index, weights)
         if run.clip_norm:
             nn.utils.clip_grad_norm_(model.parameters(), run.clip_norm)
         optimizer.step()
@@ -258,9 +235,11 @@ def train(
             loss_sum.zero_()
         if validates:
             best = max((row[metric] for row in history if metric in row), default=-np.inf)
-            with _as_evaluated(model):
+            # images to evaluate have sizes of their own
+            with torch.compiler.set_stance("force_eager") if run.compile else nullcontext():
                 # undefined (NaN) where nothing is labelled: no better than any other
                 history[-1][metric] = np.nan_to_num(task.score(model, validation, run)).item()
+            model.train()
             if is_best := history[-1][metric] > best and rank == 0:
                 on_best()
         if history and history[-1]["step"] == step:

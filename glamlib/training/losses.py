@@ -71,9 +71,8 @@ def deeply_supervised(
     The weights add up to 1, as in nnU-Net. Labels ``(B, *size)`` are taken at the centre of each coarse voxel (nearest
     neighbour), where the released code averages one-hot labels.
     """
-    weights = [0.5**level for level in range(len(outputs))]
     total = 0.0
-    for weight, logits in zip(weights, outputs, strict=True):
+    for level, logits in enumerate(outputs):
         coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].to(labels)
-        total = total + weight / sum(weights) * dice_and_cross_entropy(logits, coarse, ignore_index, class_weights)
-    return total
+        total = total + 0.5**level * dice_and_cross_entropy(logits, coarse, ignore_index, class_weights)
+    return total / sum(0.5**level for level in range(len(outputs)))

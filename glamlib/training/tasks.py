@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from glamlib.data.datasets import VOLUMES, SegmentationDataset, VolumeDataset
+from glamlib.data.datasets import VOLUMES, VolumeDataset
+from glamlib.data.scenes import CueScenes, CueVolumes
 from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
@@ -19,7 +20,7 @@ from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
 from glamlib.evaluation.processes import process_count
 from glamlib.studies.parameters import InferenceOptions, RunParameters
-from glamlib.training.datasets import VOLUME_DATA, data_options
+from glamlib.training.datasets import VOLUME_DATA, AnyDataset, data_options
 from glamlib.training.losses import cross_entropy, deeply_supervised
 from glamlib.zoo import model_config
 
@@ -32,10 +33,10 @@ Evaluation = tuple[dict[str, object], dict[str, np.ndarray]]  # metrics for the 
 class ImageTask:
     """Images: cross-entropy, inference whole or by sliding window."""
 
-    ndim, metric, augmentation = 2, "miou", TrainTransform
+    ndim, metric, augmentation, pictures = 2, "miou", TrainTransform, 4
     divisible = True  # the loss is a mean over pixels, so a batch's is the weighted mean of its parts'
 
-    def transform(self, dataset: SegmentationDataset, run: RunParameters) -> Transform | None:
+    def transform(self, dataset: AnyDataset, run: RunParameters) -> Transform | None:
         """Return what augments a training item, None where nothing does."""
         return TrainTransform(**run.augment) if run.augment else None
 
@@ -44,12 +45,7 @@ class ImageTask:
         return normalise(items)
 
     def loss(
-        self,
-        outputs: tuple[Tensor, Tensor | None],
-        labels: Tensor,
-        ignore_index: int,
-        count: Tensor,
-        weights: Tensor | None = None,
+        self, outputs: tuple, labels: Tensor, ignore_index: int, count: Tensor, weights: Tensor | None = None
     ) -> Tensor:
         """Return the loss of ``model(x, auxiliary=True)``; ``count`` and ``weights`` are those of `cross_entropy`."""
         logits, auxiliary = outputs
@@ -58,13 +54,13 @@ class ImageTask:
             loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, ignore_index, count, weights)
         return loss
 
-    def input_size(self, dataset: SegmentationDataset, run: RunParameters) -> dict[str, int]:
+    def input_size(self, dataset: AnyDataset, run: RunParameters) -> dict[str, int]:
         """Return height and width, of volumes also depth, that costs are given for: a test image's, or a patch's."""
         height, width = view_size(*dataset[0][1].shape, InferenceOptions.from_dict(run.inference))
         return {"height": height, "width": width}
 
     def confusion(
-        self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters, watch: Watch | None = None
+        self, model: nn.Module, dataset: AnyDataset, run: RunParameters, watch: Watch | None = None
     ) -> ConfusionMatrix:
         """Return what `glamlib.evaluation.evaluate` counts when the run's inference predicts every item."""
         # whole images are larger than crops: no more of them than a process trains on at once
@@ -73,36 +69,49 @@ class ImageTask:
         predict = partial(predict_classes, model, options=options, precision=run.precision)
         return evaluate(model, dataset, batch_size, watch, predict)
 
-    def score(self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters) -> float:
+    def score(self, model: nn.Module, dataset: AnyDataset, run: RunParameters) -> float:
         """Return the one number, higher is better, by which weights are chosen on validation data."""
         return self.confusion(model, dataset, run).metrics()["miou"]
 
-    def evaluate(self, model: nn.Module, dataset: SegmentationDataset, run: RunParameters) -> Evaluation:
+    def scores(self, dataset: AnyDataset) -> list:
+        """Return what counts beside the confusion matrix: objects with ``update``, a `Watch`, and ``metrics()``."""
+        return [CueAccuracy(dataset)] if isinstance(dataset, CueScenes | CueVolumes) else []
+
+    def evaluate(self, model: nn.Module, dataset: AnyDataset, run: RunParameters) -> Evaluation:
         """Return the metrics on test data, and, of the first seed, pictures."""
-        gallery = Gallery(dataset, 4, InferenceOptions.from_dict(run.inference))
-        cues = CueAccuracy(dataset) if run.dataset == "scenes" else None
+        gallery = Gallery(dataset, self.pictures, InferenceOptions.from_dict(run.inference))
+        scores = self.scores(dataset)
 
         def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-            gallery.update(index, prediction, label)
-            if cues:
-                cues.update(index, prediction, label)
+            for each in (gallery, *scores):
+                each.update(index, prediction, label)
 
-        confusion = self.confusion(model, dataset, run, watch)
-        pictures = {}
-        if run.seed == 0:
-            pictures = gallery.arrays()
+        metrics = self.confusion(model, dataset, run, watch).metrics()
+        for each in scores:
+            metrics |= each.metrics()
+        pictures = gallery.arrays() if run.seed == 0 else {}
+        if pictures and self.ndim == 2:
             erf = effective_receptive_field(model, torch.from_numpy(pictures["images"]))
             pictures["erf"] = (erf / erf.max()).astype(np.float16)
-        return confusion.metrics() | (cues.metrics() if cues else {}), pictures
+        return metrics, pictures
 
 
-class VolumeTask:
-    """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95.
+class _Cases(VolumeScores):
+    """The scores of a data set's volumes, without the voxels that are ignored."""
 
-    Its methods are those of `ImageTask`.
-    """
+    def __init__(self, dataset: VolumeDataset) -> None:
+        super().__init__(dataset.classes)
+        self.dataset = dataset
 
-    ndim, metric, augmentation = 3, "dice", VolumeTransform
+    def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
+        counted = prediction.where(label != self.dataset.ignore_index, 0)
+        super().update(self.dataset.name(index), counted, label, self.dataset.spacing(index))
+
+
+class VolumeTask(ImageTask):
+    """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95."""
+
+    ndim, metric, augmentation, pictures = 3, "dice", VolumeTransform, 3
     divisible = False  # the Dice loss is of the whole batch
 
     def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
@@ -112,12 +121,7 @@ class VolumeTask:
         return items
 
     def loss(
-        self,
-        outputs: tuple[Tensor, list[Tensor]],
-        labels: Tensor,
-        ignore_index: int,
-        count: Tensor,
-        weights: Tensor | None = None,
+        self, outputs: tuple, labels: Tensor, ignore_index: int, count: Tensor, weights: Tensor | None = None
     ) -> Tensor:
         logits, lower = outputs
         return deeply_supervised([logits, *lower], labels, ignore_index, weights)
@@ -129,10 +133,8 @@ class VolumeTask:
     def confusion(
         self, model: nn.Module, dataset: VolumeDataset, run: RunParameters, watch: Watch | None = None
     ) -> ConfusionMatrix:
-        size = tuple(self.input_size(dataset, run).values())
-        predict = partial(
-            predict_volume_classes, model, patch_size=size, batch_size=run.batch_size, precision=run.precision
-        )
+        how = {"patch_size": tuple(self.input_size(dataset, run).values()), "batch_size": run.batch_size}
+        predict = partial(predict_volume_classes, model, **how, precision=run.precision)
 
         def restore(index: int, prediction: Tensor, label: Tensor) -> Tensor:
             restored = dataset.preprocessing.restore(prediction.numpy(), dataset.spacing(index), label.shape)
@@ -145,22 +147,8 @@ class VolumeTask:
         iou = torch.tensor(self.confusion(model, dataset, run).metrics()["iou"][1:])
         return (2 * iou / (1 + iou)).nanmean().item()
 
-    def evaluate(self, model: nn.Module, dataset: VolumeDataset, run: RunParameters) -> Evaluation:
-        gallery = Gallery(dataset, count=3)
-        scores = VolumeScores(dataset.classes)
-        cues = CueAccuracy(dataset) if run.dataset == "cue_volumes" else None
-
-        def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-            gallery.update(index, prediction, label)
-            counted = prediction.where(label != dataset.ignore_index, 0)
-            scores.update(dataset.name(index), counted, label, dataset.spacing(index))
-            if cues:
-                cues.update(index, prediction, label)
-
-        metrics = (
-            self.confusion(model, dataset, run, watch).metrics() | (cues.metrics() if cues else {}) | scores.metrics()
-        )
-        return metrics, gallery.arrays() if run.seed == 0 else {}
+    def scores(self, dataset: VolumeDataset) -> list:
+        return [*super().scores(dataset), _Cases(dataset)]
 
 
 def task_of(run: RunParameters) -> ImageTask | VolumeTask:
