@@ -18,11 +18,11 @@ DIM = 8
 MAPS = [((12, 16), (4, 4)), ((13, 9), (4, 4)), ((6, 6, 6), (2, 2, 2)), ((7, 4, 5), (2, 2, 2))]
 
 
-def blocks(window: tuple[int, ...], mixer: str = "gmsa", depth: int = 2, drop_path: float = 0.0) -> nn.ModuleList:
+def blocks(window: tuple[int, ...], mixer: str = "gmsa", depth: int = 2, **options: object) -> nn.ModuleList:
     """A stage's blocks, every second shifted, with weights large enough that nothing underflows."""
     torch.manual_seed(0)
     made = nn.ModuleList(
-        GlamBlock(DIM, 2, window, shifted=bool(i % 2), mixer=mixer, is_last=i == depth - 1, drop_path=drop_path)
+        GlamBlock(DIM, 2, window, shifted=bool(i % 2), mixer=mixer, is_last=i == depth - 1, **options)
         for i in range(depth)
     )
     for parameter in made.parameters():
@@ -91,17 +91,18 @@ def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
     assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
 
 
-@pytest.mark.parametrize("num_tokens", [0, 2])
+@pytest.mark.parametrize(("num_tokens", "mask_tokens"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize(("size", "window"), MAPS)
 def test_without_exchange_a_patch_sees_few_windows(
-    size: tuple[int, ...], window: tuple[int, ...], num_tokens: int
+    size: tuple[int, ...], window: tuple[int, ...], num_tokens: int, mask_tokens: bool
 ) -> None:
     """Two blocks of Swin reach all of the windows of the first block that a patch's (cut) second window touches.
 
-    Tokens that stay in their windows add one: the first block's window of the same number, which they come from.
+    Tokens that stay in their windows add one: the first block's window of the same number, which they come from. For a
+    wrapped patch that is the opposite edge's. Masked tokens add nothing.
     """
     x, tokens = start(size, window, num_tokens)
-    seen = dependence(blocks(window, mixer="none"), x, tokens if num_tokens else None)
+    seen = dependence(blocks(window, mixer="none", mask_tokens=mask_tokens), x, tokens if num_tokens else None)
     layout = WindowLayout.fit(size, window, shifted=True)
 
     def homes(place: tuple[int, ...], shift: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -116,11 +117,14 @@ def test_without_exchange_a_patch_sees_few_windows(
     expected = torch.zeros_like(seen)
     for p, home in enumerate(second):
         reached = {first[q] for q, other in enumerate(second) if other == home}
-        if num_tokens:
+        if num_tokens and not mask_tokens:
             reached.add(home[0])
         expected[p] = torch.tensor([window_of in reached for window_of in first])
     assert torch.equal(seen, expected)
     assert seen.float().mean() < 0.6  # far from full
+    if window == (4, 4):  # the corner sees its own window, and through unmasked tokens the opposite corner's
+        opposite = prod(s % w or w for s, w in zip(size, window, strict=True))
+        assert seen[0].sum() == 16 + (opposite if num_tokens and not mask_tokens else 0)
 
 
 def test_one_block_with_exchange_is_not_enough() -> None:

@@ -33,13 +33,16 @@ class WindowAttention(nn.Module):
     """Multi-head attention inside each window, over its global tokens and its patches in one sequence (W-MSA).
 
     The relative position bias and the shift mask act between patches only: a token belongs to its whole window and has
-    no place in it. With no tokens this is Swin's window attention, with the same parameter names.
+    no place in it. So a token of a wrapped window carries what one edge of the map holds to the opposite edge. With
+    ``mask_tokens`` it does not: a token then has the shift mask of its window's first patch, which is never a wrapped
+    one. With no tokens this is Swin's window attention, with the same parameter names.
     """
 
-    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...]) -> None:
+    def __init__(self, dim: int, num_heads: int, window_size: tuple[int, ...], mask_tokens: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window_size = window_size
+        self.mask_tokens = mask_tokens
         self.relative_position_bias_table = nn.Parameter(torch.zeros(prod(2 * w - 1 for w in window_size), num_heads))
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -50,14 +53,18 @@ class WindowAttention(nn.Module):
         return relative_position_index(layout.window, self.window_size, self.relative_position_bias_table.device)
 
     def bias(self, layout: WindowLayout, num_tokens: int) -> Tensor:
-        """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero in token rows and columns."""
+        """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero in token rows and columns but for
+        their mask, if they have one."""
         table = self.relative_position_bias_table
         index = self.index(layout)
         bias = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]  # (1, heads, P, P)
         mask = shift_mask(layout, table.device, table.dtype)
+        places = (num_tokens, 0, num_tokens, 0)  # of the tokens: before the patches
+        if mask is not None and num_tokens and self.mask_tokens:
+            return F.pad(bias, places) + F.pad(mask[:, None], places, mode="replicate")  # the first patch's mask
         if mask is not None:
             bias = bias + mask[:, None]  # (nW, heads, P, P)
-        return F.pad(bias, (num_tokens, 0, num_tokens, 0)) if num_tokens else bias
+        return F.pad(bias, places) if num_tokens else bias
 
     def forward(self, x: Tensor, layout: WindowLayout, num_tokens: int = 0, return_attention: bool = False) -> Attended:
         """Attend inside each window of ``x``, ``(B, nW, T + P, C)``: T = ``num_tokens`` tokens first, then P patches.

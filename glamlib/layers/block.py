@@ -24,7 +24,7 @@ class GlamBlock(nn.Module):
     """W-MSA over tokens and patches, exchange between windows, MLP; each residual and pre-norm.
 
     Windows have ``window_size`` patches along each dimension; in every second block they are ``shifted`` by half of it.
-    Nothing reads the tokens of a stage's last block (``is_last``), so it builds no mixer of tokens and returns none.
+    ``mask_tokens`` is `WindowAttention`'s. Nothing reads the tokens of a stage's last block (``is_last``), so it builds no mixer of tokens and returns none.
     """
 
     def __init__(
@@ -37,13 +37,14 @@ class GlamBlock(nn.Module):
         is_last: bool = False,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        mask_tokens: bool = False,
     ) -> None:
         super().__init__()
         self.window_size = window_size
         self.shifted = shifted
         self.is_last = is_last
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, num_heads, window_size)
+        self.attn = WindowAttention(dim, num_heads, window_size, mask_tokens)
         self.mixes_patches = acts_on_patches(mixer)
         builds = self.mixes_patches or not is_last
         self.mixer = create_mixer(mixer, dim, num_heads, window_size) if builds else None

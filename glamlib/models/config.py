@@ -51,6 +51,8 @@ class StagedConfig(Config):
         drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
         num_global_tokens: tokens per window, one number for all stages or one a stage (0 for none).
         mixer: the exchange between windows (`glamlib.layers.mixers`). A mixer of patches needs no tokens.
+        mask_tokens: whether tokens, too, are masked in shifted windows (see `WindowAttention`); neither the paper nor its
+            code does so.
         weight_init: see `glamlib.models.encoder.init_linear`.
         behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
             which are defined for the mixers gmsa and none.
@@ -66,6 +68,7 @@ class StagedConfig(Config):
     drop_path: Rate = 0.0
     num_global_tokens: Natural | tuple[Natural, ...] = 0
     mixer: Literal[*MIXERS] = "gmsa"
+    mask_tokens: bool = False
     weight_init: WeightInit = "swin"
     behaviour: str = "paper"
     grad_checkpointing: bool = False
@@ -82,7 +85,7 @@ class StagedConfig(Config):
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        return ("decoder",) if self.num_global_tokens else ("decoder", "num_global_tokens", "mixer")
+        return ("decoder",) if self.num_global_tokens else ("decoder", "num_global_tokens", "mixer", "mask_tokens")
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -102,6 +105,7 @@ class StagedConfig(Config):
             "window_size": (self.per_stage("window_size")[level],) * self.ndim,
             "num_global_tokens": self.per_stage("num_global_tokens")[level],
             "mixer": self.mixer,
+            "mask_tokens": self.mask_tokens,
             "mlp_ratio": self.mlp_ratio,
             "level": level,
             "grad_checkpointing": self.grad_checkpointing,

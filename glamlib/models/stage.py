@@ -15,7 +15,7 @@ class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
     Args:
-        dim, num_heads, window_size, mixer, mlp_ratio: as in `GlamBlock`.
+        dim, num_heads, window_size, mixer, mlp_ratio, mask_tokens: as in `GlamBlock`.
         drop_paths: drop path rate of each block; as many blocks are built.
         num_global_tokens: tokens per window; every window starts from the same learned vectors. Without tokens no mixer
             of tokens is built.
@@ -36,6 +36,7 @@ class Stage(nn.Module):
         mlp_ratio: float,
         level: int,
         grad_checkpointing: bool = False,
+        mask_tokens: bool = False,
         downsample: nn.Module | None = None,
         make_block: Callable[..., GlamBlock] = GlamBlock,
     ) -> None:
@@ -57,6 +58,7 @@ class Stage(nn.Module):
                 is_last=i == len(drop_paths) - 1,
                 mlp_ratio=mlp_ratio,
                 drop_path=drop_path,
+                mask_tokens=mask_tokens,
             )
             for i, drop_path in enumerate(drop_paths)
         )

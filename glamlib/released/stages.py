@@ -84,7 +84,9 @@ class ReleasedBlock(GlamBlock):
         if "bare_gmsa" in differences:
             self.norm_mixer = None
         if "colliding_bias" in differences:
-            self.attn = CollidingAttention(options["dim"], options["num_heads"], self.window_size)
+            self.attn = CollidingAttention(
+                options["dim"], options["num_heads"], self.window_size, self.attn.mask_tokens
+            )
 
     def layout_of(self, x: Tensor) -> WindowLayout:
         size = tuple(x.shape[1:-1])

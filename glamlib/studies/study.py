@@ -35,7 +35,7 @@ def variants_of(study: str) -> dict[str, Variant]:
 def _overrides(text: str) -> dict[str, object]:
     """Return the overrides of a text such as "num_global_tokens=[2,0] mixer=none"."""
     pairs = [item.split("=") for item in text.split()]
-    return {name: json.loads(value) if value[0] in "[0123456789" else value for name, value in pairs}
+    return {name: json.loads(value) if value[0] in "[0123456789" or value == "true" else value for name, value in pairs}
 
 
 ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
