@@ -53,8 +53,7 @@ class WindowAttention(nn.Module):
         return relative_position_index(layout.window, self.window_size, self.relative_position_bias_table.device)
 
     def bias(self, layout: WindowLayout, num_tokens: int) -> Tensor:
-        """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero in token rows and columns but for
-        their mask, if they have one."""
+        """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero or a mask for tokens."""
         table = self.relative_position_bias_table
         index = self.index(layout)
         bias = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]  # (1, heads, P, P)

@@ -24,7 +24,8 @@ class GlamBlock(nn.Module):
     """W-MSA over tokens and patches, exchange between windows, MLP; each residual and pre-norm.
 
     Windows have ``window_size`` patches along each dimension; in every second block they are ``shifted`` by half of it.
-    ``mask_tokens`` is `WindowAttention`'s. Nothing reads the tokens of a stage's last block (``is_last``), so it builds no mixer of tokens and returns none.
+    Nothing reads the tokens of a stage's last block (``is_last``), so it builds no mixer of tokens and returns none.
+    ``mask_tokens``: see `WindowAttention`.
     """
 
     def __init__(

@@ -51,8 +51,7 @@ class StagedConfig(Config):
         drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
         num_global_tokens: tokens per window, one number for all stages or one a stage (0 for none).
         mixer: the exchange between windows (`glamlib.layers.mixers`). A mixer of patches needs no tokens.
-        mask_tokens: whether tokens, too, are masked in shifted windows (see `WindowAttention`); neither the paper nor its
-            code does so.
+        mask_tokens: also mask tokens in shifted windows (see `WindowAttention`), which the paper's code does not.
         weight_init: see `glamlib.models.encoder.init_linear`.
         behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
             which are defined for the mixers gmsa and none.

@@ -8,7 +8,7 @@ from pathlib import Path
 from glamlib.errors import one_of
 from glamlib.studies.parameters import RunParameters
 
-GENERATED = ("scenes", "cue_volumes")  # data that need no files
+GENERATED = ("scenes", "cue_volumes", "legend_scenes")  # data that need no files
 
 
 @dataclass(frozen=True)

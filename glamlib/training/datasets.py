@@ -18,7 +18,7 @@ from glamlib.data.datasets import (
     load_volumes,
     survey,
 )
-from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, SceneConfig
+from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig
 from glamlib.errors import InputError, Natural, check_options, one_of
 from glamlib.evaluation.processes import is_main
 from glamlib.studies.parameters import Count, RunParameters, Sides
@@ -31,6 +31,7 @@ TEST_SEED = 1_000_000_007  # of generated test data, the same for every run; the
 GENERATED = {
     "scenes": (CueScenes, SceneConfig, InMemory),
     "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
+    "legend_scenes": (CueScenes, LegendConfig, InMemory),
 }
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
 

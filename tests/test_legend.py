@@ -1,0 +1,133 @@
+"""Legend scenes: the same on every machine, balanced, true to their pixels, and with no answer within reach."""
+
+import colorsys
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from glamlib import InputError
+from glamlib.data.scenes import BACKGROUND, CELL, MAX_KEYS, CueScenes, LegendConfig, draw_scene
+from glamlib.evaluation.cues import CueAccuracy
+
+CLEAN = [
+    LegendConfig(num_keys=4, noise=0),
+    LegendConfig(num_keys=16, noise=0, num_shapes=6),
+    LegendConfig(num_keys=8, noise=0, spread=True),
+    LegendConfig(num_keys=5, noise=0, size=100, window=24, spread=True),
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "index", "digest"),
+    [
+        (LegendConfig(), 0, 0, "6bd764c976066736db289d8f3df1ec63add17161a2d3b08a00fd2abb0e56b1d9"),
+        (LegendConfig(num_keys=16, size=48), 3, 7, "922a439d4654152aa39aa9f641a581d4852ea3942f8ad4f66dc5f63657f792c8"),
+        (
+            LegendConfig(spread=True, num_shapes=3, noise=5),
+            1_000_000_007,
+            41,
+            "740a8ca8798f64f156ed4266bbba23e756890c8eeaa099a5c3416d870b0b79f0",
+        ),
+    ],
+)
+def test_legend_scenes_are_the_same_as_when_this_was_written(
+    config: LegendConfig, seed: int, index: int, digest: str
+) -> None:
+    scene = draw_scene(config, seed, index)
+    content = b"".join(np.ascontiguousarray(a).tobytes() for a in (scene.image, scene.label, scene.shapes))
+    assert hashlib.sha256(content).hexdigest() == digest
+
+
+def wheel(key: int, num_keys: int) -> np.ndarray:
+    """A key's colour, by the hue wheel of colorsys, from 40 to 230."""
+    hue = key * MAX_KEYS // num_keys / MAX_KEYS
+    return 40 + 190 * np.array(colorsys.hsv_to_rgb(hue, 1, 1))
+
+
+@pytest.mark.parametrize("config", CLEAN, ids=str)
+def test_every_shape_has_the_class_that_the_pixels_of_the_legend_tell(config: LegendConfig) -> None:
+    """Read off the picture alone: cells are where black or white is, a shape's key is its colour."""
+    colours = np.array([wheel(key, config.num_keys) for key in range(config.num_keys)])
+    for index in range(20):
+        scene = draw_scene(config, 5, index)
+        picture = scene.image.astype(int).transpose(1, 2, 0)  # (H, W, 3)
+        grey = (np.ptp(picture, axis=2) == 0) & (picture[..., 0] != BACKGROUND)
+        value_of, cell_of = {}, {}
+        for y in range(0, config.size, CELL):  # cells lie on a grid of their size
+            for x in range(2, config.size, CELL):
+                if grey[y : y + CELL, x : x + 2].all():
+                    key = int(abs(colours - picture[y, x - 2]).sum(axis=1).argmin())
+                    value_of[key], cell_of[key] = 1 + (picture[y, x, 0] > 128), np.array([y, x - 2])
+        assert sorted(value_of) == list(range(config.num_keys))  # each key once
+        homes = {tuple(cell // config.window) for cell in cell_of.values()}
+        assert len(homes) == (config.num_keys if config.spread else 1)
+
+        coloured = ~grey & (picture != BACKGROUND).any(axis=2)
+        for y, x in cell_of.values():
+            coloured[y : y + CELL, x : x + CELL] = False
+        numbers, count = ndimage.label(coloured)
+        assert count == config.num_shapes
+        for number in range(1, count + 1):
+            places = np.argwhere(numbers == number)
+            key = int(abs(colours - picture[*places[0]]).sum(axis=1).argmin())
+            assert (scene.label[*places.T] == value_of[key]).all()
+            # two blocks of window attention reach the neighbours of the window
+            apart = abs(places // config.window - cell_of[key] // config.window).max(axis=1)
+            assert apart.min() >= 2
+            distance = np.linalg.norm(places.mean(axis=0) - cell_of[key] - (CELL - 1) / 2)
+            assert distance == pytest.approx(scene.distances[scene.shapes[*places[0]] - 1])
+        assert np.array_equal(coloured, scene.label > 0)
+
+
+@pytest.mark.parametrize("config", CLEAN, ids=str)
+def test_only_the_values_tell_the_classes(config: LegendConfig) -> None:
+    """Scenes come in pairs: one picture but for the values, all of them and all classes opposite."""
+    for index in range(0, 20, 2):
+        one, two = (draw_scene(config, 1, index + i) for i in range(2))
+        differ = np.argwhere((one.image != two.image).any(axis=0))
+        assert len(differ) == config.num_keys * CELL * CELL // 2
+        assert {tuple(place // CELL * CELL) for place in differ} == set(one.cells)
+        assert np.array_equal(one.label + two.label, 3 * (one.shapes > 0))  # 1 and 2: as many pixels of each
+    noisy = [draw_scene(LegendConfig(), 1, i) for i in range(2)]
+    assert (noisy[0].image != noisy[1].image).mean() > 0.9  # noise is each scene's own
+
+
+def test_values_are_independent() -> None:
+    scenes = [draw_scene(LegendConfig(), 0, 2 * index) for index in range(400)]
+    values = np.array([scene.values for scene in scenes])
+    correlation = np.corrcoef(values.T) - np.eye(8)
+    assert abs(values.mean(axis=0) - 1.5).max() < 0.125  # five deviations
+    assert abs(correlation).max() < 0.25
+    keys = np.bincount([key for scene in scenes for key in scene.keys], minlength=8)
+    assert keys.min() > 130  # of 200
+
+
+def test_accuracy_counts_classes_of_legends() -> None:
+    scenes = CueScenes(LegendConfig(), 4, seed=0)
+    assert scenes.classes == ("background", "dark", "bright")
+    assert len(scenes.palette) == 3
+    accuracy = CueAccuracy(scenes)
+    for index, (_, label) in enumerate(scenes):
+        accuracy.update(index, torch.ones_like(label), label)  # always dark
+    assert accuracy.metrics()["cue_accuracy"] == accuracy.metrics()["cue_chance"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_keys": 17}, "option of data num_keys=17: must be a whole number from 2 to 16"),
+        ({"window": 18}, "window=18: must be a multiple of 4, at most size // 3"),
+        ({"window": 24}, "window=24: must be a multiple of 4, at most size // 3"),
+        ({"window": 8}, "num_keys=8: must be at most 4, for which there is room"),
+        ({"size": 48, "spread": True, "num_keys": 10}, "num_keys=10: must be at most 9"),
+        ({"spread": 1}, "spread=1: must be true or false"),
+    ],
+    ids=str,
+)
+def test_bad_options_name_the_value_and_the_range(options: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        LegendConfig(**options)
+    assert message in str(caught.value)
