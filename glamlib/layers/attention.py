@@ -22,11 +22,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_a
 
     q is ``(..., N, d)``; k and v are ``(..., M, d)``; bias broadcasts to ``(..., N, M)``.
     """
-    if not return_attention:
+    # For a trained bias torch has no fused kernel on a CPU, and its fallback is slower than the equation.
+    fused = bias is None or not bias.requires_grad or q.device.type != "cpu"
+    if fused and not return_attention:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     weights = (logits if bias is None else logits + bias).softmax(dim=-1)
-    return weights @ v, weights
+    return weights @ v, weights if return_attention else None
 
 
 class WindowAttention(nn.Module):
@@ -55,8 +57,7 @@ class WindowAttention(nn.Module):
     def bias(self, layout: WindowLayout, num_tokens: int) -> Tensor:
         """Return what is added to the logits: ``(1 or nW, heads, T + P, T + P)``, zero or a mask for tokens."""
         table = self.relative_position_bias_table
-        index = self.index(layout)
-        bias = table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]  # (1, heads, P, P)
+        bias = table[self.index(layout)].permute(2, 0, 1)[None]  # (1, heads, P, P)
         mask = shift_mask(layout, table.device, table.dtype)
         places = (num_tokens, 0, num_tokens, 0)  # of the tokens: before the patches
         if mask is not None and num_tokens and self.mask_tokens:

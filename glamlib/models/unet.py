@@ -80,8 +80,7 @@ class CrossWindowAttention(nn.Module):
         """
         q = rearrange(self.proj_q(fine), "b w n (h d) -> (b w) h n d", h=self.num_heads)
         k, v = rearrange(self.proj_kv(coarse), "b w n (two h d) -> two (b w) h n d", two=2, h=self.num_heads)
-        index = self.index(layout)
-        bias = self.relative_position_bias_table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[None]
+        bias = self.relative_position_bias_table[self.index(layout)].permute(2, 0, 1)[None]  # (1, heads, 4 P, P)
         y, weights = attend(q, k, v, bias.to(q.dtype), return_attention)  # (B nW, heads, 4 P, d)
         if weights is not None:
             weights = rearrange(weights, "(b w) h n m -> b w h n m", w=fine.shape[1])

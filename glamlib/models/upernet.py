@@ -15,7 +15,7 @@ from glamlib.errors import InputError
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize ``(B, C, H, W)`` bilinearly to ``size``, corners not aligned."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class LinearDecoder(nn.Module):

@@ -89,8 +89,8 @@ def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
     return model
 
 
-def _optimiser(model: nn.Module, run: RunParameters, fused: bool) -> tuple[AdamW, PolyLRScheduler]:
-    optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=fused)
+def _optimiser(model: nn.Module, run: RunParameters) -> tuple[AdamW, PolyLRScheduler]:
+    optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=True)
     schedule = PolyLRScheduler(
         optimizer,
         t_initial=run.steps,
@@ -184,7 +184,7 @@ def train(
     torch.set_num_threads(run.threads)
     task, device, rank = task_of(run), accelerator.device, accelerator.process_index
     model = _placed(model, accelerator, task.ndim)
-    optimizer, schedule = _optimiser(model, run, fused=device.type == "cuda")
+    optimizer, schedule = _optimiser(model, run)
     made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
     if run.validate_every:
         made_by["validation contents"] = data_identity(validation)
