@@ -116,14 +116,6 @@ def test_a_run_that_validates_tests_its_best_weights(tmp_path: Path) -> None:
         run_one(replace(RUN, validate_every=2), tmp_path / "other")
 
 
-def test_weights_with_a_flipped_bit_are_refused(trained: Path, tmp_path: Path) -> None:
-    content = bytearray((trained / "w.safetensors").read_bytes())
-    content[len(content) * 3 // 4] ^= 1
-    (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(InputError, match=r"w\.safetensors: not a weights file .*the checksum is wrong"):
-        load_model(tmp_path / "w.safetensors")
-
-
 def test_evaluate_says_what_the_record_says(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = str(trained / "w.safetensors")
     assert main(["evaluate", weights]) == 0
@@ -176,15 +168,6 @@ def test_predict_keeps_going_past_a_broken_file(
         assert (colours == np.array(saved.palette)[expected]).all()
         half = (arrays["a"].astype(float) + colours) / 2
         assert np.abs(np.array(overlay) - half).max() <= 1
-
-
-def test_predict_of_one_good_image_is_status_0(trained: Path, tmp_path: Path) -> None:
-    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
-    how = ["--flip", "--scales", "1", "1.5", "--slide", "32", "32", "--device", "cpu", "--precision", "bf16"]
-    arguments = [str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]
-    assert main(["predict", *arguments, *how]) == 0
-    with Image.open(tmp_path / "labels" / "grey.png") as labels:
-        assert labels.size == (40, 36)
 
 
 def test_a_photo_is_predicted_at_the_size_of_training_and_comes_back_at_its_own(trained: Path, tmp_path: Path) -> None:
@@ -296,10 +279,9 @@ def test_look_draws_a_picture_over_the_photo(trained: Path, tmp_path: Path, caps
 def test_repeated_list_options_append(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = []
     monkeypatch.setattr("glamlib.cli.run_one", lambda run, *_: runs.append(run))
-    assert main(["train", "--out", str(tmp_path), *NAMED, "--set", *CHANGED]) == 0
     each = [word for change in CHANGED for word in ("--set", change)]
     assert main(["train", "--out", str(tmp_path), *NAMED, *each]) == 0
-    assert runs == [RUN, RUN]
+    assert runs == [RUN]
     monkeypatch.setattr("glamlib.cli.predict_files", lambda *arguments: runs.append(arguments[1]) or [])
     Image.new("L", (40, 36)).save(tmp_path / "grey.png")
     command = ["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]

@@ -232,13 +232,3 @@ def test_rollout_reaches_exactly_what_gradients_reach(tokens: int) -> None:
         # a masked pair keeps exp(-100), some 1e-44
         assert ((flow[asking] > 1e-15) == reached).all()
         assert reached.all() == bool(tokens)
-
-
-def test_rollout_of_one_unshifted_block_by_hand() -> None:
-    torch.manual_seed(0)
-    model = create_model("swin_nano_linear", num_classes=3, depths=(1,), num_heads=(2,)).eval()
-    image = torch.randn(1, 3, 16, 16)  # one window of the whole map
-    traces: list[dict] = []
-    model.encoder.stages(image, traces)
-    expected = (torch.eye(16) + traces[0]["window"][0, 0].mean(dim=0)) / 2
-    torch.testing.assert_close(attention_rollout(model.encoder, image), expected, rtol=1e-5, atol=1e-6)

@@ -21,8 +21,7 @@ from glamlib.evaluation.inference import (
     slide_logits,
     view_sizes,
 )
-from glamlib.studies.parameters import InferenceOptions, RunParameters
-from glamlib.training.tasks import task_of
+from glamlib.studies.parameters import InferenceOptions
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 52), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -245,19 +244,6 @@ def test_windows_start_every_stride_and_the_last_ends_at_the_border(length: int,
 # Options
 
 
-RUN = {
-    "study": "camvid",
-    "variant": "swin",
-    "seed": 0,
-    "profile": "cpu",
-    "model": "swin_nano_linear",
-    "dataset": "camvid",
-    "steps": 2,
-    "batch_size": 1,
-    "lr": 0.1,
-}
-
-
 @pytest.mark.parametrize(
     ("options", "needle"),
     [
@@ -273,12 +259,6 @@ RUN = {
         ({"resize": [8, 8], "size": [8, 8]}, r"resize=\[8, 8\]: cannot be combined with a size"),
     ],
 )
-def test_bad_options_stop_a_run_before_it_is_built(options: dict, needle: str) -> None:
+def test_bad_options_say_what_is_allowed(options: dict, needle: str) -> None:
     with pytest.raises(InputError, match=needle):
-        RunParameters.from_dict(RUN | {"evaluate": options})
-
-
-def test_volumes_take_none_of_the_options() -> None:
-    run = RunParameters.from_dict(RUN | {"dataset": "cue_volumes", "evaluate": {"flip": True}})
-    with pytest.raises(InputError, match=r"evaluate=.*: of images alone; must be empty for cue_volumes"):
-        task_of(run)
+        InferenceOptions.from_dict(options)

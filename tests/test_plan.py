@@ -60,13 +60,6 @@ def test_a_candidate_of_other_parameters_does_not_count(tmp_path: Path) -> None:
     assert with_chosen_rate(RUN, tmp_path) == RUN
 
 
-@pytest.mark.parametrize("study", ["camvid_tiny", "camvid_imagenet"])
-def test_the_rate_that_the_table_names_is_among_the_candidates(study: str) -> None:
-    """Until the candidates have run it is the one that counts."""
-    found = studies.STUDIES[study]
-    assert found.run("swin", 0, "gpu").lr in {run.lr for run in found.rate_search.runs("gpu")}
-
-
 def test_the_plan_takes_the_rate_of_the_search_and_a_study_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

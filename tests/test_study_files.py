@@ -110,7 +110,7 @@ def test_one_table_holds_runs_of_one_kind(tmp_path: Path) -> None:
     record_of(tmp_path, "glam_1", 0)
     record_of(tmp_path, "glam_1", 1, overrides={"num_global_tokens": 3})
     record_of(tmp_path, "glam_1", 2)
-    kept, others = comparable(read_records(tmp_path, "context"), studies.CONTEXT)
+    kept, others = comparable(tmp_path, studies.CONTEXT)
     assert [f"{one['parameters']['variant']} {one['parameters']['seed']}" for one in kept] == [
         *("glam_1 0", "glam_1 2", "glam_2 0", "glam_2 2", "swin 0", "swin 1", "swin 2"),
     ]
@@ -120,7 +120,7 @@ def test_one_table_holds_runs_of_one_kind(tmp_path: Path) -> None:
         ["glam_5/seed-0", "(data"],
     ]
     assert others[1] == "glam_2/seed-1 (steps 20 -> 1)"
-    assert comparable([], studies.CONTEXT) == ([], [])
+    assert comparable(tmp_path, studies.MIXERS) == ([], [])
 
 
 def test_a_second_process_is_told_and_one_that_was_killed_leaves_no_lock(

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from monai.losses import DiceLoss
 from test_inference import Volumes
 from torch import Tensor
-from torchmetrics.functional import f1_score
 
 from glamlib.evaluation.gallery import Gallery
 from glamlib.evaluation.metrics import VolumeScores
@@ -116,14 +115,6 @@ def test_scores_by_brute_force_in_millimetres() -> None:
     assert found["undefined"] == {"dice": 0, "hd95": 0, "pairs": 4}
     assert found["dice_synapse_rule"] == pytest.approx(found["dice"])
     assert found["hd95_synapse_rule_mm"] == pytest.approx(found["hd95_mm"])
-
-
-def test_dice_over_one_volume_is_torchmetrics_f1() -> None:
-    guess, truth = blobs(0, classes=4), blobs(1, classes=4)
-    scores = VolumeScores(("background", "a", "b", "c"))
-    scores.update("case", guess, truth, (1.0, 1.0, 1.0))
-    f1 = f1_score(guess.flatten(), truth.flatten(), task="multiclass", num_classes=4, average="none")
-    assert scores.metrics()["dice_by_class"] == pytest.approx(f1[1:].tolist())
 
 
 def test_empty_structures_under_both_rules() -> None:

@@ -1,24 +1,24 @@
 """Whole runs on volumes, from files to records, tables and figures."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch import nn
 
-from glamlib import create_model, studies
-from glamlib.cost.count import cost
+from glamlib import studies
 from glamlib.data.volume_sets import brain_labels
 from glamlib.report import figures, tables
 from glamlib.report.tables import read_table, run_table, write_tables
-from glamlib.runs.records import open_run_folder, write_record
+from glamlib.runs.records import read_record
+from glamlib.runs.run import run_one
+from glamlib.runs.saved_model import load_model
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import VOLUME_DATA, run_parts
-from glamlib.training.loop import train
-from glamlib.training.tasks import task_of
+from glamlib.training.datasets import VOLUME_DATA
 
 VOLUME_STUDIES = [name for name, study in studies.STUDIES.items() if study.dataset in VOLUME_DATA]
 
@@ -75,32 +75,18 @@ def tiny(study: str, variant: str, profile: str, steps: int = 3) -> RunParameter
     )
 
 
-def carried_out(run: RunParameters, checkpoint: Path) -> tuple[nn.Module, list, dict, dict, tuple[str, ...]]:
-    """Do what the training notebook does."""
-    train_data, test_data = run_parts(run).values()
-    torch.manual_seed(run.seed)
-    model = create_model(
-        run.model, num_classes=len(train_data.classes), in_channels=train_data[0][0].shape[0], **run.overrides
-    )
-    history, _ = train(model, train_data, run, checkpoint)
-    metrics, arrays = task_of(run).evaluate(model, test_data, run)
-    return model, history, metrics, arrays, train_data.classes
-
-
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("study", ["volumes_cues", "volumes_hippocampus"])
 def test_a_run_again_is_the_same_bits(study: str, tmp_path: Path) -> None:
     run = tiny(study, "glam_1", "quick")
-    (one, history, metrics, arrays, _), (two, *again) = (
-        carried_out(run, tmp_path / f"{name}.safetensors") for name in "ab"
-    )
-    for (name, a), (_, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
-        assert torch.equal(a, b), name
-    assert again[0] == history
-    assert str(again[1]) == str(metrics)  # NaN is not equal to itself
-    assert {name: (again[2][name] == array).all() for name, array in arrays.items()} == dict.fromkeys(arrays, True)
-    other, *_ = carried_out(replace(run, seed=1), tmp_path / "c.safetensors")
-    assert not torch.equal(other.decoder.head.weight, one.decoder.head.weight)
+    one, two = (run_one(run, tmp_path / name, tmp_path / f"{name}.safetensors") for name in "ab")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert read_record(one)["metrics"] == read_record(two)["metrics"]
+    for name in ("history.csv", "pictures.npz"):
+        assert one.with_name(name).read_bytes() == two.with_name(name).read_bytes()
+    run_one(replace(run, seed=1), tmp_path / "c", tmp_path / "c.safetensors")
+    weights = [load_model(tmp_path / f"{name}.safetensors").model.decoder.head.weight for name in "ac"]
+    assert not torch.equal(*weights)
 
 
 @pytest.mark.usefixtures("data")
@@ -109,21 +95,11 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
     study = studies.VOLUMES_HIPPOCAMPUS
     metrics = {}
     for variant in ("nnformer", "glam_1"):
-        run = tiny(study.name, variant, "quick", steps=2)
-        model, history, found, arrays, classes = carried_out(run, tmp_path / f"{variant}.safetensors")
-        found["dice_by_class"][1] = found["hd95_mm"] = float("nan")  # as where a structure is nowhere
-        metrics[variant] = found
-        price = cost(model, 16, 16, depth=16)
-        write_record(
-            open_run_folder(tmp_path, run),
-            run,
-            metrics=found,
-            classes=classes,
-            cost=price,
-            history=history,
-            train_seconds=1.0,
-            arrays=arrays,
-        )
+        path = run_one(tiny(study.name, variant, "quick", steps=2), tmp_path)
+        record = read_record(path)
+        record["metrics"]["dice_by_class"][1] = record["metrics"]["hd95_mm"] = None  # as where a structure is nowhere
+        path.write_text(json.dumps(record))
+        metrics[variant] = record["metrics"]
     runs = run_table(tmp_path, study).set_index("variant")
     for variant, found in metrics.items():
         row = runs.loc[variant]
@@ -155,9 +131,10 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
 def test_gpu_profile_at_tiny_size(study: str, tmp_path: Path) -> None:
     """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
     for variant in studies.STUDIES[study].variants:
-        run = tiny(study, variant, "gpu", steps=2)
-        _, history, metrics, arrays, classes = carried_out(run, tmp_path / f"{variant}.safetensors")
-        assert np.isfinite(history[-1]["loss"])
+        path = run_one(tiny(study, variant, "gpu", steps=2), tmp_path)
+        metrics, classes = read_record(path)["metrics"], read_record(path)["classes"]
+        assert np.isfinite(pd.read_csv(path.with_name("history.csv"))["loss"].iloc[-1])
         assert 0 <= metrics["dice"] <= 1
         assert len(metrics["dice_by_class"]) == len(classes) - 1
+        arrays = np.load(path.with_name("pictures.npz"))
         assert arrays["predictions"].shape == arrays["labels"].shape

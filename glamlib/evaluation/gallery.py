@@ -20,8 +20,7 @@ class Gallery:
     def __init__(
         self, dataset: SegmentationDataset | VolumeDataset, count: int, options: InferenceOptions | None = None
     ) -> None:
-        self.dataset = dataset
-        self.options = options  # images are shown at the size at which they are predicted
+        self.dataset, self.options = dataset, options  # images are shown at the size at which they are predicted
         self.chosen = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist())
         self.shown: dict[int, list[np.ndarray]] = {}  # by index: image, label, prediction
 
@@ -47,9 +46,7 @@ class Gallery:
         lowest value 0 to the highest 255.
         """
         shown = {index: planes for part in gathered(self.shown) for index, planes in part.items()}
-        columns = list(zip(*(shown[index] for index in sorted(shown)), strict=True))
-        height, width = np.min([label.shape for label in columns[1]], axis=0)
-        return {
-            name: np.stack([plane[..., :height, :width] for plane in planes])
-            for name, planes in zip(("images", "labels", "predictions"), columns, strict=True)
-        }
+        columns = zip(*(shown[index] for index in sorted(shown)), strict=True)
+        height, width = np.min([planes[1].shape for planes in shown.values()], axis=0)
+        columns = [np.stack([plane[..., :height, :width] for plane in column]) for column in columns]
+        return dict(zip(("images", "labels", "predictions"), columns, strict=True))

@@ -36,17 +36,21 @@ _DASHES = ("", (4, 2), (6, 2, 1, 2), (1, 1))
 def use_style() -> None:
     """Set the look of all figures that follow."""
     sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=1.1)
-    plt.rcParams |= {"figure.dpi": 100, "savefig.dpi": 120, "figure.constrained_layout.use": True, "axes.titlesize": 9}
+    plt.rcParams |= {"figure.dpi": 100, "figure.constrained_layout.use": True, "axes.titlesize": 9}
     plt.rcParams |= {"image.cmap": "cividis", "image.interpolation": "nearest"}
 
 
-def save(figure: Figure, results: Path, name: str) -> Path:
-    """Write ``results/figures/NAME.png`` atomically, and return its path."""
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write a figure as a PNG, atomically, and return its path."""
     image = BytesIO()
-    figure.savefig(image, format="png", metadata={"Software": None})
-    path = results / "figures" / f"{name}.png"
+    figure.savefig(image, format="png", dpi=120, metadata={"Software": None})
     write_whole(path, image.getvalue())
     return path
+
+
+def save(figure: Figure, results: Path, name: str) -> Path:
+    """Write ``results/figures/NAME.png`` and return its path."""
+    return save_picture(figure, results / "figures" / f"{name}.png")
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str, **options: object) -> None:
@@ -193,7 +197,7 @@ def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None
 
 def _grid(panels: dict[str, np.ndarray], **options: object) -> tuple[Figure, np.ndarray]:
     """Draw columns of pictures: ``panels`` maps a title to ``(n, H, W)`` or ``(n, 3, H, W)``."""
-    count, height, width = len(next(iter(panels.values()))), *next(iter(panels.values())).shape[-2:]
+    (count, *_, height, width) = next(iter(panels.values())).shape
     size = (1.8 * len(panels), 1.8 * count * height / width + 0.7)
     figure, grid = plt.subplots(count, len(panels), figsize=size, squeeze=False)
     for column, (title, images) in zip(grid.T, panels.items(), strict=True):

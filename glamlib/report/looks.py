@@ -1,7 +1,6 @@
 """Where a pixel looks, drawn over the image: attention rollout and effective receptive field, models side by side."""
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,9 +15,9 @@ from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import view_sizes
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage, stage_layout
-from glamlib.files import write_whole
+from glamlib.models.encoder import Encoder
 from glamlib.models.segmenter import EncoderDecoder
-from glamlib.report.figures import show_image
+from glamlib.report.figures import save_picture, show_image
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 
@@ -49,16 +48,15 @@ def where_it_looks(
         at = (at[0] * size[0] // height, at[1] * size[1] // width)
     if stage is None:
         stage = max(finest_stage(model.encoder, size) for model in models.values())
-    rows = [_rollouts(models, image, at, stage)]
+    rows = [[(*_rollout(model.encoder, image, at, stage), label) for label, model in models.items()]]
     if receptive_field:
-        rows.append((label, effective_receptive_field(model, image[None], at), 1) for label, model in models.items())
+        rows += [[(effective_receptive_field(model, image[None], at), 1, label) for label, model in models.items()]]
     shape = (3.2 * len(models) + 4.2, len(rows) * (0.4 + 3.2 * size[0] / size[1]))
     figure, grid = plt.subplots(len(rows), len(models) + 1, figsize=shape, squeeze=False, layout="constrained")
-    frame = (0, size[1], size[0], 0)
-    grey = image.float().mean(dim=0).numpy()
+    frame, grey = (0, size[1], size[0], 0), image.float().mean(dim=0).numpy()
     for number, (axes, row) in enumerate(zip(grid, rows, strict=True)):
         show_image(axes[0], image.numpy(), f"the pixel x={at[1]}, y={at[0]}", extent=frame)
-        for ax, (label, weights, stride) in zip(axes[1:], row, strict=True):
+        for ax, (weights, stride, label) in zip(axes[1:], row, strict=True):
             show_image(ax, grey, label, cmap="gray", vmin=-255, vmax=255, extent=frame)  # light
             even = np.ma.masked_equal(weights * weights.size, 0)
             extent = (0, weights.shape[1] * stride, weights.shape[0] * stride, 0)  # with the padding to whole patches
@@ -73,16 +71,13 @@ def where_it_looks(
     return figure
 
 
-def _rollouts(
-    models: Mapping[str, EncoderDecoder], image: Tensor, at: tuple[int, int], stage: int
-) -> Iterator[tuple[str, np.ndarray, int]]:
-    for label, model in models.items():
-        device = next(model.parameters()).device
-        height, width = stage_layout(model.encoder, image.shape[1:], stage).size
-        stride = model.encoder.patch_embed.patch_size * 2**stage
-        query = at[0] // stride * width + at[1] // stride
-        weights = attention_rollout(model.encoder, normalise(image[None].to(device)), stage, [query])
-        yield label, weights.view(height, width).cpu().numpy(), stride
+def _rollout(encoder: Encoder, image: Tensor, at: tuple[int, int], stage: int) -> tuple[np.ndarray, int]:
+    """Return the row of the pixel's patch as a map of patches, and their side in pixels."""
+    height, width = stage_layout(encoder, image.shape[1:], stage).size
+    stride = encoder.patch_embed.patch_size * 2**stage
+    query = at[0] // stride * width + at[1] // stride
+    x = normalise(image[None].to(next(encoder.parameters()).device))
+    return attention_rollout(encoder, x, stage, [query]).view(height, width).cpu().numpy(), stride
 
 
 def write_look(
@@ -106,7 +101,4 @@ def write_look(
         name = f"{file.stem}\n{run.model}"
         labelled[f"{file}\n{run.model}" if name in labelled else name] = saved.model
         sizes += view_sizes(*image.shape[1:], InferenceOptions.from_dict(run.evaluate))
-    figure = where_it_looks(labelled, image, at[::-1], stage, receptive_field, sizes[0])
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    write_whole(out, picture.getvalue())
+    save_picture(where_it_looks(labelled, image, at[::-1], stage, receptive_field, sizes[0]), out)

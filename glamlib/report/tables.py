@@ -12,44 +12,36 @@ import pandas as pd
 from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
-from glamlib.runs.records import comparable, read_records
+from glamlib.runs.records import comparable
 from glamlib.studies import find_study
 from glamlib.studies.study import Study
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice"}
-_VOLUME_SCORES = ["dice", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
+_SCORES = ("cue_accuracy", "cue_chance", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm")
+_SCORES += ("undefined_dice", "undefined_hd95")
 
 
 def run_table(results: Path, study: Study) -> pd.DataFrame:
     """Return one row a run, in the study's order; numbers are numbers, and costs carry their size.
 
-    Columns: study, variant, seed, profile, label, miou, pixel_accuracy, mean_accuracy, iou_CLASS; of cue scenes and
-    volumes cue_accuracy and cue_chance; of volumes dice, hd95_mm, both by the Synapse papers' rule, undefined_dice,
-    undefined_hd95, dice_CLASS; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters, train_seconds,
-    peak_memory_mib, device, commit, dirty, torch.
+    Columns: study, variant, seed, profile, label; every metric that is one number, such as miou, iou_CLASS; of volumes
+    dice_CLASS, undefined_dice, undefined_hd95; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters,
+    train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
-    records, _ = _comparable(results, study)
+    records, _ = comparable(results, study)
     order = list(study.variants)
     records.sort(key=lambda one: (order.index(one["parameters"]["variant"]), one["parameters"]["seed"]))
     return pd.DataFrame([_run_row(study, record) for record in records]).fillna(np.nan)  # JSON has null for NaN
-
-
-def _comparable(results: Path, study: Study) -> tuple[list[dict], list[str]]:
-    """Return the records that make the table, and the names of those made otherwise."""
-    records = read_records(results, study.name)
-    return comparable([one for one in records if one["parameters"]["variant"] in study.variants], study)
 
 
 def _run_row(study: Study, record: dict) -> dict[str, object]:
     metrics, cost, classes = record["metrics"], record["cost"], record["classes"]
     row = {name: record["parameters"][name] for name in ("study", "variant", "seed", "profile")}
     row["label"] = study.variants[row["variant"]].label
-    scores = ("miou", "pixel_accuracy", "mean_accuracy", "cue_accuracy", "cue_chance")
-    row |= {name: metrics[name] for name in scores if name in metrics}
+    row |= {name: value for name, value in metrics.items() if not isinstance(value, list | dict)}
     row |= {f"iou_{name}": iou for name, iou in zip(classes, metrics["iou"], strict=True)}
     if "dice" in metrics:
-        volume = metrics | {f"undefined_{name}": count for name, count in metrics["undefined"].items()}
-        row |= {name: volume[name] for name in _VOLUME_SCORES}
+        row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
         row |= {f"dice_{name}": dice for name, dice in zip(classes[1:], metrics["dice_by_class"], strict=True)}
     row |= {"gmacs": cost["gmacs"]["total"], "g_msa_gmacs": cost["gmacs"]["g_msa"]}
     row |= {name: cost[name] for name in ("depth", "height", "width") if cost.get(name)}
@@ -63,8 +55,7 @@ def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     difference to the baseline paired by seed (gain, gain_low, gain_high), other scores, and cost.
     """
     metric, summary = study.metric, []
-    means = [name for name in ("cue_accuracy", "cue_chance") if name in runs]
-    means += _VOLUME_SCORES[1:] if metric == "dice" else []  # cue volumes have no millimetres
+    means = [name for name in _SCORES[: None if metric == "dice" else 2] if name in runs]  # cue volumes have no mm
     first = [name for name in ("gmacs", "g_msa_gmacs", "depth", "height", "width", "parameters") if name in runs]
     for variant, rows in runs.groupby("variant", sort=False):
         score = score_interval(rows[metric])
@@ -86,7 +77,7 @@ def write_tables(results: Path, study: Study) -> None:
     runs = run_table(results, study)
     if runs.empty:
         raise InputError(f"{results / 'runs' / study.name}: no records of study {study.name}")
-    _, others = _comparable(results, study)
+    _, others = comparable(results, study)
     tables = {"_summary": summary_table(runs, study), "": runs, "_others": pd.DataFrame({"run": others})}
     for suffix, table in tables.items():
         path = results / "tables" / f"{study.name}{suffix}.csv"

@@ -36,22 +36,20 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
     failed = output.with_name(output.name + ".failed.ipynb")
     failed.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
+        document = papermill.execute_notebook(
             str(notebook),
             str(failed),
             parameters=named | ({"more": others} if others else {}),
             progress_bar=False,
+            record_timing=False,
             start_timeout=300,  # kernels start slowly when many start at once
             kernel_manager_class=ForkedKernelManager,
             extra_arguments=["--IPKernelApp.log_level=50"],  # it would report every stop as an interrupt
         )
     except PapermillExecutionError as error:
         raise InputError(f"{notebook.name} stopped: {error.ename}: {error.evalue} (see {failed})") from None
-    document = nbformat.read(failed, as_version=4)
-    document.metadata.pop("papermill", None)  # times and paths of this machine
-    for cell in document.cells:
-        for name in ("papermill", "execution"):
-            cell.metadata.pop(name, None)
+    for part in (document, *document.cells):
+        part.metadata.pop("papermill", None)  # times and paths of this machine
     nbformat.write(document, failed)
     failed.replace(output)
 

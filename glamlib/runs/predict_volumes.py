@@ -51,6 +51,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
     cases = volume_files(source, channels)
     check_writable(out / "labels" / "probe")
     failed = []
+    how = run.augment["patch_size"], run.batch_size, run.precision
     for name, paths in tqdm(cases.items(), disable=None, unit="volume"):
         try:
             stems = [path.name.removesuffix(".gz").removesuffix(".nii") for path in paths]
@@ -58,9 +59,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
                 raise InputError(f"{len(paths)} files, {', '.join(stems)}; allowed: one, or one for each channel")
             image = read_channels(paths, channels)
             item = torch.from_numpy(preprocessing.prepare(image.values, image.spacing))[None]  # (1, C, D, H, W)
-            classes = predict_volume_classes(
-                saved.model, item, run.augment["patch_size"], run.batch_size, run.precision
-            )
+            classes = predict_volume_classes(saved.model, item, *how)
         except InputError as error:
             failed.append(str(error) if str(paths[0]) in str(error) else f"{paths[0]}: {error}")
             continue

@@ -119,12 +119,13 @@ def differences(record: dict[str, object], other: dict[str, object], but: Iterab
     return ", ".join(f"{name} {first.get(name)} -> {second.get(name)}" for name in names)
 
 
-def comparable(records: list[dict[str, object]], study: Study) -> tuple[list[dict[str, object]], list[str]]:
-    """Split a study's records into those that belong in one table, and a line for each other that says why not.
+def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], list[str]]:
+    """Return a study's records that belong in one table, and a line for each other that says why it does not.
 
     Runs of one variant must have one `identity`. Different variants may differ in the model, and in the rate where each
     has its own. The largest group of runs is kept.
     """
+    records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     rates = [variant.lr for variant in study.variants.values()]
     own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *NO_MATTER)
 
