@@ -6,7 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from glamlib.backbones import BACKBONES, BackboneConfig, BackboneSegmenter, load_weights
+from glamlib.backbones.config import BACKBONES, BackboneConfig
+from glamlib.backbones.segmenter import BackboneSegmenter
+from glamlib.backbones.weights import load_weights
 from glamlib.errors import Count, InputError, check, one_of
 from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
 from glamlib.models.segmenter import Segmenter
@@ -44,8 +46,7 @@ MODELS: dict[str, Config] = {
     for decoder in DECODERS
 }
 MODELS |= _VOLUMES | {f"glam_{name}": replace(config, num_global_tokens=10) for name, config in _VOLUMES.items()}
-# Swin, one of the backbones, is there already, with more overrides
-MODELS |= {f"{name}_upernet": config for name, config in BACKBONES.items() if config.backbone != "swin"}
+MODELS |= {f"{name}_upernet": config for name, config in BACKBONES.items()}
 
 
 def list_models(pattern: str = "*") -> list[str]:

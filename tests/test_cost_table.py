@@ -2,14 +2,21 @@
 
 from math import ceil
 
+import pandas as pd
 import pytest
 
 from glamlib.cost import table as study
-from glamlib.cost.table import COLUMNS, KEY, PARTS, REFERENCE, SIZES, cost_row, cost_table
+from glamlib.cost.table import KEY, PARTS, PUBLISHED, REFERENCE, SIZES, cost_table
+
+
+def rows(model: str, tokens: int, height: int, width: int) -> dict[str, dict]:
+    """The table's rows of a model at one size, by behaviour."""
+    table = cost_table(model, (tokens,), ((height, width),))
+    return {row["behaviour"]: row for row in table.to_dict("records")}
 
 
 def test_swin_upernet_beside_published_and_released() -> None:
-    row = cost_row("swin_tiny_upernet", 0, "paper", 512, 2048)
+    row = rows("swin_tiny_upernet", 0, 512, 2048)["paper"]
     assert row["gmacs"] == row["released_gmacs"] == 944.385149184
     assert row["parameters"] == row["released_parameters"] == 59_941_862
     assert (row["published_parameters"], row["published_gmacs"]) == (60_000_000, 945)
@@ -27,8 +34,8 @@ def test_released_unet_runs_a_gmsa_that_nothing_reads() -> None:
     tables = sum((450 // 2**level) ** 2 * c for c, _, level in stages)
     unread, norms = sum(4 * c**2 + 4 * c for c, *_ in stages), sum((depth - 1) * 2 * c for c, depth, _ in stages)
     mlp = sum((depth - 1) * 10 * ceil(128 / 2**level / 7) ** 2 * 8 * c**2 for c, depth, level in stages)
-    released = cost_row("glam_swin_tiny_unet", 10, "released", 512, 512)
-    paper = cost_row("glam_swin_tiny_unet", 10, "paper", 512, 512)
+    found = rows("glam_swin_tiny_unet", 10, 512, 512)
+    released, paper = found["released"], found["paper"]
     assert released["g_msa_gmacs"] == 15.46182144
     assert released["g_msa_gmacs"] - paper["g_msa_gmacs"] == pytest.approx(6.94908672, abs=1e-12)
     assert released["gmacs"] == released["released_gmacs"] == 72.985261824
@@ -40,40 +47,33 @@ def test_released_unet_runs_a_gmsa_that_nothing_reads() -> None:
     assert "no table of positions, and no G-MSA in a stage's last block, which nothing reads (-74.27 M)" in paper["why"]
 
 
-def test_released_nlu_holds_weights_that_it_never_uses() -> None:
-    """proj_shortcut 387,744 and layers_patch_expand 1,549,632: held, never run, so no multiply-adds."""
-    row = cost_row("glam_swin_tiny_unet_nlu", 5, "released", 512, 2048)
-    assert row["gmacs"] == row["released_gmacs"] == 298.691088384
-    assert row["released_parameters"] - row["parameters"] == 387_744 + 1_549_632
-    assert row["why"] == "parameters: no weights that the released NLU holds and never uses (-1.94 M)"
-
-
-def test_fvcore_left_out_what_nothing_reads() -> None:
-    row = cost_row("glam_swin_base_upernet", 10, "released", 512, 512)
-    assert row["released_counter"] == "fvcore"
-    assert row["gmacs"] - row["released_gmacs"] == pytest.approx(5.0671667200, abs=1e-9)
-    assert "which fvcore left out (+5.07 G)" in row["why"]
-
-
-def test_a_released_model_that_cannot_run_has_no_multiply_adds() -> None:
-    row = cost_row("glam_swin_tiny_upernet", 1, "released", 512, 2048)
-    assert "gmacs" not in row
-    assert row["parameters"] == row["released_parameters"]
-    assert row["why"].startswith("cannot run: the map has 30 tokens, and the released table of this stage has 25 rows")
+def test_what_the_released_networks_hold_or_run_unseen() -> None:
+    """NLU's proj_shortcut and layers_patch_expand; a stage's last G-MSA, which fvcore left out; a table too short."""
+    nlu = rows("glam_swin_tiny_unet_nlu", 5, 512, 2048)["released"]
+    assert nlu["gmacs"] == nlu["released_gmacs"] == 298.691088384
+    assert nlu["released_parameters"] - nlu["parameters"] == 387_744 + 1_549_632
+    assert nlu["why"] == "parameters: no weights that the released NLU holds and never uses (-1.94 M)"
+    base = rows("glam_swin_base_upernet", 10, 512, 512)["released"]
+    assert base["released_counter"] == "fvcore"
+    assert base["gmacs"] - base["released_gmacs"] == pytest.approx(5.0671667200, abs=1e-9)
+    assert "which fvcore left out (+5.07 G)" in base["why"]
+    stopped = rows("glam_swin_tiny_upernet", 1, 512, 2048)["released"]
+    assert pd.isna(stopped["gmacs"])
+    assert stopped["parameters"] == stopped["released_parameters"]
+    assert stopped["why"].startswith("cannot run: the map has 30 tokens, and the released table of this stage has 25")
 
 
 def test_a_difference_that_the_reasons_do_not_make_up_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "REFERENCE", REFERENCE.assign(multiply_adds=REFERENCE["multiply_adds"] + 1))
-    with pytest.raises(RuntimeError, match="multiply-adds: 60199981824 and 60199981825 differ by -1"):
-        cost_row("swin_tiny_upernet", 0, "paper", 256, 256)
-    monkeypatch.setattr(study, "PUBLISHED", {"swin_tiny_upernet": (60_000_000, 237.0)})  # the other size's
+    monkeypatch.setattr(study, "REFERENCE", REFERENCE.assign(released_macs=REFERENCE["released_macs"] + 1))
+    with pytest.raises(RuntimeError, match="swin_tiny_upernet: 60199981824 and 60199981825 macs, and the reasons say"):
+        rows("swin_tiny_upernet", 0, 256, 256)
+    monkeypatch.setattr(study, "PUBLISHED", PUBLISHED.assign(published_macs=237e9))  # the other size's
     with pytest.raises(RuntimeError, match="that nothing explains"):
-        cost_row("swin_tiny_upernet", 0, "paper", 512, 2048)
+        rows("swin_tiny_upernet", 0, 512, 2048)
 
 
 def test_table_has_a_row_a_size_and_numbers_that_add_up() -> None:
     table = cost_table("glam_swin_nano_upernet", tokens=(5,))
-    assert list(table) == list(COLUMNS)
     assert list(table[KEY].itertuples(index=False, name=None)) == [
         ("glam_swin_nano_upernet", 5, "paper", *s) for s in SIZES
     ]

@@ -1,11 +1,5 @@
-"""The neighbours: other people's transformers as feature pyramids, under the decoders of this library.
+"""The neighbours: other people's transformers as feature pyramids, under the decoder of this library.
 
-`create_backbone` makes one by name; `BackboneSegmenter` puts it under UPerNet. timm's are used where it has them, and a
-compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
+timm's are used where it has them, and a compact implementation of ours where it has none (PVT v1, T2T-ViT, CvT, ViL).
+``create_model(f"{name}_upernet", ...).encoder`` is the backbone alone.
 """
-
-from glamlib.backbones.config import BACKBONES, BackboneConfig
-from glamlib.backbones.create import BackboneSegmenter, create_backbone
-from glamlib.backbones.weights import load_weights
-
-__all__ = ["BACKBONES", "BackboneConfig", "BackboneSegmenter", "create_backbone", "load_weights"]

@@ -12,7 +12,7 @@ _STAGES = tuple(f"stage {i}" for i in range(4))
 _BRANCHES = ("small patches", "large patches")
 # What the numbers of a family's embed_dims, num_heads, and depths and mlp_ratios are for
 FAMILIES = {
-    **dict.fromkeys(("swin", "pvt", "pvt_v2", "twins_pcpvt", "twins_svt", "vil"), (_STAGES,) * 3),
+    **dict.fromkeys(("pvt", "pvt_v2", "twins_pcpvt", "twins_svt", "vil"), (_STAGES,) * 3),
     "cvt": (_STAGES[:3],) * 3,
     "vit": (("all",),) * 3,
     "t2t_vit": (("tokens-to-token", "transformer"), ("transformer",), ("transformer",)),
@@ -29,7 +29,7 @@ class BackboneConfig(Config):
         backbone: its family, a key of `FAMILIES`, which says what the numbers below are for.
         embed_dims, num_heads, depths: channels, attention heads and blocks.
         mlp_ratios: hidden channels of the MLPs over channels, as many as ``depths``.
-        window_size: side in patches of Swin's windows, Twins-SVT's groups or ViL's chunks; others have none.
+        window_size: side in patches of Twins-SVT's groups or ViL's chunks; others have none.
         drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
         decoder_channels: channels of UPerNet.
         weight_init: as in `glamlib.models.encoder.init_linear`.
@@ -55,15 +55,10 @@ class BackboneConfig(Config):
         self.check_heads(self.embed_dims[-len(heads) :], heads)
         if self.backbone == "twins_svt" and self.window_size == 1:
             raise InputError("window_size=1: must be at least 2 for twins_svt")
-        if self.backbone == "swin":
-            if self.embed_dims != tuple(self.embed_dims[0] * 2**i for i in range(4)):
-                raise InputError(f"embed_dims={list(self.embed_dims)}: must be doubled at each stage of swin")
-            if len(set(self.mlp_ratios)) > 1:
-                raise InputError(f"mlp_ratios={list(self.mlp_ratios)}: must be the same in all stages of swin")
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        return ("backbone",) if self.backbone in ("swin", "twins_svt", "vil") else ("backbone", "window_size")
+        return ("backbone",) if self.backbone in ("twins_svt", "vil") else ("backbone", "window_size")
 
 
 # Published sizes drop paths as most of the papers do on ImageNet; nano forms are for small images, as swin_nano is.

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from glamlib.backbones.config import TIMM_WEIGHTS
 from glamlib.errors import InputError
 
+_SWIN = {f"swin_{size}": f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")}
+_TIMM = _SWIN | TIMM_WEIGHTS
 # Only a classifier has these: its head, computed buffers, CrossViT's last exchange
 _UNUSED = re.compile(
     r"^(head|norm|fc_norm)\.|(relative_position_index|attn_mask)$|^blocks\.2\.(projs|fusion|revert_projs)\."
@@ -55,14 +57,14 @@ def load_weights(encoder: nn.Module, name: str, source: bool | str | Path) -> No
     net = getattr(encoder, "body", encoder)
     net = getattr(net, "net", net)
     if source is True:
-        if name not in TIMM_WEIGHTS:
-            raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(TIMM_WEIGHTS)}")
+        if name not in _TIMM:
+            raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(_TIMM)}")
         channels = next(module for module in net.modules() if isinstance(module, nn.Conv2d)).in_channels
         try:
-            state = timm.create_model(TIMM_WEIGHTS[name], pretrained=True, in_chans=channels).state_dict()
+            state = timm.create_model(_TIMM[name], pretrained=True, in_chans=channels).state_dict()
         except Exception as error:  # hub, network and cache each raise their own
             raise InputError(
-                f"pretrained=True: cannot fetch timm/{TIMM_WEIGHTS[name]} ({type(error).__name__}); download its "
+                f"pretrained=True: cannot fetch timm/{_TIMM[name]} ({type(error).__name__}); download its "
                 "model.safetensors from huggingface.co and pass pretrained=PATH"
             ) from None
     else:

@@ -81,19 +81,6 @@ def macs_by_module(model: nn.Module, *size: int) -> dict[str, int]:
     return {name.removeprefix(root).removeprefix("."): sum(flops.values()) // 2 for name, flops in counts.items()}
 
 
-def own_macs(by_module: dict[str, int]) -> dict[str, int]:
-    """Return the multiply-adds of each module without those of the modules inside it."""
-    own = dict(by_module)
-    for name, macs in by_module.items():
-        parent = name
-        while parent:
-            parent = parent.rpartition(".")[0]
-            if parent in own:
-                own[parent] -= macs
-                break
-    return own
-
-
 def by_component(by_module: dict[str, int]) -> dict[str, int]:
     """Sum the multiply-adds of `macs_by_module` by component, and add "total".
 
@@ -101,8 +88,14 @@ def by_component(by_module: dict[str, int]) -> dict[str, int]:
         RuntimeError: the components do not add up to the whole.
     """
     macs = dict.fromkeys(COMPONENTS, 0)
-    for name, own in own_macs(by_module).items():
-        macs[component(name)] += own
+    for name, number in by_module.items():
+        macs[component(name)] += number
+        parent = name
+        while parent:  # what a module does is in the number of the next counted one around it, too
+            parent = parent.rpartition(".")[0]
+            if parent in by_module:
+                macs[component(parent)] -= number
+                break
     if macs["norms"]:  # a norm has none: this is work in a module of no known component
         known = sum(macs.values()) - macs["norms"]
         raise RuntimeError(f"components add up to {known} multiply-adds, the whole is {by_module['']}")

@@ -7,19 +7,18 @@ multiply-adds), and their pyramid, which a classifier lacks, is left out of the 
 """
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from glamlib.backbones.create import create_backbone
-from glamlib.cost.count import macs_by_module
-from glamlib.cost.table import macs_of, parameters_of, percent
+from glamlib.cost.count import by_component, macs_by_module
 from glamlib.files import write_whole
 from glamlib.layers.mixers import MIXERS, acts_on_patches
-from glamlib.models.config import ModelConfig
-from glamlib.zoo import model_config
+from glamlib.zoo import create_model
 
 SIDES = (256, 512, 1024, 2048)  # of square images, in pixels
 GLAM = "glam_swin_tiny"
@@ -29,74 +28,54 @@ NEIGHBOURS = (
     *("vit_small", "t2t_vit_14", "tnt_s", "crossvit_small"),
 )
 KEY = ["network", "mixer", "side"]  # one row each
-COLUMNS = (
-    *("network", "mixer", "tokens", "side", "parameters", "gmacs", "growth"),
-    *("mixer_gmacs", "mixer_growth", "pyramid_gmacs"),
-    *("published_gmacs", "published_percent", "published_source"),
-)
 _AUTHORS = pd.read_csv(Path(__file__).with_name("published_backbones.csv"), comment="#")
 PUBLISHED = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbone")
 
 
-def mixer_config(mixer: str) -> ModelConfig:
-    """Return GLAM-Swin-T with a mixer; a mixer that acts on patches has no global tokens."""
-    tokens = {"num_global_tokens": 0} if acts_on_patches(mixer) else {}
-    return model_config(f"{GLAM}_linear", mixer=mixer, **tokens)
-
-
-def encoder_row(config: ModelConfig, side: int) -> dict[str, float]:
-    """Return parameters, gmacs and the mixer's part of them, of the encoder of Swin or GLAM."""
-    macs, parameters = macs_of(config, side, side), parameters_of(config)
-    row = {"parameters": parameters["total"] - parameters["decoder"], "gmacs": (macs["total"] - macs["decoder"]) / 1e9}
-    return row | {"mixer_gmacs": macs["g_msa"] / 1e9, "pyramid_gmacs": 0.0}
-
-
-def backbone_row(name: str, side: int) -> dict[str, float]:
-    """Return parameters, gmacs and the part of a ViT's pyramid of them, of a named backbone."""
+@lru_cache(maxsize=1)
+def _model(network: str, mixer: str | None) -> nn.Module:
+    """Return a network without memory for its weights; with a mixer that acts on patches it has no global tokens."""
+    options = {} if mixer is None else {"mixer": mixer}
+    if mixer is not None and acts_on_patches(mixer):
+        options["num_global_tokens"] = 0
     with torch.device("meta"):
-        backbone = create_backbone(name)
-    backbone.in_channels = 3  # which the counter asks for
-    macs = macs_by_module(backbone, side, side)
-    row = {"parameters": sum(p.numel() for p in backbone.parameters()), "gmacs": macs[""] / 1e9}
-    return row | {"mixer_gmacs": 0.0, "pyramid_gmacs": macs.get("pyramid", 0) / 1e9}
+        return create_model(f"{network}_upernet", num_classes=1, **options)
 
 
-def published_row(name: str) -> dict[str, object]:
-    """Return the row of a backbone at the size of its published figure, with that figure."""
-    published = PUBLISHED.loc[name]
-    side = int(published["height"])
-    row = {"side": side, "published_gmacs": published["gmacs"], "published_source": published["source"]}
-    row |= backbone_row(name, side)
-    return row | {"published_percent": percent(row["gmacs"] - row["pyramid_gmacs"], published["gmacs"])}
-
-
-def growth(sides: pd.Series, values: pd.Series) -> pd.Series:
-    """Return the exponent a in values ~ pixels^a from each side to the next, at the latter; NaN where there is none."""
-    return np.log(values.where(values > 0)).diff() / (2 * np.log(sides).diff())
+def encoder_row(network: str, mixer: str | None, side: int) -> dict[str, object]:
+    """Return parameters and gmacs of an encoder, and the mixer's and a simple pyramid's part of the latter."""
+    model = _model(network, mixer)
+    macs = macs_by_module(model, side, side)
+    return {
+        "network": network,
+        "mixer": mixer,
+        "tokens": None if mixer is None else model.config.num_global_tokens,
+        "side": side,
+        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        "gmacs": macs["encoder"] / 1e9,
+        "mixer_gmacs": by_component(macs)["g_msa"] / 1e9,
+        "pyramid_gmacs": macs.get("encoder.pyramid", 0) / 1e9,
+    }
 
 
 def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
     """Return one tidy row for each of `KEY`: Swin-T, GLAM-Swin-T with each mixer, and the neighbours.
 
-    ``gmacs`` are those of one square image, ``growth`` the exponent in pixels since the side before; ``mixer_gmacs``
-    and ``mixer_growth`` are those of the exchange alone, with its projections; ``published_percent`` is ours above
-    theirs.
+    ``gmacs`` are those of one square image, ``growth`` the exponent a in gmacs ~ pixels^a since the side before;
+    ``mixer_gmacs`` and ``mixer_growth`` are those of the exchange alone, with its projections. ``published_percent``,
+    in rows of their own, is ours above theirs.
     """
-    encoders = {("swin_tiny", None): model_config("swin_tiny_linear")}
-    encoders |= {(GLAM, mixer): mixer_config(mixer) for mixer in mixers}
-    parts = []
-    for (network, mixer), config in encoders.items():
-        rows = pd.DataFrame({"side": side} | encoder_row(config, side) for side in SIDES)
-        tokens = None if mixer is None else config.num_global_tokens
-        parts.append(rows.assign(network=network, mixer=mixer, tokens=tokens))
-    for name in backbones:
-        parts.append(pd.DataFrame({"side": side} | backbone_row(name, side) for side in SIDES).assign(network=name))
-    for rows in parts:
-        rows["growth"] = growth(rows["side"], rows["gmacs"])
-        rows["mixer_growth"] = growth(rows["side"], rows["mixer_gmacs"])
-    published = [published_row(name) | {"network": name} for name in backbones if name in PUBLISHED.index]
-    table = pd.concat([*parts, pd.DataFrame(published)], ignore_index=True)
-    return table.reindex(columns=COLUMNS).astype({"tokens": "Int64"})
+    networks = [("swin_tiny", None), *((GLAM, mixer) for mixer in mixers), *((name, None) for name in backbones)]
+    table = pd.DataFrame(encoder_row(*network, side) for network in networks for side in SIDES)
+    logs = np.log(table[["side", "gmacs", "mixer_gmacs"]].where(lambda values: values > 0))
+    steps = logs.groupby([table["network"], table["mixer"]], dropna=False).diff()
+    table["growth"] = steps["gmacs"] / (2 * steps["side"])
+    table["mixer_growth"] = steps["mixer_gmacs"] / (2 * steps["side"])
+    authors = PUBLISHED[PUBLISHED.index.isin(backbones)]
+    beside = pd.DataFrame([encoder_row(row.Index, None, row.height) for row in authors.itertuples()])
+    beside["published_gmacs"], beside["published_source"] = authors["gmacs"].to_numpy(), authors["source"].to_numpy()
+    beside["published_percent"] = 100 * ((beside["gmacs"] - beside["pyramid_gmacs"]) / beside["published_gmacs"] - 1)
+    return pd.concat([table, beside], ignore_index=True).astype({"tokens": "Int64"})
 
 
 if __name__ == "__main__":
