@@ -13,7 +13,7 @@ from PIL import Image
 from glamlib.data.check import check_data
 from glamlib.data.datasets import InMemory, dataset_of, has_dataset, load_dataset, splits_of, survey
 from glamlib.data.folder import folder, suggest_classes
-from glamlib.data.images import voc_colour
+from glamlib.data.layout import voc_palette
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import view_size
 from glamlib.studies.parameters import InferenceOptions, RunParameters
@@ -107,7 +107,7 @@ def test_size_resizes_the_label_to_existing_values_only(root):
 def test_palette_is_read_or_made(root):
     # The PASCAL VOC development kit's first colours and its 15th ("person").
     voc = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 8: (64, 0, 0), 15: (192, 128, 128)}
-    assert {value: voc_colour(value) for value in voc} == voc
+    assert {value: voc_palette(16)[value] for value in voc} == voc
     assert load(root).palette == (voc[0], voc[1], voc[2])
     colours = [[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 0]]  # the fourth is the void's
     (root / "classes.json").write_text(json.dumps(CLASSES | {"palette": colours}))
@@ -121,10 +121,10 @@ def test_missing_folders_say_what_is_expected(root):
         load(root, "tset")
     for file in root.glob("train/images/*"):
         file.unlink()
-    with refused("images: no files *.jpg, *.jpeg, *.png", "images/NAME"):
+    with refused("train/images: no files *.jpg, *.jpeg, *.png"):
         load(root)
     (root / "train" / "labels").rename(root / "train" / "lables")
-    with refused("no images for the split 'train'"):
+    with refused("nothing is left for the folder split 'train' (not found)"):
         load(root)
     assert (len(load(root, "val")), len(load(root, "all"))) == (1, 2)
     for split in ("val", "test"):
@@ -167,16 +167,16 @@ def test_files_without_partner_are_counted_and_the_first_named(root):
     for name in "cdef":
         save_image(images / f"{name}.png")
     save_label(labels / "z.png")
-    with refused("images: 5 file(s)", "image c.png has no label c.png", "image e.png"):
+    with refused("labels/z.png has no image", "images/c.png has no label", "; and 2 more"):
         load(root)
     for name in "cdef":
         (images / f"{name}.png").unlink()
-    with refused("images: 1 file(s)", "label z.png has no image"):
+    with refused("labels/z.png has no image"):
         load(root)
     (labels / "z.png").unlink()
     save_image(images / "a.jpg")
     save_label(labels / "b.tif")
-    with refused("2 file(s)", "a.png has the same name as a.jpg", "b.tif has the same name as b.png"):
+    with refused("images/a.png has the same name as a.jpg", "labels/b.tif has the same name as b.png"):
         load(root)
 
 
@@ -186,10 +186,10 @@ def test_wrong_values_and_sizes_are_refused(root):
     )
     data = load(root)
     assert data[0][1].max() == 255  # the good file reads
-    with refused("b.png", "value(s) 3, 255 out of range", "allowed: 0..2 and 7 (void)"):
+    with refused("b.png", "unknown label value(s) 3, 255;", "allowed: 0..2 and 7 (void)"):
         data[1]
     (root / "classes.json").write_text(json.dumps(CLASSES | {"ignore_index": None}))
-    with pytest.raises(InputError, match=r"a\.png: label value\(s\) 7 out of range; allowed: 0\.\.2$"):
+    with pytest.raises(InputError, match=r"a\.png: unknown label value\(s\) 7; allowed: 0\.\.2$"):
         load(root)[0]
     save_image(root / "train" / "images" / "a.png", (4, 4))
     with refused("a.png", "4 x 4 and 3 x 4"):
@@ -351,14 +351,14 @@ def test_lists_name_the_images_of_a_split(tmp_path):
     assert "train: 3, images/* and labels/* by train.txt; val: 1, held out of train; test: 1, images/* and" in about
     (tmp_path / "test.txt").write_text("f\ng")
     found = {split: load(tmp_path, split) for split in ("train", "val", "test", None)}
-    assert {split: [pair.name for pair in data.pairs] for split, data in found.items()} == {
+    assert {split: [pair.name for pair in data.items] for split, data in found.items()} == {
         "train": [*"abcd"],
         "val": ["e"],
         "test": [*"fg"],
         None: [*"abcdefg"],
     }
     (tmp_path / "test.txt").write_text("b.png\nnone")
-    with refused("2 file(s)", "b.png in test.txt is in train.txt, too", "none in test.txt has no image and label"):
+    with refused("b.png in test.txt is in train.txt, too", "none in test.txt has no image and label"):
         load(tmp_path, "test")
 
 
@@ -366,7 +366,7 @@ def test_too_few_images_have_no_splits_and_two_places_are_refused(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     in_root(tmp_path, "ab")
     assert len(load(tmp_path, None)) == 2
-    with refused("images", "no images for the split 'train'", "3 or more"):
+    with refused("nothing is left for the folder split 'train'", "3 or more"):
         load(tmp_path)
     in_root(tmp_path, "c")
     assert [len(load(tmp_path, split)) for split in ("train", "val", "test")] == [1, 1, 1]
@@ -404,9 +404,9 @@ def test_labels_may_be_colours(tmp_path, mode):
     [
         ([0, 255], [0, 0], [0, 1]),
         ([255, 255], [0, 255], [1, 1]),
-        ([0, 1], [0, 255], "b.png: label value(s) 255 out of range"),  # is 255 void, or class 1?
-        ([0, 255], [0, 1], "b.png: label value(s) 1 out of range"),
-        ([1, 255], [0, 0], "a.png: label value(s) 255 out of range"),
+        ([0, 1], [0, 255], "b.png: unknown label value(s) 255;"),  # is 255 void, or class 1?
+        ([0, 255], [0, 1], "b.png: unknown label value(s) 1;"),
+        ([1, 255], [0, 0], "a.png: unknown label value(s) 255;"),
     ],
 )
 def test_masks_of_0_and_255_are_two_classes(tmp_path, first, second, expected):

@@ -10,8 +10,9 @@ import torch
 from nifti_files import NAME, cut, hippocampus, save
 
 from glamlib.data.datasets import load_volumes
+from glamlib.data.layout import Labels
 from glamlib.data.volume_sets import SOFT_TISSUE
-from glamlib.data.volumes import Labels, read_grid, read_volume, resample_image, resample_label, scaled, z_score
+from glamlib.data.volumes import read_grid, read_volume, resample_image, resample_label, scaled, z_score
 from glamlib.errors import InputError
 
 # Reading

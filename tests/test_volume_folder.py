@@ -24,7 +24,7 @@ def loaded(root, split="train", **options):
 def test_both_layouts_are_read_with_any_names_labels_and_channels(tmp_path, version, channels):
     root = own_volumes(tmp_path / "my organ", version, channels, labels={"background": 0, "liver": 2, "tumour": 7})
     assert dataset_of(root) == "volumes"
-    assert splits_of("volumes", root) == SPLITS
+    assert splits_of("volumes", root) == (*SPLITS, "all")
     data = loaded(root)
     assert data.classes == ("background", "liver", "tumour")
     assert data.preprocessing.values == (0, 2, 7)
@@ -32,10 +32,10 @@ def test_both_layouts_are_read_with_any_names_labels_and_channels(tmp_path, vers
     image, label = data[0]
     assert image.shape == (len(channels), 8, 7, 6)
     assert label.unique().tolist() == [0, 1, 2]
-    raw = data.cases[0].read(data.labels, len(channels))[0]
+    raw = data.read(data.items[0])[0]
     assert np.array_equal(image[0], z_score(raw[0]))
     assert len({channel.sum() for channel in raw}) == len(channels)
-    for word in (f"{len(data)} train (the rest)", f"{channels[0]} (as MR)", "2 liver, 7 tumour", "held out"):
+    for word in (f"train: {len(data)}, imagesTr;", f"{channels[0]} (as MR)", "2 liver, 7 tumour", "held out"):
         assert word in data.about
     report = check_data("volumes", root)
     assert report.ok, report.problems
@@ -53,10 +53,10 @@ def test_structural_scans_and_ct_are_normalised_by_the_training_structures(tmp_p
     data = loaded(root)
     (low, high, mean, deviation), other = data.preprocessing.scales
     assert other is None
-    inside = np.concatenate([image[0][label > 0] for image, label, _ in (c.read(data.labels, 2) for c in data.cases)])
+    inside = np.concatenate([image[0][label > 0] for image, label, _ in (map(data.read, data.items))])
     assert [low, high] == pytest.approx(np.percentile(inside, (0.5, 99.5)))
     assert [mean, deviation] == pytest.approx([inside.mean(), inside.std()])
-    raw = loaded(root, "test").cases[0].read(data.labels, 2)[0]
+    raw = data.read(loaded(root, "test").items[0])[0]
     expected = (np.clip(raw[0], low, high) - mean) / deviation
     assert np.allclose(loaded(root, "test")[0][0][0], expected, atol=1e-5)
     fixed = loaded(root, scales=[[-100, 100, 0, 100], None])
@@ -65,7 +65,7 @@ def test_structural_scans_and_ct_are_normalised_by_the_training_structures(tmp_p
         with pytest.raises(InputError, match=needle):
             loaded(root, scales=bad)
     # a bad training file stops every split, because the numbers would be others
-    cut(data.cases[0].images[0])
+    cut(data.items[0].images[0])
     with pytest.raises(InputError, match="cannot be read"):
         loaded(root, "test")
 
@@ -109,9 +109,9 @@ def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
 
     folds = root / "splits_final.json"
     folds.write_text(json.dumps([{"train": every[:15], "val": every[15:]}, {"train": every[5:], "val": every[:5]}]))
-    assert names(loaded(root, "val")) == every[15:]
-    assert {*names(loaded(root)), *names(loaded(root, "test"))} == set(every[:15])
-    assert len(loaded(root, "test")) == 3
+    assert names(loaded(root, "test")) == every[15:]
+    assert {*names(loaded(root)), *names(loaded(root, "val"))} == set(every[:15])
+    assert len(loaded(root, "val")) == 2
     folds.write_text("[]")
     with pytest.raises(InputError, match=r"splits_final\.json: not a list of nnU-Net's folds"):
         loaded(root)
@@ -120,14 +120,14 @@ def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
     assert names(loaded(root, "test")) == [every[3], every[1]]
     assert len(loaded(root)) == 15
     (root / "train.txt").write_text("\n".join(every[4:9]))
-    assert len(loaded(root)) == 2  # three of the five are held out
+    assert len(loaded(root)) == 4  # one of the five is held out
 
     for number in (1, 2):
         save(root / "imagesTs" / f"new {number}_0000.nii.gz", np.arange(27).reshape(3, 3, 3))
         save(root / "labelsTs" / f"new {number}.nii.gz", np.ones((3, 3, 3)))
     assert names(loaded(root, "test")) == ["new 1", "new 2"]
-    assert "2 test (labelsTs)" in loaded(root).about
-    with pytest.raises(InputError, match="unknown split 'tests'; allowed: train, val, test"):
+    assert "test: 2, imagesTs;" in loaded(root).about
+    with pytest.raises(InputError, match="unknown volumes split 'tests'; allowed: train, val, test, all"):
         loaded(root, "tests")
 
 
@@ -145,7 +145,7 @@ def table(**changes):
         (table(labels={"0": "a", "1": "a"}), "label 'a', 1, is there twice"),
         (table(labels={"background": 0, "a": "one"}), "not a dataset.json"),
         (table(labels={"background": 0}), r"labels are \[0\]"),
-        (table(channel_names={"0": "A", "1": "B"}), "label case-01.nii.gz has no image"),
+        (table(channel_names={"0": "A", "1": "B"}), "case-01.nii.gz has no image"),
         (table(channel_names=None), "KeyError: 'modality'"),
         (table(file_ending=".nrrd"), "file_ending '.nrrd'"),
         (table(training=[{"image": "imagesTr/case-99.nii.gz"}]), "case-99 is in dataset.json and not here"),
@@ -170,7 +170,7 @@ def test_what_does_not_fit_together_is_named_and_the_rest_is_checked(tmp_path):
     cut(root / "labelsTr" / "case-06.nii.gz")
     report = check_data("volumes", root)
     for needle in (
-        "label case-03.nii.gz has 1 of 2 images",
+        "case-03.nii.gz has 1 of 2 images",
         "case-04_0000.nii.gz and case-04_0001.nii.gz differ in shape",
         "case-05_0000.nii.gz: all voxels have one value",
         "case-06.nii.gz: cannot be read",
@@ -187,5 +187,5 @@ def test_what_does_not_fit_together_is_named_and_the_rest_is_checked(tmp_path):
 
 
 def test_a_folder_with_too_few_cases_is_refused(tmp_path):
-    with pytest.raises(InputError, match="too few labelled cases, 2: none is left for train"):
+    with pytest.raises(InputError, match="nothing is left for the volumes split 'train'"):
         loaded(own_volumes(tmp_path, "nnunet", ("MRI",), count=2))

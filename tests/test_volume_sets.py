@@ -10,7 +10,7 @@ from nifti_files import NAME, REAL, add_case, cut, hippocampus, names, needs, sa
 from torch.utils.data import DataLoader
 
 from glamlib.data.check import check_data
-from glamlib.data.datasets import VOLUMES, InMemoryVolumes, has_dataset, load_volumes
+from glamlib.data.datasets import VOLUMES, InMemory, has_dataset, load_volumes
 from glamlib.data.volume_sets import EIGHT, ORGANS, SYNAPSE_TEST, SYNAPSE_TRAIN, brain_labels
 from glamlib.errors import InputError
 from glamlib.training.datasets import data_identity
@@ -30,9 +30,9 @@ def test_hippocampus_splits(tmp_path):
     assert not volumes.sided
     (root / "val.txt").write_text("hippocampus_003\nhippocampus_001\nhippocampus_999")
     with pytest.raises(InputError) as caught:
-        load_volumes("hippocampus", "train", root=root)
-    assert "hippocampus_001 is in the splits 2 times" in str(caught.value)
-    assert "no image and label of hippocampus_999" in str(caught.value)
+        load_volumes("hippocampus", "val", root=root)
+    assert "hippocampus_001 in val.txt is in train.txt, too" in str(caught.value)
+    assert "hippocampus_999 in val.txt has no image and label" in str(caught.value)
     (root / "val.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(InputError, match=r"val.txt: cannot be read as text"):
         load_volumes("hippocampus", "train", root=root)
@@ -50,9 +50,9 @@ def test_files_without_a_partner_and_second_files_are_named(tmp_path):
     save(root / "imagesTr" / "hippocampus_001.nii", np.zeros((6, 7, 8)))
     with pytest.raises(InputError) as caught:
         load_volumes("hippocampus", "train", root=root)
-    assert f"{NAME} is the same case as hippocampus_001.nii" in str(caught.value)
-    assert "image hippocampus_002.nii.gz has no label" in str(caught.value)
-    assert "label hippocampus_003.nii.gz has no image" in str(caught.value)
+    assert f"{NAME} has the same name as hippocampus_001.nii" in str(caught.value)
+    assert "hippocampus_002.nii.gz has no label" in str(caught.value)
+    assert "hippocampus_003.nii.gz has no image" in str(caught.value)
 
 
 def brains(root, layout):
@@ -73,8 +73,8 @@ def test_brains_in_their_layouts(tmp_path):
     assert names(volumes) == ["1000", "1001"]
     assert volumes.sided
     assert volumes[0][0].shape == (1, 8, 7, 6)
-    with pytest.raises(InputError, match=r"13 problem\(s\): train: no image and label of 1002"):
-        load_volumes("brains", "test", root=brains(tmp_path / "b", "source"))
+    with pytest.raises(InputError, match=r"1002 in the published train split has no image and label; .*; and 10 more"):
+        load_volumes("brains", "train", root=brains(tmp_path / "b", "source"))
     for number in range(1002, 1037):
         add_case(tmp_path / "b", tmp_path / "b", f"{number}_SS", highest=0, label_name=f"{number}_glm")
     assert len(load_volumes("brains", "train", root=tmp_path / "b")) == 15
@@ -128,8 +128,8 @@ def test_synapse_in_its_layouts(tmp_path, folders, image, label):
         expected = EIGHT.index(organ) + 1 if organ in EIGHT else 0
         assert eight[label == number].unique().tolist() == [expected]
     (root / folders[0] / f"{image.format(22)}.nii.gz").unlink()
-    with pytest.raises(InputError, match="test: no image and label of 0022"):
-        load_volumes("synapse", "train", root=root)
+    with pytest.raises(InputError, match="0022 in the published test split has no image and label"):
+        load_volumes("synapse", "test", root=root)
 
 
 @pytest.mark.parametrize("name", VOLUMES)
@@ -154,7 +154,7 @@ def test_absent_data_are_refused_with_their_source(tmp_path, monkeypatch, name):
     ("name", "split", "options", "message"),
     [
         ("brain", "train", {}, "unknown data set of volumes 'brain'; allowed: hippocampus, brains"),
-        ("hippocampus", "test", {}, "unknown split 'test'; allowed: train, val"),
+        ("hippocampus", "test", {}, "unknown hippocampus split 'test'; allowed: train, val"),
         ("hippocampus", "val", {"sides": True}, "unknown option of volumes 'sides'; allowed: spacing, scales"),
         ("brains", "train", {"sides": 1}, "option of volumes sides=1: must be true or false"),
         ("synapse", "train", {"organs": 9}, "option of volumes organs=9: must be one of 13, 8"),
@@ -167,7 +167,7 @@ def test_bad_options_are_refused(tmp_path, name, split, options, message):
 
 def test_volumes_in_memory_are_the_same(tmp_path):
     volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path))
-    held = InMemoryVolumes(volumes, limit=3)
+    held = InMemory(volumes, limit=3)
     files = [*DataLoader(volumes, None, sampler=range(3), num_workers=1, multiprocessing_context="spawn")]
     for file in (tmp_path / "imagesTr").iterdir():
         file.unlink()
@@ -180,7 +180,7 @@ def test_volumes_in_memory_are_the_same(tmp_path):
 
 @needs("hippocampus")
 def test_real_hippocampus():
-    volumes = InMemoryVolumes(load_volumes("hippocampus", "val", root=REAL / "hippocampus"), limit=3)
+    volumes = InMemory(load_volumes("hippocampus", "val", root=REAL / "hippocampus"), limit=3)
     assert len(load_volumes("hippocampus", "train", root=REAL / "hippocampus")) == 208
     for index in range(3):
         image, label = volumes[index]
@@ -228,7 +228,7 @@ def test_a_case_that_is_not_read_still_tells_two_data_sets_apart(tmp_path):
     volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path, 130))
     before = data_identity(volumes)
     assert data_identity(volumes) == before
-    save(volumes.cases[2].images[0], np.zeros((6, 7, 8)))  # 64 of 104 cases are read, not the third
+    save(volumes.items[2].images[0], np.zeros((6, 7, 8)))  # 64 of 104 cases are read, not the third
     assert data_identity(volumes) != before
 
 
@@ -238,11 +238,11 @@ def test_a_case_that_is_not_read_still_tells_two_data_sets_apart(tmp_path):
 def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
     root = hippocampus(tmp_path, 5)
     report = check_data("hippocampus", root)
-    assert report.problems == [f"{root / 'imagesTr'}: 5 cases; hippocampus has 260"]
+    assert report.problems == [f"{root}: 5 cases; hippocampus has 260"]
     assert report.splits["train"] == {
         "pairs": 4,
         "sizes": {"8 x 7 x 6": 4},
-        "label_values": [0, 1, 2],
+        "class_numbers": [0, 1, 2],
         "class_percent": pytest.approx(dict.fromkeys(("background", "anterior", "posterior"), 100 / 3)),
         "void_percent": 0.0,
         "spacings": {"1 x 1 x 1": 4},
@@ -256,7 +256,7 @@ def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
     (root / "imagesTr" / "hippocampus_005.nii.gz").unlink()
     report = check_data("hippocampus", root)
     needles = [
-        "label hippocampus_005.nii.gz has no image",
+        "hippocampus_005.nii.gz has no image",
         "4 cases; hippocampus has 260",
         "hippocampus_001.nii.gz: cannot be read",
         "hippocampus_002.nii.gz: unknown label value(s) 3",
@@ -266,8 +266,8 @@ def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
     assert "hippocampus_003.nii.gz: no voxel of any structure" in report.warnings[0]
     for needle, problem in zip(needles, report.problems, strict=True):
         assert needle in problem
-    sizes = "voxels (depth x height x width): 8 x 7 x 6; mm: 1 x 1 x 1; absent (cases): anterior (1)"
-    assert f"train: 4 pairs; {sizes}" in report.render()
+    sizes = "voxels (depth x height x width): 8 x 7 x 6; mm: 1 x 1 x 1; class numbers: 0..2"
+    assert f"train: 4 pairs; {sizes}; absent (cases): anterior (1)" in report.render()
     assert all(needle in report.render() for needle in needles)
 
 

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from glamlib.data.folder import folder
-from glamlib.data.images import PairedFiles, Palette
-from glamlib.data.published import ade20k, camvid, cityscapes
+from glamlib.data.images import ImageFiles
+from glamlib.data.layout import Palette
+from glamlib.data.published import IMAGE_SETS
 from glamlib.data.volume_sets import VOLUMES
 from glamlib.data.volumes import FileVolumes, Preprocessing, Spacing
 from glamlib.errors import InputError, one_of
 
 Root = str | PathLike[str]
-DATASETS = {"folder": folder, "camvid": camvid, "ade20k": ade20k, "cityscapes": cityscapes}
+DATASETS = {"folder": folder} | IMAGE_SETS
 
 
 class SegmentationDataset(Protocol):
@@ -49,7 +50,7 @@ class VolumeDataset(SegmentationDataset, Protocol):
 
 def load_dataset(
     name: str, split: str | None = None, *, size: tuple[int, int] | None = None, root: Root | None = None
-) -> PairedFiles:
+) -> ImageFiles:
     """Return a split of the data set of images ``name``, resized to ``size`` = (height, width) if given.
 
     The data lie in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names. Raises
@@ -57,7 +58,7 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise one_of("dataset", name, DATASETS)
-    return PairedFiles(DATASETS[name](_root(name, root)), split, size)
+    return ImageFiles(DATASETS[name](_root(name, root)), split, size)
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
@@ -76,12 +77,10 @@ def splits_of(name: str, root: Root | None = None) -> tuple[str, ...]:
     """Return the names of a data set's splits; ``root`` and errors as of `load_dataset`."""
     has_dataset(name)  # raises
     place = _root(name, root)
-    if name in VOLUMES:
-        return tuple(VOLUMES[name].find(place).splits)
-    images = DATASETS[name](place)
-    if images.problems:
-        raise InputError(images.problems[0])
-    return tuple(split for split in (*images.splits, *images.unions) if split is not None)
+    layout = VOLUMES[name].find(place) if name in VOLUMES else DATASETS[name](place)
+    if layout.problems:
+        raise InputError(layout.problems[0])
+    return tuple(split for split in (*layout.splits, *layout.unions) if split is not None)
 
 
 def dataset_of(path: Root) -> Literal["folder", "volumes"]:
@@ -120,12 +119,17 @@ class InMemory:
     They are held as arrays, because a tensor that goes to another process keeps a file open.
     """
 
-    def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
+    def __init__(
+        self, dataset: SegmentationDataset | VolumeDataset, limit: int | None = None, workers: int = 0
+    ) -> None:
         count = len(dataset) if limit is None else min(limit, len(dataset))
         self.classes, self.palette, self.ignore_index = dataset.classes, dataset.palette, dataset.ignore_index
         self._names = [dataset.name(index) for index in range(count)]
         loader = DataLoader(dataset, batch_size=None, sampler=range(count), num_workers=workers)
         self._items = [(image.numpy().copy(), label.numpy().copy()) for image, label in loader]
+        if hasattr(dataset, "spacing"):  # volumes
+            self.sided, self.preprocessing = dataset.sided, dataset.preprocessing
+            self._spacings = [dataset.spacing(index) for index in range(count)]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -134,21 +138,12 @@ class InMemory:
         """Return the item's name."""
         return self._names[index]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return tuple(map(torch.from_numpy, self._items[index]))
-
-
-class InMemoryVolumes(InMemory):
-    """A `VolumeDataset`, read and preprocessed once."""
-
-    def __init__(self, dataset: VolumeDataset, limit: int | None = None, workers: int = 0) -> None:
-        super().__init__(dataset, limit, workers)
-        self.sided, self.preprocessing = dataset.sided, dataset.preprocessing
-        self._spacings = [dataset.spacing(index) for index in range(len(self))]
-
     def spacing(self, index: int) -> Spacing:
         """Return the sides (depth, height, width) of the voxels of the item's label in mm."""
         return self._spacings[index]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return tuple(map(torch.from_numpy, self._items[index]))
 
 
 def survey(dataset: SegmentationDataset | VolumeDataset) -> tuple[list[str], set[tuple[int, ...]]]:

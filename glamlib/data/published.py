@@ -21,15 +21,17 @@ needed); Cordts et al., CVPR 2016. Raw ids, classes and colours are those of hel
 github.com/mcordts/cityscapesScripts. The labels of test are dummies, in which all is void.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from glamlib.data.images import ImageSet, LabelCode, Palette, SplitFiles, match_pairs
+from glamlib.data.folder import Places, find_pairs
+from glamlib.data.images import read_pair
+from glamlib.data.layout import SPLITS, Labels, Layout, Palette, Split, spans
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError
 
 
 class Classes(NamedTuple):
@@ -56,51 +58,75 @@ PAIRS = {
 }
 
 
-def camvid(root: Path) -> ImageSet:
-    """Describe CamVid in ``root``; its split "trainval" is the first two together."""
-    classes = CLASSES["camvid"]
-    code = LabelCode(classes.values, (11,))
-
-    def find(split: str) -> SplitFiles:
-        layout = f"{split}/images and {split}/labels, or {split} and {split}annot"
-        for base in (root, root / "CamVid"):
-            for images, labels in ((f"{split}/images", f"{split}/labels"), (split, f"{split}annot")):
-                if (base / images).is_dir() and (base / labels).is_dir():
-                    return match_pairs(base / images, base / labels, code, layout)
-        raise InputError(f"{root}: no CamVid {split} split; expected {layout}")
-
-    unions = {"trainval": ("train", "val")}
-    return ImageSet("CamVid", classes.names, classes.palette, PAIRS["camvid"], find, unions=unions)
+def _numbers(name: str, void: Sequence[int]) -> dict[int, int]:
+    return {value: number for number, value in enumerate(CLASSES[name].values)} | dict.fromkeys(void, VOID)
 
 
-def ade20k(root: Path) -> ImageSet:
-    """Describe ADE20K in ``root``."""
-    classes = CLASSES["ade20k"]
-    code = LabelCode(classes.values, (0,))
+def _find(
+    title: str,
+    root: Path,
+    *,
+    places: Places,
+    numbers: Mapping[str, dict[int, int]],
+    inside: str = "",
+    image_suffix: str = "",
+    item: str = "",
+    unions: Mapping[str, Sequence[str]] | None = None,
+) -> Layout:
+    """Describe a set in ``root``, or in its sub-folder ``inside``, which its archive has.
 
-    def find(split: str) -> SplitFiles:
-        part = {"train": "training", "val": "validation"}[split]
-        layout = "images/{training,validation}/NAME.jpg and annotations/{training,validation}/NAME.png"
-        inside = root / "ADEChallengeData2016"
-        base = inside if inside.is_dir() else root
-        return match_pairs(base / "images" / part, base / "annotations" / part, code, layout)
+    ``numbers`` are those of `Labels` by the end of label names; of several ends that counts of which there are more
+    files. ``item`` names a split's items if these are numbered from 1, which tells what is missing.
+    """
+    name = title.lower()
+    base = root / inside if (root / inside).is_dir() else root
+    lacking = f"expected {' or '.join(map(' and '.join, places))}"
+    found = []
+    for suffix, meaning in numbers.items():
+        splits = {
+            split: find_pairs(base, SPLITS[split], places, image_suffix, suffix)
+            or Split([], [f"{base}: no {title} {split} split; {lacking}"])
+            for split in PAIRS[name]
+        }
+        found.append((splits, Labels(CLASSES[name].names, meaning, palette=CLASSES[name].palette)))
+    splits, labels = max(found, key=lambda each: sum(len(split.items) for split in each[0].values()))
+    incomplete = []
+    for split, count in PAIRS[name].items():
+        if 0 < len(splits[split].items) != count:
+            names = {each.name for each in splits[split].items}
+            missing = [number for number in range(1, count + 1) if item and item.format(split, number) not in names]
+            numbered = (
+                f"; {item.partition('{:')[0].format(split)}N is not there for N = {spans(missing)}" if missing else ""
+            )
+            incomplete.append(f"{base}: {len(names)} pairs; {title} {split} has {count}{numbered}")
+    return Layout(title, labels, splits, partial(read_pair, labels), unions or {}, incomplete=incomplete)
 
-    return ImageSet("ADE20K", classes.names, classes.palette, PAIRS["ade20k"], find)
 
-
-def cityscapes(root: Path) -> ImageSet:
-    """Describe Cityscapes in ``root``. Labels are the raw ids; the train ids only where a split has no raw ids."""
-    classes = CLASSES["cityscapes"]
-    codes = {
-        "_gtFine_labelIds.png": LabelCode(classes.values, tuple(set(range(34)).difference(classes.values))),
-        "_gtFine_labelTrainIds.png": LabelCode(tuple(range(len(classes.names))), (VOID,)),
-    }
-    layout = f"leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME{' or NAME'.join(codes)}"
-
-    def find(split: str) -> SplitFiles:
-        images, labels = root / "leftImg8bit" / split, root / "gtFine" / split
-        end = next((end for end in codes if any(labels.glob(f"*/*{end}"))), "_gtFine_labelIds.png")
-        match = partial(match_pairs, image_ends=("_leftImg8bit.png",), label_ends=(end,), pattern="*/*")
-        return match(images, labels, codes[end], layout)
-
-    return ImageSet("Cityscapes", classes.names, classes.palette, PAIRS["cityscapes"], find)
+IMAGE_SETS = {
+    "camvid": partial(
+        _find,
+        "CamVid",
+        places=[("SPLIT/images", "SPLIT/labels"), ("SPLIT", "SPLITannot")],
+        numbers={"": _numbers("camvid", [11])},
+        inside="CamVid",
+        unions={"trainval": ("train", "val")},
+    ),
+    "ade20k": partial(
+        _find,
+        "ADE20K",
+        places=[("images/SPLIT", "annotations/SPLIT")],
+        numbers={"": _numbers("ade20k", [0])},
+        inside="ADEChallengeData2016",
+        item="ADE_{}_{:08}",
+    ),
+    "cityscapes": partial(
+        _find,
+        "Cityscapes",
+        places=[("leftImg8bit/SPLIT", "gtFine/SPLIT")],
+        numbers={
+            "_gtFine_labelIds": _numbers("cityscapes", set(range(34)).difference(CLASSES["cityscapes"].values)),
+            "_gtFine_labelTrainIds": dict(enumerate(range(19))) | {VOID: VOID},
+        },
+        image_suffix="_leftImg8bit",
+    ),
+}

@@ -1,6 +1,7 @@
 """Data sets of volumes: where their files lie, what their labels mean, how their values are normalised.
 
-Three are known by name; one's own are `volumes`: see `volume_folder`.
+Three are known by name; one's own are `volumes`, a folder with a dataset.json of the Medical Segmentation Decathlon or
+of nnU-Net (documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet, version 2).
 
 Hippocampus: 260 MR crops of about 35 x 50 x 36 voxels of 1 mm, anterior and posterior part labelled. Medical
 Segmentation Decathlon, Task04, training part (http://medicaldecathlon.com; Antonelli et al., Nature
@@ -18,17 +19,25 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 "test".
 """
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from glamlib.data.volume_folder import Files, Layout, listed_splits, misfits, own_splits, read_table, statistics
-from glamlib.data.volumes import FileVolumes, Labels, Preprocessing, Scale, Spacing
+from glamlib.data.layout import Item, Labels, Layout, Split, files_by_name, listed, paired, read_text, three_splits
+from glamlib.data.transforms import VOID
+from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
 from glamlib.errors import InputError, check_options
 
+ENDS = (".nii.gz", ".nii")
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
 
 ORGANS = (
@@ -68,6 +77,115 @@ def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
     return Labels(("background", *chosen), {0: 0} | numbers, sided=True)
 
 
+class Table(NamedTuple):
+    """What a dataset.json tells; if it lists training cases, the name of the image of each label."""
+
+    labels: Labels
+    channels: tuple[str, ...]
+    images: dict[str, str]
+
+    def described(self) -> str:
+        """Return what channels and labels were taken for, in words."""
+        channels = ", ".join(f"{name} ({'CT' if name.upper() == 'CT' else 'as MR'})" for name in self.channels)
+        names = dict(enumerate(self.labels.classes)) | {VOID: "ignored"}
+        labels = ", ".join(f"{value} {names[number]}" for value, number in self.labels.numbers.items())
+        return f"channels: {channels}; labels: {labels}" + "; left and right differ" * self.labels.sided
+
+
+def read_table(path: Path) -> Table:
+    """Read a dataset.json of the Decathlon or of nnU-Net; InputError for one that is neither, or has regions.
+
+    The label named "ignore" is nnU-Net's: its voxels count nowhere. Classes are sided if one is called left or right.
+    """
+    try:
+        table = json.loads(read_text(path))
+        if table.get("file_ending", ".nii") not in (".nii", ".nii.gz"):
+            raise InputError(f"{path}: file_ending {table['file_ending']!r}; allowed: .nii.gz or .nii")
+        names: dict[int, str] = {}
+        for pair in table["labels"].items():
+            if isinstance(pair[1], list):
+                raise InputError(f"{path}: label {pair[0]!r} is a region, {pair[1]}; allowed: one value for each label")
+            # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
+            name, value = pair if isinstance(pair[1], int) else reversed(pair)
+            if int(value) in names or name in names.values():
+                raise InputError(f"{path}: label {name!r}, {value}, is there twice")
+            names[int(value)] = name
+        channels = table.get("channel_names") or table["modality"]
+        channels = [channels[key] for key in sorted(channels, key=int)]
+        training = [
+            (_stem(case["image"]), _stem(case.get("label", case["image"]))) for case in table.get("training", ())
+        ]
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError) as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise InputError(f"{path}: not a dataset.json of the Decathlon or of nnU-Net ({reason})") from None
+    ignored = {value: VOID for value, name in names.items() if name.lower() == "ignore"}
+    values = sorted(names.keys() - ignored, key=lambda value: (value != 0, value))
+    if 0 not in values or not 2 <= len(values) <= VOID:
+        raise InputError(
+            f"{path}: its labels are {sorted(names)}; allowed: 0, the background, and 1 to {VOID - 1} more"
+        )
+    sided = any(re.search(r"(?<![a-z])(left|right|[lr]h?)(?![a-z])", name.lower()) for name in names.values())
+    numbers = {value: number for number, value in enumerate(values)} | ignored
+    return Table(
+        Labels(tuple(names[value] for value in values), numbers, sided),
+        tuple(map(str, channels)),
+        {label: image for image, label in training},
+    )
+
+
+def statistics(items: Sequence[Item], labels: Labels, channels: tuple[str, ...]) -> dict[str, object]:
+    """Return the spacing and the scales that `Preprocessing` takes, from training cases.
+
+    The spacing is the median of each axis. Channels called CT are normalised as nnU-Net does, by the 0.5 and 99.5
+    percentiles, mean and deviation of the structures' voxels (at most 10,000 a case), other channels by `z_score`.
+    """
+    spacing = np.median([read_grid(item.images[0])[1] for item in items], axis=0)
+    ct = [name.upper() == "CT" for name in channels]
+    scales = _structures(tuple((i, i.images[0].stat().st_mtime_ns) for i in items), labels, len(ct)) if any(ct) else ct
+    return {
+        "spacing": tuple(spacing.tolist()),
+        "scales": tuple(scale if is_ct else None for scale, is_ct in zip(scales, ct, strict=True)),
+    }
+
+
+@lru_cache(maxsize=2)
+def _structures(items: tuple[tuple[Item, int], ...], labels: Labels, channels: int) -> list[Scale]:
+    """Return a scale for each channel of items, which come with their times of change."""
+    rng, samples = np.random.default_rng(0), []
+    for item, _ in tqdm(items, disable=None, desc="CT intensities", unit="case"):
+        image, label, _ = read_case(labels, channels, item)
+        inside = image[:, (label > 0) & (label < VOID)]  # (C, voxels)
+        samples.append(rng.choice(inside, min(10_000, inside.shape[1]), replace=False, axis=1))
+    voxels = np.concatenate(samples, axis=1).astype(np.float64)
+    if not voxels.size:
+        raise InputError(f"{items[0][0].label} and {len(items) - 1} more: no voxel of any structure")
+    low, high = np.percentile(voxels, (0.5, 99.5), axis=1)
+    return np.stack([low, high, voxels.mean(1), voxels.std(1) + 1e-8], axis=1).tolist()
+
+
+def _stem(path: str) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
+
+
+def _pairs(
+    base: Path,
+    images: str,
+    labels: str,
+    image_name: str = "(.+)",
+    label_name: str = "(.+)",
+    *,
+    channels: int = 1,
+    told: Mapping[str, str] | None = None,
+) -> Split:
+    """Return the NIfTI files in two folders of ``base``: see `files_by_name` and `paired`."""
+    problems: list[str] = []
+    found = files_by_name(base / images, ENDS, problems, image_name)
+    items = paired(found, files_by_name(base / labels, ENDS, problems, label_name), problems, channels, told)
+    return Split(items, problems, images or "files")
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of every set: ``spacing`` (None: each file's own) and ``scales`` as in `Preprocessing`."""
@@ -80,22 +198,25 @@ class Options:
 class VolumeSet:
     """A data set of volumes; by default one's own, of which the folder itself tells all that the attributes tell.
 
-    Of one's own there are always the splits train, val and test (`own_splits`). They are normalised and resampled as
-    `statistics` says.
+    Of one's own there are always the splits train, val and test (`three_splits`), the last from labelsTs/ if there is
+    one. They are normalised and resampled as `statistics` says.
 
     Attributes:
+        title: its name.
         source, num_cases: where to get it, and how many it has.
-        files, bases: where they may lie, and sub-folders in which to look for them; the first that are there count.
-        split: the names of each split's cases, of all names; unless there are lists SPLIT.txt.
+        files, bases: folders of images and labels with patterns of the names, and sub-folders in which to look for
+            them; the first that are there count.
+        split: the names of each split's cases, of all names; unless there are lists.
         labels: what the values mean; its keyword arguments are options of the set.
         scale, spacing: as in `Preprocessing`, unless told otherwise.
     """
 
+    title: str = "volumes"
     source: str = "dataset.json, imagesTr/ and labelsTr/ as in the Medical Segmentation Decathlon or nnU-Net"
-    num_cases: int | None = None
-    files: tuple[Files, ...] = (Files("imagesTr", "labelsTr"),)
+    num_cases: int = 0
+    files: tuple[tuple[str, ...], ...] = ()
     bases: tuple[str, ...] = ("",)
-    split: Callable[[list[str]], dict[str, list[str]]] = lambda names: {}
+    split: Callable[[list[str]], dict[str, list[str]]] | None = None
     labels: Callable[..., Labels] | None = None
     scale: Scale | None = None
     spacing: Spacing | None = None
@@ -108,63 +229,83 @@ class VolumeSet:
     def open(self, root: Path, split: str, **options: object) -> FileVolumes:
         """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
         options = check_options("option of volumes", options, *self.options)
-        layout = self.find(root)
-        cases, train = layout.chosen(split), layout.chosen("train")
         given = {name: options.pop(name) for name in ("spacing", "scales") if name in options}
-        if self.labels:
-            labels, usual = self.labels(**options), {"spacing": self.spacing, "scales": (self.scale,)}
-        else:
-            labels = layout.labels
-            usual = {} if len(given) == 2 else statistics(train, labels, layout.channels)
-        preprocessing = Preprocessing(labels.values, **usual | given)
+        layout = self.find(root, **options)
+        usual = {"spacing": self.spacing, "scales": (self.scale,)}
+        if not self.labels and len(given) < 2:
+            usual = statistics(layout.chosen("train"), layout.labels, layout.channels)
+        preprocessing = Preprocessing(layout.labels.values, **usual | given)
         if len(preprocessing.scales) != len(layout.channels):
             raise InputError(f"option of volumes scales={given['scales']}: must be one for each of {layout.channels}")
-        return FileVolumes(cases, labels, preprocessing, layout.about)
+        return FileVolumes(layout, split, preprocessing)
 
-    def find(self, root: Path) -> Layout:
-        """Look through a folder, without opening a volume; InputError where there are none of the expected names."""
-        for base, files in ((root / base, files) for base in self.bases for files in self.files):
-            told = not self.labels and (base / "dataset.json").is_file()
-            table, problems = read_table(base / "dataset.json") if told else None, []
-            cases = files.find(base, table, problems)
-            if (cases or problems) and (table or self.labels):
+    def find(self, root: Path, **options: object) -> Layout:
+        """Look through a folder, without opening a volume; InputError where there are none of the expected names.
+
+        ``options`` are those of ``labels``.
+        """
+        if not self.labels and (root / "dataset.json").is_file():
+            return _own(root)
+        for base, files in product(self.bases, self.files):
+            pairs = _pairs(root / base, *files)
+            if pairs.items or pairs.problems:
                 break
         else:
             raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
-        if table:
-            lacking = [image for image in table.images.values() if image not in cases]
-            problems += [f"{name} is in dataset.json and not here" for name in lacking]
-            splits, origins = own_splits(base, cases, table, problems)
-            labels, channels, about = table.labels, table.channels, f"{origins}; {table.described()}"
-        else:
-            splits = listed_splits(base)[0] or self.split(list(cases))
-            labels, channels, about = self.labels(), ("MR",), ""
-        return Layout(base / files.images, cases, splits, problems + misfits(splits, cases), labels, channels, about)
+        labels, count = self.labels(**options), len(pairs.items)
+        splits = listed(root / base, pairs, self.split([item.name for item in pairs.items]))
+        incomplete = [f"{root}: {count} cases; {self.title} has {self.num_cases}"] if count != self.num_cases else []
+        read = partial(read_case, labels, 1)
+        return Layout(self.title, labels, splits, read, incomplete=incomplete, channels=("MR",))
+
+
+def _own(root: Path) -> Layout:
+    """Describe a folder with a dataset.json."""
+    table = read_table(root / "dataset.json")
+    channels, ends = len(table.channels), [("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")]
+    train, test = (_pairs(root, *folders, channels=channels, told=table.images) for folders in ends)
+    names = {item.name for item in train.items}
+    train.problems.extend(
+        f"{root}: {n} is in dataset.json and not here" for n in table.images.values() if n not in names
+    )
+    test.problems.extend(f"{item.label} is in labelsTr, too" for item in test.items if item.name in names)
+    found = listed(root, train) or ({"train": train} if train.items or train.problems else {})
+    if (root / "labelsTs").is_dir():  # else images alone, to be predicted
+        found["test"] = test
+    splits, about = three_splits(found)
+    read = partial(read_case, table.labels, channels)
+    about = f"{about}; {table.described()}"
+    return Layout(
+        "volumes", table.labels, splits, read, unions={"all": tuple(splits)}, about=about, channels=table.channels
+    )
 
 
 VOLUMES = {
     "hippocampus": VolumeSet(
+        title="hippocampus",
         source="Task04_Hippocampus of the Medical Segmentation Decathlon, http://medicaldecathlon.com",
         num_cases=260,
-        files=(Files("imagesTr", "labelsTr", r"(hippocampus_\d+)", r"(hippocampus_\d+)"),),
+        files=(("imagesTr", "labelsTr", r"(hippocampus_\d+)", r"(hippocampus_\d+)"),),
         bases=("", "Task04_Hippocampus"),
         split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
         labels=hippocampus_labels,
     ),
     "brains": VolumeSet(
+        title="brains",
         source="inst/extdata of https://github.com/muschellij2/malf.templates",
         num_cases=35,
-        files=(Files("images", "labels", r"(\d+)", r"(\d+)"), Files("", "", r"(\d+)_SS", r"(\d+)_glm")),
+        files=(("images", "labels", r"(\d+)", r"(\d+)"), ("", "", r"(\d+)_SS", r"(\d+)_glm")),
         split=lambda names: {"train": list(BRAIN_TRAIN), "test": [n for n in names if n not in BRAIN_TRAIN]},
         labels=brain_labels,
     ),
     # Either as unpacked, or as the Decathlon's programs want it: img0001.nii.gz, BCV_0001.nii.gz, BCV_0001_0000.nii.gz.
     # The files' own spacings differ, from 2.5 x 0.6 x 0.6 to 5 x 1 x 1 mm; these are those of MONAI's recipes.
     "synapse": VolumeSet(
+        title="synapse",
         source="Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
         num_cases=30,
         files=tuple(
-            Files(images, labels, r"[A-Za-z_]*(\d{4}(?:_0000)?)", r"[A-Za-z_]*(\d{4})")
+            (images, labels, r"[A-Za-z_]*(\d{4}(?:_0000)?)", r"[A-Za-z_]*(\d{4})")
             for images, labels in (("img", "label"), ("imagesTr", "labelsTr"))
         ),
         bases=("", "Training", "RawData/Training", "RawData"),

@@ -5,9 +5,9 @@ that order.
 """
 
 import gzip
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
 
@@ -17,8 +17,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from glamlib.data.images import spans, voc_colour
-from glamlib.data.transforms import VOID
+from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout
 from glamlib.errors import Checked, InputError, Range
 
 Length = Annotated[float, Range(0.01, 100)]
@@ -32,8 +31,8 @@ _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm;
 class Volume(NamedTuple):
     """A file's values (D, H, W) in canonical axes, the sides of a voxel in mm, and the affine.
 
-    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, as nibabel's "RAS+" affines do. Images of a `Case`
-    have values (C, D, H, W).
+    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, as nibabel's "RAS+" affines do. Images of several
+    channels have values (C, D, H, W).
     """
 
     values: np.ndarray
@@ -139,55 +138,23 @@ def _by(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What a set's label values mean: class names, the background first; the class number of every value in the files
-    (`VOID` for what is ignored); whether the classes, or the places of the organs, tell left from right."""
+def read_case(
+    labels: Labels, channels: int, item: Item, each: Catcher = nullcontext
+) -> tuple[np.ndarray | None, np.ndarray | None, Spacing | None]:
+    """Return image values (C, D, H, W), class numbers uint8 (D, H, W) and the spacing in mm: see `Layout.read`.
 
-    classes: tuple[str, ...]
-    numbers: Mapping[int, int] = field(hash=False)
-    sided: bool
-
-    @property
-    def values(self) -> tuple[int, ...]:
-        """The value of each class in label files; class numbers where a structure is a merger of several values."""
-        values = {number: value for value, number in reversed(self.numbers.items()) if number != VOID}
-        merged = sum(0 < number < VOID for number in self.numbers.values()) > len(values) - 1
-        return tuple(range(len(self.classes)) if merged else (values[n] for n in range(len(self.classes))))
-
-    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
-        """Return class numbers, uint8 (D, H, W), of a file's ``values``; InputError for one that is not known.
-
-        Real numbers within 0.001 of an integer are that integer: tools that resample labels write 0.99999994.
-        """
-        found = np.unique(values)
-        near = [(value, round(value)) for value in found.tolist()]
-        numbers = [self.numbers.get(n) if abs(value - n) <= 1e-3 else None for value, n in near]
-        unknown = [f"{value:.9g}" for (value, _), number in zip(near, numbers, strict=True) if number is None]
-        if unknown:
-            more = ", ..." if len(unknown) > 5 else ""
-            raise InputError(
-                f"{path}: unknown label value(s) {', '.join(unknown[:5])}{more}; allowed: {spans(self.numbers)}"
-            )
-        return np.array(numbers, np.uint8)[np.searchsorted(found, values)]
-
-
-class Case(NamedTuple):
-    """An image, in one NIfTI file or one for each channel, and its label."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path
-
-    def read(self, labels: Labels, channels: int = 1) -> tuple[np.ndarray, np.ndarray, Spacing]:
-        """Return image values (C, D, H, W), class numbers (D, H, W) and the spacing in mm.
-
-        The files may be stored in different orientations; InputError if they differ in voxels, if one is bad, or for a
-        label value that is not known.
-        """
-        image, label = read_channels(self.images, channels), read_volume(self.label)
-        image.check_same_voxels(label, f"{self.images[0]} and {self.label.name} differ in")
-        return image.values, labels.decode(self.label, label.values), image.spacing
+    The files may be stored in different orientations, but must have the same voxels.
+    """
+    image = label = classes = None
+    with each():
+        image = read_channels(item.images, channels)
+    with each():
+        label = read_volume(item.label)
+        classes = labels.decode(item.label, label.values)
+    with each():
+        if image and label:
+            image.check_same_voxels(label, f"{item.images[0]} and {item.label.name} differ in")
+    return image and image.values, classes, image and image.spacing
 
 
 def z_score(values: np.ndarray) -> np.ndarray:
@@ -265,45 +232,28 @@ class Preprocessing(Checked):
         return resample_label(classes, self.spacing, own, shape) if self.resamples(own) else classes
 
 
-class FileVolumes:
-    """A `VolumeDataset` over files, which are opened when an item is asked for; the InputError of a bad one names it.
+class FileVolumes(FileItems):
+    """A `VolumeDataset` over files. With ``original_labels`` set, for scores, labels keep their own voxels; those of
+    images ``preprocessing`` decides."""
 
-    With ``original_labels`` set, for scores, labels keep their own voxels; those of images ``preprocessing`` decides.
-    ``about`` says in a line what of one's own data was taken for what.
-    """
-
-    ignore_index = VOID
-
-    def __init__(self, cases: Sequence[Case], labels: Labels, preprocessing: Preprocessing, about: str = "") -> None:
-        self.cases = cases
-        self.labels = labels
-        self.classes = labels.classes
-        self.palette = tuple(voc_colour(number) for number in range(len(labels.classes)))
-        self.sided = labels.sided
-        self.preprocessing = preprocessing
-        self.about = about
+    def __init__(self, layout: Layout, split: str, preprocessing: Preprocessing) -> None:
+        super().__init__(layout, split)
+        self.sided, self.preprocessing = layout.labels.sided, preprocessing
         self.original_labels = False
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def name(self, index: int) -> str:
-        """Return the name of case ``index``."""
-        return self.cases[index].name
 
     def spacing(self, index: int) -> Spacing:
         """Return the sides (depth, height, width) of the voxels of item ``index``'s label in mm."""
         resampled = None if self.original_labels else self.preprocessing.spacing
-        return resampled or read_grid(self.cases[index].images[0])[1]
+        return resampled or read_grid(self.items[index].images[0])[1]
 
     def median_shape(self) -> Shape:
         """Return the median (depth, height, width) of the images in voxels, as resampled, from the files' headers."""
-        grids = [read_grid(case.images[0]) for case in self.cases]
+        grids = [read_grid(item.images[0]) for item in self.items]
         sides = [np.multiply(shape, np.divide(own, self.preprocessing.spacing or own)) for shape, own in grids]
         return tuple(max(1, round(side)) for side in np.median(sides, axis=0).tolist())
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, label, own = self.cases[index].read(self.labels, len(self.preprocessing.scales))
+        image, label, own = self.read(self.items[index])
         image = self.preprocessing.prepare(image, own)
         if self.preprocessing.resamples(own) and not self.original_labels:
             label = resample_label(label, own, self.preprocessing.spacing)

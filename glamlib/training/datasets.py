@@ -11,7 +11,6 @@ from glamlib.data.datasets import (
     DATASETS,
     VOLUMES,
     InMemory,
-    InMemoryVolumes,
     SegmentationDataset,
     VolumeDataset,
     load_dataset,
@@ -29,9 +28,9 @@ Parts = dict[str, AnyDataset]  # "train", "test" and, where the run validates, "
 PARTS = ("train", "val", "test")
 TEST_SEED = 1_000_000_007  # of generated test data, the same for every run; the next one of validation data
 GENERATED = {
-    "scenes": (CueScenes, SceneConfig, InMemory),
-    "cue_volumes": (CueVolumes, CueVolumeConfig, InMemoryVolumes),
-    "legend_scenes": (CueScenes, LegendConfig, InMemory),
+    "scenes": (CueScenes, SceneConfig),
+    "legend_scenes": (CueScenes, LegendConfig),
+    "cue_volumes": (CueVolumes, CueVolumeConfig),
 }
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
 
@@ -67,20 +66,22 @@ class ImageFiles(Files):
     size: Sides | None = None
 
 
+OPTIONS = (  # what takes the options of each data set
+    {name: (Drawn, config) for name, (_, config) in GENERATED.items()}
+    | dict.fromkeys(DATASETS, (ImageFiles,))
+    | {name: (Files, *volumes.options) for name, volumes in VOLUMES.items()}
+)
+
+
 def data_options(run: RunParameters) -> dict[str, object]:
     """Return the options ``run.data``, checked against the annotations of what takes them; InputError for bad ones."""
+    if run.dataset not in OPTIONS:
+        raise one_of("dataset", run.dataset, OPTIONS)
+    options = check_options("option of data", run.data, *OPTIONS[run.dataset])
     if run.dataset in GENERATED:
-        config = GENERATED[run.dataset][1]
-        options = check_options("option of data", run.data, Drawn, config)
-        config(**{name: value for name, value in options.items() if name not in PARTS})  # its ranges
-    elif run.dataset in VOLUMES:
-        options = check_options("option of data", run.data, Files, *VOLUMES[run.dataset].options)
-    elif run.dataset in DATASETS:
-        options = check_options("option of data", run.data, ImageFiles)
-    else:
-        raise one_of("dataset", run.dataset, (*GENERATED, *DATASETS, *VOLUMES))
-    if run.root and run.dataset in GENERATED:
-        raise InputError(f"parameter root={run.root!r}: must be empty, because {run.dataset} are drawn")
+        GENERATED[run.dataset][1](**{name: options[name] for name in options if name not in PARTS})  # its ranges
+        if run.root:
+            raise InputError(f"parameter root={run.root!r}: must be empty, because {run.dataset} are drawn")
     return options
 
 
@@ -96,11 +97,11 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     if not split:
         raise InputError(f"missing option of data: {part}")
     if run.dataset in GENERATED:
-        make, config_class, hold = GENERATED[run.dataset]
+        make, config_class = GENERATED[run.dataset]
         data = make(config_class(**options), split, {"train": run.seed}.get(part, TEST_SEED + (part == "val")))
         if part != "train":
             return data
-        data = hold(data, workers=run.workers)
+        data = InMemory(data, workers=run.workers)
     else:
         data = _files(run, part, split, options)
     absent, sizes = survey(data)
@@ -117,19 +118,17 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
 def _files(run: RunParameters, part: str, split: str, options: dict[str, object]) -> AnyDataset:
     limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
     if run.dataset in VOLUMES:
-        data, hold = load_volumes(run.dataset, split, root=run.root or None, **options), InMemoryVolumes
-        data.cases = data.cases[:limit]
+        data = load_volumes(run.dataset, split, root=run.root or None, **options)
         data.original_labels = part != "train"  # scores are of the voxels of the label files
     else:
-        own_test = run.dataset == "folder" and part != "train"
-        if own_test:
+        if run.dataset == "folder" and part != "train":
             options.pop("size", None)
-        in_memory = in_memory and not own_test  # at their own size they are large, and they are read once
-        data, hold = load_dataset(run.dataset, split, root=run.root or None, **options), InMemory
-        data.pairs = data.pairs[:limit]
-    if part == "train" and is_main() and (about := getattr(data, "about", "")):
-        print(about)
-    return hold(data, workers=run.workers) if in_memory else data
+            in_memory = False  # at their own size they are large, and they are read once
+        data = load_dataset(run.dataset, split, root=run.root or None, **options)
+    data.items = data.items[:limit]
+    if part == "train" and is_main() and data.about:
+        print(data.about)
+    return InMemory(data, workers=run.workers) if in_memory else data
 
 
 def run_parts(run: RunParameters) -> Parts:
@@ -145,9 +144,7 @@ def data_identity(dataset: AnyDataset) -> dict[str, object]:
     """
     count = len(dataset)
     chosen = range(count) if isinstance(dataset, InMemory) else np.linspace(0, count - 1, min(count, 64)).astype(int)
-    files = [file for pair in getattr(dataset, "pairs", ()) for file in (pair.image, pair.label)]
-    files += [file for case in getattr(dataset, "cases", ()) for file in (*case.images, case.label)]
-    sizes = [file.stat().st_size for file in files]
+    sizes = [file.stat().st_size for item in getattr(dataset, "items", ()) for file in (*item.images, item.label)]
     digest = hashlib.sha256()
     digest.update(json.dumps([dataset.classes, [dataset.name(index) for index in range(count)], sizes]).encode())
     for index in chosen:

@@ -1,0 +1,287 @@
+"""Folders of images or volumes with labels: which files belong together, which split they are in, what values mean."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import chain, groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from glamlib.data.transforms import VOID
+from glamlib.errors import InputError, one_of
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+LISTS = (".", "splits", "ImageSets/Segmentation")  # where train.txt may lie
+HELD_OUT, SEED = 0.15, 0  # the share of "train" that becomes a split which is not there
+NAMED = 3  # how many of several problems an error names; check_data names them all
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Return whole numbers in short, for example "0..3, 7"."""
+    # of numbers that follow one another, the difference to their rank is the same
+    runs = groupby(enumerate(sorted(numbers)), lambda ranked: ranked[1] - ranked[0])
+    runs = [[number for _, number in run] for _, run in runs]
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def voc_palette(count: int) -> Palette:
+    """Return PASCAL VOC's colours of 0..count - 1: a value's bits go to r, g, b in turn, the lowest to the top bits."""
+    return tuple(
+        tuple(sum((value >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3))
+        for value in range(count)
+    )
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What label files hold.
+
+    Attributes:
+        classes: their names, in the order of class numbers; of volumes the background first.
+        numbers: the class number of every value in the files, `VOID` for what is ignored.
+        sided: whether left and right differ.
+        colours: of coloured label files; the values are places in this list.
+        palette: a colour for each class; those of PASCAL VOC unless given.
+    """
+
+    classes: tuple[str, ...]
+    numbers: Mapping[int, int] = field(hash=False)
+    sided: bool = False
+    colours: Palette = ()
+    palette: Palette = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "palette", self.palette or voc_palette(len(self.classes)))
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The value of each class in label files; class numbers where a structure is a merger of several values."""
+        values = {number: value for value, number in reversed(self.numbers.items()) if number != VOID}
+        merged = sum(0 < number < VOID for number in self.numbers.values()) > len(values) - 1
+        return tuple(range(len(self.classes)) if merged else (values[n] for n in range(len(self.classes))))
+
+    @property
+    def allowed(self) -> str:
+        """The values in words."""
+        void = {value for value, number in self.numbers.items() if number == VOID}
+        return spans(self.numbers.keys() - void) + (f" and {spans(void)} (void)" if void else "")
+
+    def decode(self, path: Path, values: np.ndarray) -> np.ndarray:
+        """Return class numbers, uint8, of a file's ``values``; InputError names the file and what is not known.
+
+        Real numbers within 0.001 of an integer are that integer: tools that resample labels write 0.99999994.
+        """
+        found = np.unique(values)
+        near = [(value, round(value)) for value in found.tolist()]
+        numbers = [self.numbers.get(n) if abs(value - n) <= 1e-3 else None for value, n in near]
+        unknown = [f"{value:.9g}" for (value, _), number in zip(near, numbers, strict=True) if number is None]
+        if unknown:
+            more = ", ..." if len(unknown) > 5 else ""
+            raise InputError(f"{path}: unknown label value(s) {', '.join(unknown[:5])}{more}; allowed: {self.allowed}")
+        return np.array(numbers, np.uint8)[np.searchsorted(found, values)]
+
+
+class Item(NamedTuple):
+    """An image, in one file or in one for each channel, and its label."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path
+
+
+class Split(NamedTuple):
+    """Items, a line for each thing that is wrong with them as a whole, and where they are, in words."""
+
+    items: list[Item]
+    problems: list[str]
+    where: str = ""
+
+
+Catcher = Callable[[], AbstractContextManager]  # around each step of reading an item
+
+
+@dataclass
+class Layout:
+    """What lies in a folder, before any image or label is opened.
+
+    Attributes:
+        title: the data set's name in messages.
+        labels: what values in label files mean.
+        splits: by name.
+        read: returns the image, the class numbers and, of volumes, the spacing of an item; None for what raised an
+            InputError in a `Catcher`, its second argument.
+        unions: splits that are others together.
+        problems: what is wrong with the whole; it can then be checked, but not loaded.
+        incomplete: what lacks of a published set.
+        about: what was taken for what, in a line; "" where all is as published.
+        channels: the names of those of volumes.
+    """
+
+    title: str
+    labels: Labels
+    splits: dict[str, Split]
+    read: Callable[..., tuple]
+    unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
+    problems: Sequence[str] = ()
+    incomplete: Sequence[str] = ()
+    about: str = ""
+    channels: tuple[str, ...] = ()
+
+    def chosen(self, split: str | None) -> list[Item]:
+        """Return the items of a split or union; InputError for an unknown, an empty or a faulty one."""
+        allowed = [*self.splits, *(name for name in self.unions if name)]
+        if self.problems:
+            raise InputError(self.problems[0])
+        if split not in (*allowed, *self.unions):
+            raise one_of(f"{self.title} split", split, allowed)
+        parts = [self.splits[part] for part in self.unions.get(split, (split,))]
+        if problems := list(dict.fromkeys(chain(*(part.problems for part in parts)))):
+            more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+            raise InputError("; ".join(problems[:NAMED]) + more)
+        if not any(part.items for part in parts):
+            raise InputError(
+                f"nothing is left for the {self.title} split {split!r} ({parts[0].where}); without splits, 3 or more "
+                "labelled images are needed"
+            )
+        return [*chain(*(part.items for part in parts))]
+
+
+class FileItems:
+    """A split of a `Layout` as a data set; files are opened when an item is asked for, whose InputError names them."""
+
+    ignore_index = VOID
+
+    def __init__(self, layout: Layout, split: str | None) -> None:
+        self.items = layout.chosen(split)
+        self.classes, self.palette, self.about = layout.labels.classes, layout.labels.palette, layout.about
+        self.read: Callable[[Item], tuple] = layout.read
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def name(self, index: int) -> str:
+        """Return the name of item ``index``."""
+        return self.items[index].name
+
+
+def files_by_name(
+    folder: Path, ends: Sequence[str], problems: list[str], name: str = "(.+)", deep: bool = False
+) -> dict[str, Path]:
+    """Return the files NAME + END by what the pattern ``name`` catches; a name's second file becomes a problem.
+
+    ``deep``: those of the folder's sub-folders, whose names are part of the file's.
+    """
+    found: dict[str, Path] = {}
+    pattern = re.compile(f"{name}(?:{'|'.join(map(re.escape, ends))})", re.IGNORECASE | re.DOTALL)
+    for path in sorted(folder.glob("*/*" if deep else "*")):
+        match = pattern.fullmatch(str(path.relative_to(folder)))
+        if match is None or path.name.startswith("."):
+            continue
+        if match[1] in found:
+            problems.append(f"{path} has the same name as {found[match[1]].name}")
+        else:
+            found[match[1]] = path
+    return found
+
+
+def paired(
+    images: dict[str, Path],
+    labels: dict[str, Path],
+    problems: list[str],
+    channels: int = 1,
+    told: Mapping[str, str] | None = None,
+) -> list[Item]:
+    """Return items of the images and labels of one name; what has no partner becomes a line of ``problems``.
+
+    ``told`` may tell another name of a label's image. Instead of one, there may be images NAME_0000, NAME_0001, ... of
+    ``channels``, as nnU-Net has them.
+    """
+    images = {name: path for name, path in images.items() if path not in labels.values()}
+    items = []
+    for name, label in labels.items():
+        name = (told or {}).get(name, name)
+        names = [name] if name in images else [f"{name}_{number:04}" for number in range(channels)]
+        found = tuple(images.pop(each) for each in names if each in images)
+        if len(found) == len(names):
+            items.append(Item(Path(name).name, found, label))
+        else:
+            problems.append(f"{label} has {f'{len(found)} of {channels} images' if found else 'no image'}")
+    problems += [f"{path} has no label" for path in images.values()]
+    return items
+
+
+def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = None) -> dict[str, Split]:
+    """Return the splits that lists tell: SPLIT.txt, else the first fold of nnU-Net's splits_final.json, else ``names``.
+
+    "train" is what no other split has, unless it is told. A name without an item, or in two lists, is a problem. What
+    did not pair up is one only where the lists depend on it.
+    """
+    lists = {}
+    for split, aliases in SPLITS.items():
+        paths = [path for name in aliases for place in LISTS if (path := root / place / f"{name}.txt").is_file()]
+        if paths:
+            lists[split] = paths[0].name, [line.strip() for line in read_text(paths[0]).splitlines() if line.strip()]
+    folds = root / "splits_final.json"
+    if not lists and folds.is_file():
+        try:
+            fold = json.loads(read_text(folds))[0]
+            lists = {split: (f"{folds.name}'s first fold", [*map(str, fold[split])]) for split in ("train", "val")}
+        except (ValueError, TypeError, KeyError, IndexError) as problem:
+            reason = f"{type(problem).__name__}: {problem}"
+            raise InputError(f"{folds}: not a list of nnU-Net's folds of train and val ({reason})") from None
+    depends = pool.problems if not lists else []
+    lists = lists or {split: (f"the published {split} split", each) for split, each in (names or {}).items()}
+    if lists and len({item.name for item in pool.items}) < len(pool.items):
+        raise InputError(f"{root}: lists cannot tell files of one name in several folders apart")
+    keys = {key: item for item in pool.items for path in (*item.images, item.label) for key in (path.stem, path.name)}
+    keys |= {item.name: item for item in pool.items}
+    found, taken = {}, {}
+    for split, (where, lines) in lists.items():
+        items, problems = [], [*depends]
+        for line in lines:
+            # a line may name the image, a space, and the label
+            item = keys.get(Path(line).name) or keys.get(Path(line.split()[0]).name)
+            if item is None or item.name in taken:
+                why = "has no image and label" if item is None else f"is in {taken[item.name]}, too"
+                problems.append(f"{root}: {line} in {where} {why}")
+            else:
+                taken[item.name] = where
+                items.append(item)
+        found[split] = Split(items, problems, f"{pool.where} by {where}")
+    if lists and "train" not in found:
+        rest = [item for item in pool.items if item.name not in taken]
+        found["train"] = pool._replace(items=rest, where=f"the rest of {pool.where}")
+    return found
+
+
+def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
+    """Return train, val and test, and a line that says where they are; those not found are held out of train.
+
+    Of two, the other one is test, the one that is reported.
+    """
+    found = dict(found)
+    if "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    train = found.get("train", Split([], [], "not found"))  # data for `evaluate` alone
+    lacking = [split for split in SPLITS if split not in (*found, "train")]
+    share = max(1, round(HELD_OUT * len(train.items)))
+    order = np.random.default_rng(SEED).permutation(len(train.items))
+    for split, part in zip([*lacking, "train"], np.split(order, share * np.arange(1, len(lacking) + 1)), strict=True):
+        where = train.where if split == "train" else "held out of train"
+        found[split] = Split([train.items[index] for index in sorted(part)], train.problems, where)
+    splits = {split: found[split] for split in SPLITS}
+    return splits, "; ".join(f"{name}: {len(split.items)}, {split.where}" for name, split in splits.items())
+
+
+def read_text(path: Path) -> str:
+    """Return a text file's content; InputError if it is none or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{path}: cannot be read as text ({problem})") from problem
