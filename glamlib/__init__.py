@@ -3,9 +3,74 @@
 import glamlib.torchvision_schemas  # noqa: F401  (before anything imports timm)
 
 # isort: split
-from glamlib.errors import InputError
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from torch import nn
+
+from glamlib.data.transforms import normalise
+from glamlib.errors import InputError, check
 from glamlib.models.config import ModelConfig
+from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.timm_tokens import add_global_tokens
 from glamlib.zoo import create_model, list_models
 
-__all__ = ["InputError", "ModelConfig", "add_global_tokens", "create_model", "list_models"]
+__all__ = [
+    "InputError",
+    "ModelConfig",
+    "add_global_tokens",
+    "create_model",
+    "list_models",
+    "load_model",
+    "normalise",
+    "save_model",
+]
+
+
+def load_model(weights_file: str | PathLike[str]) -> nn.Module:
+    """Return a trained model on the CPU, in evaluation mode; InputError for a file that is bad or damaged.
+
+    Its input is images as `normalise` gives them. ``model.classes`` are names in the order of the logits' channels, and
+    ``model.inference`` says at which size images are predicted: an option of
+    `glamlib.evaluation.inference.predict_classes`.
+    """
+    from glamlib.runs.saved_model import load_model as load  # needs the packages of the study
+    from glamlib.studies.parameters import InferenceOptions
+
+    saved = load(Path(weights_file))
+    saved.model.classes, saved.model.inference = saved.classes, InferenceOptions.from_dict(saved.run.inference)
+    return saved.model
+
+
+def save_model(
+    weights_file: str | PathLike[str], model: nn.Module, classes: Sequence[str], size: tuple[int, int] | None = None
+) -> None:
+    """Write a model of images that `create_model` made, for `load_model` and the commands predict, evaluate and look.
+
+    Args:
+        weights_file: safetensors, written atomically.
+        classes: their names, in the order of the logits' channels.
+        size: (height, width) in pixels that training images were resized to, as images to predict then are; None where
+            they were not.
+
+    Raises:
+        InputError: a model of another origin or of volumes, names or a size that do not fit, a file that cannot be
+            written.
+    """
+    from glamlib.data.images import voc_colour
+    from glamlib.runs.saved_model import SavedModel
+    from glamlib.runs.saved_model import save_model as save
+    from glamlib.studies.parameters import RunParameters, Sides
+
+    name, overrides = getattr(model, "made_by", ("", {}))
+    if not name or not isinstance(model, EncoderDecoder):
+        raise InputError("save_model: of models of images that create_model made")
+    if len(classes) != model.num_classes:
+        raise InputError(f"save_model: {len(classes)} names of classes; the model has {model.num_classes} classes")
+    data = {"train": "train", "test": "test"}
+    if check("size", size, Sides | None):
+        data["size"] = size
+    about = {"study": "own", "variant": name, "seed": 0, "profile": "own", "model": name, "overrides": overrides}
+    run = RunParameters(**about, dataset="folder", data=data, steps=1, batch_size=1, lr=0.0)
+    save(Path(weights_file), SavedModel(model, run, tuple(classes), tuple(map(voc_colour, range(len(classes))))))

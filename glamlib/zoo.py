@@ -89,8 +89,8 @@ def create_model(
     if isinstance(config, VolumeConfig):
         if pretrained is not False:
             raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
-        return VolumeSegmenter(config, num_classes, in_channels, parts_of(config))
-    if isinstance(config, BackboneConfig):
+        model = VolumeSegmenter(config, num_classes, in_channels, parts_of(config))
+    elif isinstance(config, BackboneConfig):
         model, backbone = BackboneSegmenter(config, num_classes, in_channels), name.removesuffix("_upernet")
     else:
         model = Segmenter(config, num_classes, in_channels, parts_of(config))
@@ -99,4 +99,5 @@ def create_model(
         load_weights(model.encoder, backbone, pretrained)
         if isinstance(model.decoder, UNetDecoder):
             model.decoder.start_from(model.encoder)
+    model.made_by = name, overrides  # what a weights file says of it
     return model

@@ -228,8 +228,10 @@ def test_normalise_by_hand():
     # (0 - 123.675) / 58.395, (255 - 116.28) / 57.12, (124 - 103.53) / 57.375
     expected = [-2.117904, 2.428571, 0.356776]
     assert out[1, :, 3, 4].tolist() == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(InputError, match=r"float32 cannot be normalised; allowed: torch\.uint8"):
-        normalise(images.float())
+    torch.testing.assert_close(normalise(images / 255), out, rtol=0, atol=1e-5)
+    for bad in (images.float(), images / 255 - 0.1, images.long(), torch.full((1, 3, 2, 2), torch.nan)):
+        with pytest.raises(InputError, match=r"allowed: .*uint8"):
+            normalise(bad)
 
 
 @pytest.mark.parametrize(

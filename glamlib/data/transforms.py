@@ -49,12 +49,21 @@ def resize(image: Tensor, label: Tensor, size: tuple[int, int]) -> tuple[Tensor,
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 RGB images (B, 3, H, W) into float32, normalised by the ImageNet mean and standard deviation.
+    """Turn RGB images (B, 3, H, W) into float32, normalised by the ImageNet mean and standard deviation.
 
-    Raises InputError for any other dtype: a float image in 0..1 would become nonsense without a sign of it.
+    They are uint8, or real numbers from 0 to 1. Raises InputError for anything else, which would become nonsense
+    without a sign of it.
     """
-    if images.dtype != torch.uint8:
-        raise InputError(f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8, values 0..255")
+    if images.is_floating_point():
+        if not 0 <= images.min() <= images.max() <= 1:
+            raise InputError(
+                f"images of {images.dtype} from {images.min()} to {images.max()}; allowed: 0 to 1, or uint8"
+            )
+        images = images.to(torch.float32) * 255
+    elif images.dtype != torch.uint8:
+        raise InputError(
+            f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8, or real numbers 0..1"
+        )
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
     return images.to(torch.float32).sub_(mean).div_(std)

@@ -25,7 +25,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_a
     # For a trained bias torch has no fused kernel on a CPU, and its fallback is slower than the equation.
     fused = bias is None or not bias.requires_grad or q.device.type != "cpu"
     if fused and not return_attention:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        # exported, the order of its memory is another one from decomposition to decomposition
+        return (y.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else y), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     weights = (logits if bias is None else logits + bias).softmax(dim=-1)
     return weights @ v, weights if return_attention else None
