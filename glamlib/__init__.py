@@ -58,7 +58,7 @@ def save_model(
         InputError: a model of another origin or of volumes, names or a size that do not fit, a file that cannot be
             written.
     """
-    from glamlib.data.images import voc_colour
+    from glamlib.data.layout import voc_palette
     from glamlib.runs.saved_model import SavedModel
     from glamlib.runs.saved_model import save_model as save
     from glamlib.studies.parameters import RunParameters, Sides
@@ -73,4 +73,4 @@ def save_model(
         data["size"] = size
     about = {"study": "own", "variant": name, "seed": 0, "profile": "own", "model": name, "overrides": overrides}
     run = RunParameters(**about, dataset="folder", data=data, steps=1, batch_size=1, lr=0.0)
-    save(Path(weights_file), SavedModel(model, run, tuple(classes), tuple(map(voc_colour, range(len(classes))))))
+    save(Path(weights_file), SavedModel(model, run, tuple(classes), voc_palette(len(classes))))
