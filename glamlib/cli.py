@@ -1,4 +1,4 @@
-"""The command line: ``python -m glamlib models | cost | check-data | train | evaluate | predict | look``.
+"""The command line: ``python -m glamlib models | cost | check-data | train | compare | evaluate | predict | look``.
 
 Bad input is one line on stderr and exit status 2.
 """
@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -25,68 +25,22 @@ from glamlib.errors import InputError
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.models.volumes import VolumeSegmenter
+from glamlib.runs.own import PROFILE, described, own_study, run_study, with_changes
 from glamlib.runs.predict import image_files, predict_files
 from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.records import without_nan
 from glamlib.runs.run import run_one
-from glamlib.runs.saved_model import SavedModel, load_model
+from glamlib.runs.saved_model import AS_TRAINED, How, load_ready
 from glamlib.studies import find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import GENERATED, run_data
-from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import task_of
 from glamlib.zoo import create_model, list_models, model_config
 
 Name = Positional[Annotated[str, arg(metavar="NAME")]]
 Json = FlagCreatePairsOff[Annotated[bool, arg(name="json")]]
+Changes = UseAppendAction[Annotated[tuple[tuple[str, ...], ...], arg(name="set", metavar="NAME=VALUE ...")]]
 WeightsFile = Positional[Annotated[Path, arg(metavar="WEIGHTS")]]
-HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
-
-
-@dataclass(frozen=True)
-class How:
-    """How images are predicted: at the size that the training images were resized to, if any, unless resize is given.
-
-    Attributes:
-        whole: the image whole, however large, also where it would be in windows by itself.
-        slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
-        stride: from window to window; two thirds of the window unless given.
-        scales: ratios of the image's size at each of which it is predicted, after one --scales or several;
-            probabilities are averaged.
-        flip: predict also mirrored, and average.
-        resize: predict at the largest size of the image's aspect within these pixels, long and short side.
-        device: cpu, cuda or auto.
-        precision: fp32 or bf16; that of training unless given.
-        batch: images of one size that are predicted together; as many as in a micro-batch of training unless given.
-    """
-
-    whole: FlagCreatePairsOff[bool] = False
-    slide: HeightWidth = None
-    stride: HeightWidth = None
-    scales: UseAppendAction[tuple[tuple[float, ...], ...]] = ()
-    flip: FlagCreatePairsOff[bool] = False
-    resize: Annotated[tuple[int, int] | None, arg(metavar="LONG SHORT")] = None
-    device: str = "auto"
-    precision: str | None = None
-    batch: int | None = None
-
-    def applied(self, run: RunParameters) -> RunParameters:
-        """Return ``run`` with what is given here; its own inference options where none is given."""
-        evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
-        if self.whole:  # windows are refused beside it
-            evaluate["mode"] = "whole"
-        if self.slide or self.stride:  # a stride alone is refused: there is no window
-            evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
-        given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
-        evaluate |= {name: value for name, value in given.items() if value}
-        return replace(
-            run,
-            evaluate=replace(run, evaluate=evaluate or run.evaluate).inference,
-            device=self.device,
-            precision=self.precision or run.precision,
-            batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
-            accumulate=1,
-        )
 
 
 def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") -> int:
@@ -160,58 +114,97 @@ def check_data(
 
 def train(
     out: Annotated[Path, arg(metavar="RESULTS")],
+    data: Path | None = None,
+    model: str | None = None,
+    name: str | None = None,
     plan: Path | None = None,
     study: str | None = None,
     variant: str | None = None,
     seed: int = 0,
     profile: str = "cpu",
-    set_values: UseAppendAction[Annotated[tuple[tuple[str, ...], ...], arg(name="set", metavar="NAME=VALUE ...")]] = (),
+    set_values: Changes = (),
     weights: Path | None = None,
 ) -> int:
     """Train, evaluate and write the record of one run, as notebook 04 does; print the record's path.
 
+    The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan).
+
     Args:
-        out: folder of the results; the record goes to runs/STUDY/VARIANT/seed-K in it.
-        plan: a plan file of `make`, instead of study, variant, seed and profile.
+        out: folder of the results; the record goes to runs/STUDY/VARIANT/seed-K in it, and of a run on one's own data
+            best.safetensors and last.safetensors, too.
+        data: a folder of one's own images or volumes, with labels; what is not given follows from them.
+        model: MODEL or MODEL:OVERRIDE=VALUE:..., for example glam_swin_tiny_upernet:num_global_tokens=5.
+        name: of the study of one's own data; the folder's unless given.
+        plan: a plan file of `make`.
         study: name of a study.
         variant: one of the study's variants.
         seed: of weights, data and their order.
         profile: one of the study's sizes.
-        set_values: parameters of the run to change, after one --set or several; values are JSON, or else strings.
+        set_values: parameters of the run to change, or entries of those that have some, after one --set or several;
+            values are JSON, or else strings. For example steps=2000 loss=balanced pretrained=imagenet augment.flip=0
         weights: save the trained weights in this file (safetensors).
     """
-    if (plan is None) == (study is None or variant is None) or (plan is not None and (study or variant)):
-        raise InputError("give either --plan FILE, or --study and --variant")
-    if plan is None:
-        values = find_study(study).run(variant, seed, profile).to_dict()
+    changes, ways = list(chain(*set_values)), ((data, model), (study, variant), (plan,))
+    whole, begun = ([join(item is not None for item in way) for way in ways] for join in (all, any))
+    own = whole[0]
+    if whole != begun or sum(whole) != 1 or (name is not None and not own):
+        raise InputError("give either --data and --model, or --study and --variant, or --plan FILE")
+    if own:
+        asked = own_study(data, name, model, changes)
+        if len(asked.variants) > 1:
+            raise InputError(f"--model {model}: must be one model; the command compare takes several")
+        print(described(asked), flush=True)
+        run = asked.run(asked.baseline, seed, PROFILE)
+    elif plan is None:
+        run = RunParameters.from_dict(with_changes(find_study(study).run(variant, seed, profile).to_dict(), changes))
     else:
         try:
             values = dict(json.loads(plan.read_text())["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
-    for change in chain(*set_values):
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"--set {change!r}: must be NAME=VALUE")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    print(run_one(RunParameters.from_dict(values), out.resolve(), weights))
+        run = RunParameters.from_dict(with_changes(values, changes))
+    print(run_one(run, out.resolve(), weights))
     return 0
 
 
-def _ready(weights: Path, how: How) -> tuple[SavedModel, RunParameters]:
-    """Return the model of a weights file, on its device, and its run with the options given."""
-    saved = load_model(weights)
-    run = how.applied(saved.run)
-    saved.model.to(resolve_device(run.device))
-    return saved, run
+def compare(
+    data: Path,
+    models: str,
+    out: Annotated[Path, arg(metavar="RESULTS")],
+    seeds: int = 3,
+    name: str | None = None,
+    set_values: Changes = (),
+) -> int:
+    """Train models on one's own data, test them, and print the table; exit status 1 if a run could not be done.
+
+    Finished runs are not repeated, and an interrupted one goes on. Tables go to tables/NAME.csv, NAME_summary.csv and
+    NAME.md, and all with learning curves and predictions to NAME.html.
+
+    Args:
+        data: a folder of one's own images or volumes, with labels; what is not given follows from them.
+        models: MODEL,MODEL:OVERRIDE=VALUE:...; the others are compared with the first.
+        out: folder of the results; each run's weights go to runs/NAME/MODEL/seed-K in it.
+        seeds: runs of each model.
+        name: of the comparison; the folder's unless given.
+        set_values: parameters of the runs to change, as in `train`.
+    """
+    from glamlib.report.comparison import write_comparison  # importing the figures takes seconds
+
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: must be at least 1")
+    study = own_study(data, name, models, chain(*set_values))
+    check_writable(out / "tables" / f"{study.name}.html")
+    print(described(study), flush=True)
+    parts, failed = run_study(study, seeds, out.resolve())
+    for line in failed:
+        print(f"failed: {line}", file=sys.stderr)
+    print(write_comparison(out, study, parts["train"].palette))
+    return 1 if failed else 0
 
 
 def evaluate(
     weights: WeightsFile,
-    how: OmitArgPrefixes[How] = How(),
+    how: OmitArgPrefixes[How] = AS_TRAINED,
     data: Path | None = None,
     dataset: str | None = None,
     split: str | None = None,
@@ -227,7 +220,7 @@ def evaluate(
         split: of the dataset; that of the run, or of other data "test", unless given; "all" for all own images.
         out: write the metrics to this file instead.
     """
-    saved, run = _ready(weights, how)
+    saved, run = load_ready(weights, how)
     if data is not None:
         if dataset is not None:
             raise InputError("give either --data PATH or --dataset NAME")
@@ -269,7 +262,7 @@ def predict(
     weights: WeightsFile,
     source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
     out: Annotated[Path, arg(metavar="FOLDER")],
-    how: OmitArgPrefixes[How] = How(),
+    how: OmitArgPrefixes[How] = AS_TRAINED,
     raw_ids: FlagCreatePairsOff[bool] = False,
     confidence: FlagCreatePairsOff[bool] = False,
 ) -> int:
@@ -287,7 +280,7 @@ def predict(
         raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
         confidence: also write confidence/NAME.png, grey from 0 to 255: the probability of the class at each pixel.
     """
-    saved, run = _ready(weights, how)
+    saved, run = load_ready(weights, how)
     if isinstance(saved.model, VolumeSegmenter):
         if raw_ids or confidence:
             raise InputError(f"--raw-ids, --confidence: of images alone; {run.model} is a model of volumes")
@@ -327,7 +320,7 @@ def look(
     from glamlib.report.looks import write_look  # importing the figures takes seconds
 
     check_writable(out)
-    models = {file: _ready(file, How(device=device)) for file in (weights, beside) if file}
+    models = {file: load_ready(file, How(device=device)) for file in (weights, beside) if file}
     write_look(models, photo, at, out, stage, receptive_field)
     print(out)
     return 0
@@ -338,10 +331,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot print is no error
     app = tyro.extras.SubcommandApp()
-    for command in (models, cost, check_data, train, evaluate, predict, look):
+    for command in (models, cost, check_data, train, compare, evaluate, predict, look):
         app.command(command)
     try:
         return app.cli(args=arguments, prog="python -m glamlib")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "interrupted; a training goes on from its last checkpoint when the command is given again", file=sys.stderr
+        )
+        return 130

@@ -154,15 +154,18 @@ def _loss_of(study: Study) -> str:
     return parts
 
 
-def training_curves(study: Study, results: Path) -> Figure:
-    """Training loss of each variant, mean over seeds, smoothed over five logged steps."""
-    curves = []
+def training_curves(study: Study, results: Path, score: str | None = None) -> Figure:
+    """Training loss of each variant, smoothed over five logged steps, or a ``score`` in its history, mean over runs."""
+    curves, shown = [], score or "loss"
     for name, variant in study.variants.items():
         if histories := records.read_histories(results, study.name, name):
-            loss = pd.concat(histories).groupby("step")["loss"].mean().rolling(5, min_periods=1).mean()
-            curves.append(loss.reset_index().assign(label=variant.label))
+            means = pd.concat(histories).groupby("step")[shown].mean().dropna()
+            means = means if score else means.rolling(5, min_periods=1).mean()
+            curves.append(means.reset_index().assign(label=variant.label))
     axes = plt.subplots(figsize=(7, 4))[1]
-    sns.lineplot(**_look(study, pd.concat(curves)), x="step", y="loss", errorbar=None, markevery=0.1, ax=axes)
+    sns.lineplot(**_look(study, pd.concat(curves)), x="step", y=shown, errorbar=None, markevery=0.1, ax=axes)
+    if score:
+        return _finished(axes, "optimiser step", f"{METRIC_NAMES[study.metric]} on validation data (mean over seeds)")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.yaxis.set_major_formatter("{x:g}")

@@ -10,6 +10,7 @@ from string import Template
 
 import nbformat
 from nbconvert import HTMLExporter
+from nbformat import NotebookNode
 
 from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
@@ -20,13 +21,22 @@ BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results 
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
 
 
-def report_html(notebook: Path) -> str:
-    """Return the outputs and prose of an executed notebook as a self-contained page: pictures inside, no scripts."""
+def page(notebook: NotebookNode, title: str, folder: Path) -> str:
+    """Return prose and outputs of a notebook in ``folder`` as a self-contained page: pictures inside, no scripts."""
     exporter = HTMLExporter(
-        template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True
+        template_name="basic",
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        embed_images=True,
     )
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    return TEMPLATE.substitute(body=body)
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
+    return TEMPLATE.substitute(title=title, body=body)
+
+
+def report_html(notebook: Path) -> str:
+    """Return `page` of an executed notebook's file."""
+    return page(nbformat.read(notebook, as_version=4), "GLAM, reproduced: the report", notebook.parent)
 
 
 def headline(results: Path) -> str:

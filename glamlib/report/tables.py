@@ -111,12 +111,14 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
         METRIC_NAMES[metric]: (metric, f"{{{metric}:.3f}}"),
         "95 % interval": (metric, f"{{{metric}_low:.3f}} to {{{metric}_high:.3f}}"),
         "against baseline": ("gain", "{gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"),
+        "verdict": ("verdict", "{verdict}"),
         "right class": ("cue_accuracy", "{cue_accuracy:.3f}"),
         "HD95 (mm)": ("hd95_mm", "{hd95_mm:.2f}"),
         "Dice, other rule": ("dice_synapse_rule", "{dice_synapse_rule:.3f}"),
         "undefined HD95": ("undefined_hd95", "{undefined_hd95:.0f}"),
         "M multiply-adds": ("gmacs", "{mega:.1f}"),
         "parameters": ("parameters", "{parameters:,}"),
+        "training (s)": ("shown_seconds", "{shown_seconds:.0f}"),
     }
     rows = summary.assign(mega=summary["gmacs"] * 1e3).to_dict("records")
     shown = {

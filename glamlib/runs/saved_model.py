@@ -1,18 +1,23 @@
 """A trained model in one safetensors file: the weights, and in the metadata all it takes to build and use the model."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from torch import nn
+from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from glamlib.data.volumes import Preprocessing
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.checkpoint import UNREADABLE, load_weights, read_tensors, write_tensors
+from glamlib.training.loop import resolve_device
 from glamlib.zoo import create_model
 
 _KEY = "glamlib"
+HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,60 @@ def load_model(path: Path) -> SavedModel:
     model = create_model(run.model, num_classes=len(classes), in_channels=in_channels, **run.overrides)
     load_weights(path, model, weights)
     return SavedModel(model.eval(), run, classes, palette, preprocessing)
+
+
+@dataclass(frozen=True)
+class How:
+    """How images are predicted: at the size that the training images were resized to, if any, unless resize is given.
+
+    Attributes:
+        whole: the image whole, however large, also where it would be in windows by itself.
+        slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
+        stride: from window to window; two thirds of the window unless given.
+        scales: ratios of the image's size at each of which it is predicted, after one --scales or several;
+            probabilities are averaged.
+        flip: predict also mirrored, and average.
+        resize: predict at the largest size of the image's aspect within these pixels, long and short side.
+        device: cpu, cuda or auto.
+        precision: fp32 or bf16; that of training unless given.
+        batch: images of one size that are predicted together; as many as in a micro-batch of training unless given.
+    """
+
+    whole: FlagCreatePairsOff[bool] = False
+    slide: HeightWidth = None
+    stride: HeightWidth = None
+    scales: UseAppendAction[tuple[tuple[float, ...], ...]] = ()
+    flip: FlagCreatePairsOff[bool] = False
+    resize: Annotated[tuple[int, int] | None, arg(metavar="LONG SHORT")] = None
+    device: str = "auto"
+    precision: str | None = None
+    batch: int | None = None
+
+    def applied(self, run: RunParameters) -> RunParameters:
+        """Return ``run`` with what is given here; its own inference options where none is given."""
+        evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
+        if self.whole:  # windows are refused beside it
+            evaluate["mode"] = "whole"
+        if self.slide or self.stride:  # a stride alone is refused: there is no window
+            evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
+        given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
+        evaluate |= {name: value for name, value in given.items() if value}
+        return replace(
+            run,
+            evaluate=replace(run, evaluate=evaluate or run.evaluate).inference,
+            device=self.device,
+            precision=self.precision or run.precision,
+            batch_size=max(1, run.batch_size // run.accumulate) if self.batch is None else self.batch,
+            accumulate=1,
+        )
+
+
+AS_TRAINED = How()
+
+
+def load_ready(weights: Path, how: How) -> tuple[SavedModel, RunParameters]:
+    """Return the model of a weights file, on its device, and its run with the options given."""
+    saved = load_model(weights)
+    run = how.applied(saved.run)
+    saved.model.to(resolve_device(run.device))
+    return saved, run

@@ -1,0 +1,187 @@
+"""Runs on one's own data: what is not given follows from the data, by the rules here and nowhere else.
+
+Every value can be given instead, as NAME=VALUE, and the values that depend on it follow.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from math import log2, prod
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+
+from glamlib.data.datasets import dataset_of, load_dataset, load_volumes
+from glamlib.data.images import read_image
+from glamlib.data.transforms import TrainTransform
+from glamlib.errors import InputError
+from glamlib.runs.run import is_finished, run_one
+from glamlib.studies.parameters import RunParameters
+from glamlib.studies.study import Profile, Study, Variant
+from glamlib.training.datasets import PARTS, Parts, data_options, run_parts
+from glamlib.training.loop import resolve_device
+from glamlib.training.tasks import check_run
+
+PROFILE = "own"
+EPOCHS, STEPS = 50, (500, 20_000)  # a network from random weights gains little later; fewer steps teach it nothing
+LONGEST = 512  # of a crop, and of an image's short side: the published recipe's
+PIXELS = 2**20  # of a step: four crops of 512 x 512, a quarter of the published batch
+# For models of nano size, and for larger ones: voxels of a patch (64 x 64 x 64, and nnFormer's own 64 x 128 x 128),
+# bytes a pixel in training (measured in fp32, rounded up), and the learning rate, half of what served at batches of 16
+VOXELS, MEMORY, RATES = (2**18, 2**20), (3_000, 10_000), (1e-3, 5e-4)
+RATE_PRETRAINED = 1.5e-4
+VALIDATIONS = 10  # a run: enough for a curve, few enough to cost little
+
+
+def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str, object]:
+    """Return parameters with NAME=VALUEs, or NAME.ENTRY=VALUEs of dicts; values are JSON, or else strings."""
+    values = dict(values)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change!r}: must be NAME=VALUE")
+        with suppress(ValueError):  # a string
+            value = json.loads(value)
+        whole, dot, entry = name.partition(".")
+        if dot and isinstance(held := values.get(whole, {}), dict):
+            values[whole] = held | {entry: value}
+        else:
+            values[name] = value
+    return values
+
+
+def own_variants(models: str) -> dict[str, Variant]:
+    """Return the variants of "MODEL,MODEL:OVERRIDE=VALUE:...", by the names of their folders."""
+    variants = {}
+    for model in re.split(r",(?![^\[]*\])", models):  # not at the commas of a list
+        name, *overrides = model.strip().split(":")
+        label = ", ".join([name, *(change.replace("_", " ") for change in overrides)])
+        key = re.sub(r"[^\w.-]+", "-", model.strip()).strip("-.")
+        variants[key] = Variant(label, name, with_changes({}, overrides))
+    return variants
+
+
+def own_study(path: Path, name: str | None, models: str, changes: Iterable[str]) -> Study:
+    """Return the study of the images or volumes in a folder; its first model is the baseline.
+
+    Args:
+        name: of the study; the folder's unless given.
+        models: as `own_variants` takes them.
+        changes: parameters of the runs, as `with_changes` takes them.
+
+    Raises InputError for bad models, parameters or data.
+    """
+    name, dataset = name or re.sub(r"[^\w.-]+", "_", path.resolve().name).lstrip(".") or "own", dataset_of(path)
+    about = {"study": name, "variant": "-", "seed": 0, "profile": PROFILE, "model": "-", "dataset": dataset}
+    values = {"data": {part: part for part in PARTS}, "augment": {}, "overrides": {}, "device": "auto"}
+    values = with_changes(values | {"threads": torch.get_num_threads()}, changes)
+    if fixed := sorted(values.keys() & (about.keys() | {"root"})):
+        raise InputError(f"--set {fixed[0]}: it is given by an option of its own")
+    values["root"] = str(path.resolve())
+    # checks what is given before other values depend on it
+    checked = RunParameters.from_dict({"steps": 1, "batch_size": 1, "lr": 0.0} | about | values)
+    data_options(checked)
+    variants = own_variants(models)
+    large = int(not all("nano" in variant.model for variant in variants.values()))
+    on_gpu, host = resolve_device(checked.device) == "cuda", psutil.virtual_memory().total
+    memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else host
+
+    items, held, augment = _volumes(checked, VOXELS[large]) if dataset == "volumes" else _images(checked)
+    values |= {"augment": augment | values["augment"], "data": {"in_memory": held < host / 4} | values["data"]}
+    usual = {"batch_size": 2}  # nnU-Net's and nnFormer's
+    if dataset == "folder":
+        pixels = prod(TrainTransform.from_dict(values["augment"]).crop_size)
+        batch = values.get("batch_size", 2 ** int(np.clip(log2(min(PIXELS / pixels, items)), 1, 4)))
+        # micro-batches in half of the memory, of at least 2 images, which batch normalisation needs
+        fit = max(2, memory / 2 / pixels / MEMORY[large])
+        parts = next(n for n in range(1, batch + 1) if batch % n == 0 and batch <= n * fit)
+        usual = {"batch_size": batch, "accumulate": parts}
+    usual["steps"] = int(np.clip(round(EPOCHS * items / (usual | values)["batch_size"]), *STEPS))
+    steps = (usual | values)["steps"]
+    usual |= {"lr": RATE_PRETRAINED if checked.pretrained else RATES[large], "warmup_steps": steps // 20}
+    usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
+    usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
+
+    values = usual | values
+    overrides, data, augment = (values.pop(key) for key in ("overrides", "data", "augment"))
+    profiles, metric = {PROFILE: Profile(1, data, values, augment)}, "dice" if dataset == "volumes" else "miou"
+    question = f"Which model segments {name} best?"
+    study = Study(name, question, dataset, next(iter(variants)), overrides, variants, profiles, metric)
+    for run in study.runs(PROFILE):
+        check_run(run)
+    return study
+
+
+def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
+    """Return how many images there are to train on, their bytes in memory, and the augmentation.
+
+    Images of one size are as they are, unless their short side is above `LONGEST`: then, and where sizes differ, the
+    short side is resized, so that things keep a scale; the images to predict are resized alike. The crop's sides are
+    the largest multiples of 32 within the image and `LONGEST`. The rest is the published recipe.
+    """
+    pairs, given = load_dataset("folder", "train", root=run.root).pairs, run.data.get("size")
+    sizes = [given or _image_size(pair.image) for pair in pairs]
+    size, augment = np.median(sizes, axis=0), {"cat_max_ratio": 0.75, "fill": [124, 116, 104]}
+    if not given and (size.min() > LONGEST or len(set(sizes)) > 1):
+        short = _multiple(size.min())
+        augment["long_short"], size = [4 * short, short], size * short / size.min()
+    held = 4 * sum(map(prod, sizes))  # RGB and a label
+    return len(pairs), held, augment | {"crop_size": [_multiple(side) for side in size]}
+
+
+def _multiple(side: float) -> int:
+    return max(32, int(min(side, LONGEST)) // 32 * 32)
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:  # reads the header alone
+            return image.size[::-1]
+    except OSError:
+        return tuple(read_image(path).shape[1:])  # raises, and names the file
+
+
+def _volumes(run: RunParameters, voxels: int) -> tuple[int, int, dict[str, object]]:
+    """Return the same of volumes.
+
+    The patch has their median size, in multiples of 8. Where it has more than ``voxels``, sides shrink one after the
+    other, always the one that covers most: nnU-Net's rule (Isensee et al., 2021). Volumes are rotated where voxels are
+    nearly cubes.
+    """
+    options = {key: value for key, value in run.data.items() if key in ("spacing", "scales")}
+    volumes = load_volumes("volumes", "train", root=run.root, **options)
+    size, spacing = volumes.median_shape(), volumes.spacing(0)
+    patch = -(-np.array(size) // 8) * 8
+    while patch.prod() > voxels:
+        patch[np.argmax(np.where(patch > 8, patch / size, 0))] -= 8
+    augment = {"patch_size": patch.tolist(), "rotate": 15.0 if max(spacing) < 2 * min(spacing) else 0.0}
+    held = len(volumes) * prod(size) * (4 * len(volumes.preprocessing.scales) + 1)  # fp32 and a label
+    return len(volumes), held, augment | {"scale": [0.85, 1.2], "intensity": 0.1}
+
+
+def described(study: Study) -> str:
+    """Return in a line how the models of a study are trained."""
+    run = study.run(study.baseline, 0, PROFILE)
+    names = ("steps", "batch_size", "accumulate", "lr", "loss", "pretrained", "augment", "validate_every", "precision")
+    chosen = ", ".join(f"{name}={json.dumps(getattr(run, name))}" for name in names)
+    return f"{study.name}: {study.dataset} in {run.root}; by default or --set {chosen}"
+
+
+def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, list[str]]:
+    """Run what has no record yet, seed by seed; return the data, and a line for each run that could not be done."""
+    runs, failed = study.runs(PROFILE, seeds), []
+    parts = run_parts(runs[0])
+    left = [run for run in runs if not is_finished(results, run, parts)]
+    print(f"{len(runs) - len(left)} of {len(runs)} runs are finished already", flush=True)
+    for number, run in enumerate(left, start=len(runs) - len(left) + 1):
+        name = f"{run.variant}/seed-{run.seed}"
+        print(f"run {number} of {len(runs)}, {name}", flush=True)
+        try:
+            run_one(run, results, data=parts)
+        except InputError as error:
+            failed.append(f"{name}: {error}")
+    return parts, failed

@@ -1,0 +1,250 @@
+"""Training and comparing models on one's own data, as their owner would: a folder in, a table and weights out."""
+
+import json
+from math import prod
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from glamlib.cli import main
+from glamlib.errors import InputError
+from glamlib.runs import own
+from glamlib.runs.records import read_record
+from glamlib.training.datasets import run_parts
+
+COLOURS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
+MODELS = "swin_nano_linear,glam_swin_nano_linear:num_global_tokens=2"
+GLAM = "glam_swin_nano_linear-num_global_tokens-2"
+FEW = ["--set", "steps=4", "batch_size=2", "device=cpu"]
+
+
+def write_images(root: Path, sizes: list[tuple[int, int]]) -> Path:
+    """Write images with coloured labels of the three thirds of each image."""
+    random = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for number, (height, width) in enumerate(sizes):
+        label = COLOURS[np.arange(height) * 3 // height][:, None].repeat(width, axis=1)
+        image = label + random.integers(0, 50, label.shape, dtype=np.uint8)
+        Image.fromarray(image).save(root / f"images/{number:02}.png")
+        Image.fromarray(label).save(root / f"labels/{number:02}.png")
+    table = {"classes": ["sky", "house", "road"], "colors": COLOURS.tolist()}
+    (root / "classes.json").write_text(json.dumps(table))
+    return root
+
+
+def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], count: int = 8) -> Path:
+    """Write volumes with a ball in a corner, in nnU-Net's layout, with labels 0, 3 and 7."""
+    inside = np.indices(shape).sum(0) < min(shape)
+    for kind, values in (("imagesTr", np.where(inside, 90.0, 10.0)), ("labelsTr", np.where(inside, 3, 0))):
+        (root / kind).mkdir(parents=True)
+        for number in range(count):
+            volume = nib.Nifti1Image(values.astype(np.uint8), np.diag([*spacing, 1.0]))
+            nib.save(volume, root / kind / f"case_{number}{'_0000' * (kind == 'imagesTr')}.nii.gz")
+    labels = {"background": 0, "tail": 3, "head": 7}
+    table = {"channel_names": {"0": "T1"}, "labels": labels, "numTraining": count, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(table))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "expected", "augment"),
+    [
+        # 14 of 20 are trained on; 2**20 pixels are 6.2 crops: batches of 4
+        ([(360, 480)] * 20, [], {"batch_size": 4, "steps": 500, "warmup_steps": 25}, {"crop_size": [352, 480]}),
+        ([(1000, 1500)] * 3, [], {"batch_size": 2}, {"crop_size": [512, 512], "long_short": [2048, 512]}),
+        # the median is 100 x 200, so the short side 96
+        ([(100, 200)] * 15 + [(50, 70)], [], {"batch_size": 8}, {"crop_size": [96, 192], "long_short": [384, 96]}),
+        ([(100, 200)] * 20, ["steps=10", "lr=0.1"], {"steps": 10, "lr": 0.1, "validate_every": 1}, {}),
+        ([(9, 9)] * 20, ["data.size=[64,128]"], {"batch_size": 8}, {"crop_size": [64, 128]}),
+    ],
+)
+def test_defaults_follow_from_the_images(
+    sizes: list, changes: list[str], expected: dict, augment: dict, tmp_path: Path
+) -> None:
+    study = own.own_study(write_images(tmp_path / "my streets", sizes), None, "swin_nano_linear", changes)
+    run = study.run("swin_nano_linear", 0, own.PROFILE)
+    assert study.name == "my_streets"
+    assert expected.items() <= run.to_dict().items()
+    assert augment.items() <= run.augment.items()
+    assert ("long_short" in run.augment) == (len(set(sizes)) > 1 or min(sizes[0]) > 512)
+
+
+def test_batches_fit_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_images(tmp_path / "own", [(256, 256)] * 20)
+    monkeypatch.setattr(own, "PIXELS", 8 * 256 * 256)
+    for images_at_once, parts in ((9, 1), (8, 1), (4.1, 2), (2, 4), (0.1, 4)):
+        memory = 2 * images_at_once * 256 * 256 * own.MEMORY[0]
+        monkeypatch.setattr(own.psutil, "virtual_memory", lambda total=memory: type("", (), {"total": total}))
+        run = own.own_study(root, None, "swin_nano_linear", ["device=cpu"]).run("swin_nano_linear", 0, own.PROFILE)
+        assert (run.batch_size, run.accumulate) == (8, parts)
+        assert run.data["in_memory"] == (memory / 4 > 14 * 256 * 256 * 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "rotate"),
+    [((36, 50, 35), (1, 1, 1), 15), ((200, 150, 20), (1, 1, 5), 0), ((90, 90, 90), (1, 1, 1.9), 15)],
+)
+def test_patches_follow_from_the_volumes(shape: tuple, spacing: tuple, rotate: float, tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "own", shape, spacing, count=4)
+    run = own.own_study(root, None, "nnformer_nano", []).run("nnformer_nano", 0, own.PROFILE)
+    assert (run.batch_size, run.accumulate, run.augment["rotate"]) == (2, 1, rotate)
+    patch, size = run.augment["patch_size"], shape[::-1]  # NIfTI's axes are x, y, z
+    assert all(side % 8 == 0 for side in patch)
+    if prod(size) < 2**17:
+        assert patch == [40, 56, 40]
+    else:  # about the same share of each axis, and no side could be larger
+        shares = [side / whole for side, whole in zip(patch, size, strict=True) if side > 8]
+        assert max(shares) - min(shares) <= 8 / min(size)
+        assert prod(patch) <= 2**18 < max(prod(patch) // side * (side + 8) for side in patch)
+
+
+def test_values_and_models_as_they_are_written() -> None:
+    values = own.with_changes({"a": {"b": 1}, "c": 2}, ["a.d=[1,2]", "c=x=y", "e=1e-3"])
+    assert values == {"a": {"b": 1, "d": [1, 2]}, "c": "x=y", "e": 1e-3}
+    variants = own.own_variants("swin_nano_unet, glam_swin_nano_unet:num_global_tokens=[9,9]:mixer=gmsa")
+    assert [(key, one.model, one.overrides) for key, one in variants.items()] == [
+        ("swin_nano_unet", "swin_nano_unet", {}),
+        (
+            "glam_swin_nano_unet-num_global_tokens-9-9-mixer-gmsa",
+            "glam_swin_nano_unet",
+            {"num_global_tokens": [9, 9], "mixer": "gmsa"},
+        ),
+    ]
+
+
+def test_compare_ends_with_a_table_and_is_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = write_images(tmp_path / "own", [(40, 48), (33, 64), (40, 48), (50, 41)] * 3), tmp_path / "out"
+    command = ["compare", "--data", str(root), "--models", MODELS, "--seeds", "2", "--out", str(out), *FEW]
+
+    done, run_one = [], own.run_one
+
+    def interrupted(run: object, *rest: object, **more: object) -> None:
+        done.append(run)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        run_one(run, *rest, **more)
+
+    monkeypatch.setattr(own, "run_one", interrupted)
+    assert main(command) == 130
+    assert capsys.readouterr().err.startswith("interrupted")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "2 of 4 runs are finished already" in said
+    monkeypatch.setattr(own, "run_one", lambda *_, **__: pytest.fail("trained"))
+    assert main(command) == 0
+    assert "4 of 4 runs are finished already" in capsys.readouterr().out
+
+    records = {
+        (v, s): read_record(out / f"runs/own/{v}/seed-{s}/record.json") for v, s in [(r.variant, r.seed) for r in done]
+    }
+    assert {key[0] for key in records} == {"swin_nano_linear", GLAM}
+    scores = pd.Series({key: record["metrics"]["miou"] for key, record in records.items()}).unstack()
+    summary = pd.read_csv(out / "tables/own_summary.csv", index_col="variant")
+    assert summary.loc[GLAM, "miou"] == pytest.approx(scores.loc[GLAM].mean())
+    assert summary.loc[GLAM, "gain"] == pytest.approx((scores.loc[GLAM] - scores.loc["swin_nano_linear"]).mean())
+    row = next(line for line in said.splitlines() if line.startswith("| glam")).split("|")
+    assert float(row[2]) == pytest.approx(scores.loc[GLAM].mean(), abs=5e-4)
+    record = records[GLAM, 1]
+    assert record["parameters"]["root"] == str(root.resolve())
+    assert record["parameters"]["dataset"] == "folder"
+    page = (out / "tables/own.html").read_text()
+    assert page.count("data:image/png;base64") == 3  # loss, validation scores, predictions
+    assert (out / "tables/own.md").read_text() in said
+
+    assert main(["evaluate", str(out / f"runs/own/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(record["metrics"]["miou"])
+    assert (out / f"runs/own/{GLAM}/seed-1/last.safetensors").exists()
+
+
+def test_train_and_compare_share_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = write_images(tmp_path / "own", [(40, 48)] * 8), str(tmp_path / "out")
+    model = ["--data", str(root), "--name", "mine", "--out", out, *FEW, "loss=balanced"]
+    assert main(["train", "--model", "swin_nano_linear", *model]) == 0
+    record = Path(capsys.readouterr().out.splitlines()[-1])
+    assert record == Path(out).resolve() / "runs/mine/swin_nano_linear/seed-0/record.json"
+    assert read_record(record)["parameters"]["loss"] == "balanced"
+    assert main(["compare", "--models", "swin_nano_linear,nothing_else", *model]) == 2
+    assert "unknown model 'nothing_else'" in capsys.readouterr().err
+
+    def fails(*_: object, **__: object) -> None:
+        raise InputError("the loss is nan")
+
+    monkeypatch.setattr(own, "run_one", fails)
+    assert main(["compare", "--models", "swin_nano_linear", "--seeds", "2", *model]) == 1
+    said, err = capsys.readouterr()
+    assert "1 of 2 runs are finished already" in said
+    assert err == "failed: swin_nano_linear/seed-1: the loss is nan\n"
+    assert "one seed" in said.partition("| swin_nano_linear")[2]
+
+
+@pytest.mark.slow
+def test_compare_on_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = write_volumes(tmp_path / "own", (20, 24, 16), (1, 1, 1)), tmp_path / "out"
+    models = ["--models", "nnformer_nano,glam_nnformer_nano", "--seeds", "1", "--out", str(out)]
+    assert main(["compare", "--data", str(root), *models, *FEW]) == 0
+    said = capsys.readouterr().out
+    assert "3 tail, 7 head" in said
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines()]
+    assert [row[0] for row in rows if row[1:] == ["-", "-"]] == ["head"]  # never there
+    assert (out / "tables/own.html").read_text().count("data:image/png;base64") == 3
+    run = own.own_study(root, None, "nnformer_nano", []).run("nnformer_nano", 0, own.PROFILE)
+    assert len(run_parts(run)["train"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["compare", "--models", "nnformer_nano"], "model 'nnformer_nano': cannot be used on folder"),
+        (["compare", "--models", "swin_nano_linear", "--seeds", "0"], "--seeds 0: must be at least 1"),
+        (["compare", "--models", "swin_nano_linear", "--out", "FILE"], "cannot write"),
+        (["compare", "--models", "swin_nano_linear:foo=1"], "unknown override for swin_nano_linear: 'foo'"),
+        (["compare", "--models", "swin_nano_linear", "--set", "stpes=1"], "unknown parameter 'stpes'"),
+        (["compare", "--models", "swin_nano_linear", "--set", "data.size=1"], "option of data size=1: must be a list"),
+        (["compare", "--models", "swin_nano_linear", "--set", "seed=1"], "--set seed: it is given by an option"),
+        (["compare", "--models", "swin_nano_linear", "--name", "a/b"], "study='a/b': must be a string of letters"),
+        (["train", "--model", MODELS], "must be one model; the command compare takes several"),
+        (["train"], "give either --data and --model"),
+        (["train", "--model", "swin_nano_linear", "--variant", "swin"], "give either --data and --model"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line_before_anything_is_trained(
+    arguments: list[str], needle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_images(tmp_path / "own", [(40, 48)] * 4)
+    (tmp_path / "file").write_text("")
+    command = ["--out", str(tmp_path / "out"), *arguments[1:]]
+    command = [str(tmp_path / "file") if word == "FILE" else word for word in command]
+    assert main([arguments[0], "--data", str(root), *command]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert needle in err
+    assert not (tmp_path / "out/runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("images/02.png", b"no picture"), ("labels/03.png", b"\x89PNG"), ("images", None)]
+)
+def test_bad_files_are_named_before_the_first_step(
+    name: str, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_images(tmp_path / "own", [(40, 48)] * 4)
+    if content is None:
+        (root / name).rename(root / "others")
+    else:
+        (root / name).write_bytes(content)
+    command = ["--data", str(root), "--models", "swin_nano_linear", "--out", str(tmp_path / "out")]
+    assert main(["compare", *command]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert name in err
+    assert not (tmp_path / "out/runs").exists()
