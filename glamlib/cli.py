@@ -25,7 +25,7 @@ from glamlib.errors import InputError
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.models.volumes import VolumeSegmenter
-from glamlib.runs.own import PROFILE, described, own_study, run_study, with_changes
+from glamlib.runs.own import PROFILE, own_study, run_study, with_changes
 from glamlib.runs.predict import image_files, predict_files
 from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.records import without_nan
@@ -146,24 +146,21 @@ def train(
     """
     changes, ways = list(chain(*set_values)), ((data, model), (study, variant), (plan,))
     whole, begun = ([join(item is not None for item in way) for way in ways] for join in (all, any))
-    own = whole[0]
-    if whole != begun or sum(whole) != 1 or (name is not None and not own):
+    if whole != begun or sum(whole) != 1 or (name is not None and data is None):
         raise InputError("give either --data and --model, or --study and --variant, or --plan FILE")
-    if own:
-        asked = own_study(data, name, model, changes)
-        if len(asked.variants) > 1:
+    if data is not None:
+        own, changes = own_study(data, name, model, changes), []
+        if len(own.variants) > 1:
             raise InputError(f"--model {model}: must be one model; the command compare takes several")
-        print(described(asked), flush=True)
-        run = asked.run(asked.baseline, seed, PROFILE)
+        values = own.run(own.baseline, seed, PROFILE).to_dict()
     elif plan is None:
-        run = RunParameters.from_dict(with_changes(find_study(study).run(variant, seed, profile).to_dict(), changes))
+        values = find_study(study).run(variant, seed, profile).to_dict()
     else:
         try:
             values = dict(json.loads(plan.read_text())["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
-        run = RunParameters.from_dict(with_changes(values, changes))
-    print(run_one(run, out.resolve(), weights))
+    print(run_one(RunParameters.from_dict(with_changes(values, changes)), out.resolve(), weights))
     return 0
 
 
@@ -192,13 +189,10 @@ def compare(
 
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
+    check_writable(out / "tables" / "probe")
     study = own_study(data, name, models, chain(*set_values))
-    check_writable(out / "tables" / f"{study.name}.html")
-    print(described(study), flush=True)
     parts, failed = run_study(study, seeds, out.resolve())
-    for line in failed:
-        print(f"failed: {line}", file=sys.stderr)
-    print(write_comparison(out, study, parts["train"].palette))
+    print(write_comparison(out, study, parts["train"]))
     return 1 if failed else 0
 
 

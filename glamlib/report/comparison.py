@@ -2,50 +2,41 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from nbformat.v4 import new_markdown_cell, new_notebook
 
-from glamlib.data.images import Palette
+from glamlib.data.datasets import SegmentationDataset
 from glamlib.files import write_whole
-from glamlib.report import figures
-from glamlib.report.claims import verdict
-from glamlib.report.page import page
-from glamlib.report.statistics import paired_difference
-from glamlib.report.tables import (
-    METRIC_NAMES,
-    provenance_sentence,
-    run_table,
-    summary_markdown,
-    summary_table,
-    write_tables,
-)
+from glamlib.report import figures, tables
+from glamlib.report.page import page_html
+from glamlib.report.statistics import INCONCLUSIVE, compare, holm
 from glamlib.studies.study import Study
 
 
-def write_comparison(results: Path, study: Study, palette: Palette) -> str:
+def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> str:
     """Write ``tables/NAME.csv``, ``NAME_summary.csv``, ``NAME.md`` and ``NAME.html``; return the tables in Markdown.
 
-    InputError where the study has no run.
+    InputError where the study has no run. ``data`` tells classes and colours.
     """
-    write_tables(results, study)
-    runs, metric = run_table(results, study), study.metric
-    others = [name for name in study.variants if name != study.baseline and name in set(runs["variant"])]
-    verdicts = {name: verdict(paired_difference(runs, name, study.baseline, metric)) for name in others}
-    summary = summary_table(runs, study)
-    summary = summary.assign(
-        verdict=summary["variant"].map(verdicts).fillna(""), shown_seconds=summary["train_seconds"]
-    )
-    score = "Dice" if metric == "dice" else "IoU"
-    columns = [name for name in runs if name.startswith(f"{score.lower()}_") and name != "dice_synapse_rule"]
-    by_class = runs.groupby("label", sort=False)[columns].mean().T.rename(lambda name: name.split("_", 1)[1])
-    by_class = by_class.map("{:.3f}".format).replace("nan", "-")
+    tables.write_tables(results, study)
+    runs, metric, volumes = tables.run_table(results, study), study.metric, study.dataset == "volumes"
+    scores, verdicts = runs.pivot(index="seed", columns="variant", values=metric), {}
+    found = {name: compare(scores[name], scores.get(study.baseline, {})) for name in scores if name != study.baseline}
+    for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
+        verdict = one._replace(p=p).verdict
+        seen = f" (visible from {one.visible:.3f})" if verdict == INCONCLUSIVE and one.n > 1 else ""
+        verdicts[name] = verdict + seen
+    summary = tables.summary_table(runs, study)
+    summary = summary.assign(verdict=summary["variant"].map(verdicts).fillna(""), seconds=summary["train_seconds"])
+    classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
+    by_class = runs.groupby("label", sort=False)[[f"{score.lower()}_{name}" for name in classes]].mean().T
+    by_class = by_class.set_axis(classes).map("{:.3f}".format).replace("nan", "-")
     text = f"""# {study.question}
 
-{provenance_sentence(runs)} Scores are of the test data, by the weights that scored highest on validation data.
-The verdict is on "better than {study.variants[study.baseline].label}", the difference is paired by seed, and intervals
-are of 95 %, over seeds.
+{tables.provenance_sentence(runs)} Scores are of the test data, by the weights that scored highest on validation data.
+The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
+(Holm). Where it is inconclusive, so many seeds show differences from the number beside it on, with probability 0.8.
 
-{summary_markdown(summary, study)}
+{tables.summary_markdown(summary, study)}
 
 {score} of each class, mean over seeds:
 
@@ -54,15 +45,14 @@ are of 95 %, over seeds.
     write_whole(results / "tables" / f"{study.name}.md", text)
 
     figures.use_style()
-    drawn = {"Training loss": figures.training_curves(study, results)}
-    if study.run(study.baseline, 0, next(iter(study.profiles))).validate_every:
-        drawn[f"{METRIC_NAMES[metric]} on validation data"] = figures.training_curves(study, results, f"val_{metric}")
-    volumes = study.dataset == "volumes"
-    drawn["Predictions"] = figures.slices(study, results) if volumes else figures.predictions(study, results, palette)
-    for title, figure in drawn.items():
+    drawn, page = {"Training loss": figures.training_curves(study, results)}, text
+    if next(iter(study.profiles.values())).parameters["validate_every"]:
+        title = f"{tables.METRIC_NAMES[metric]} on validation data"
+        drawn[title] = figures.training_curves(study, results, f"val_{metric}")
+    pictures = figures.slices(study, results) if volumes else figures.predictions(study, results, data.palette)
+    for title, figure in (drawn | {"Predictions": pictures}).items():
         path = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
-        plt.close(figure)
-        text += f"\n## {title}\n\n![{title}](figures/{path.name})\n"
-    notebook = new_notebook(cells=[new_markdown_cell(text)])
-    write_whole(results / "tables" / f"{study.name}.html", page(notebook, study.question, results))
-    return text[: text.index("\n## ")]
+        page += f"\n## {title}\n\n![{title}](figures/{path.name})\n"
+    document = new_notebook(cells=[new_markdown_cell(page)])
+    write_whole(results / "tables" / f"{study.name}.html", page_html(document, study.question, results))
+    return text

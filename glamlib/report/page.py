@@ -10,7 +10,6 @@ from string import Template
 
 import nbformat
 from nbconvert import HTMLExporter
-from nbformat import NotebookNode
 
 from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
@@ -21,22 +20,12 @@ BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results 
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
 
 
-def page(notebook: NotebookNode, title: str, folder: Path) -> str:
-    """Return prose and outputs of a notebook in ``folder`` as a self-contained page: pictures inside, no scripts."""
-    exporter = HTMLExporter(
-        template_name="basic",
-        exclude_input=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        embed_images=True,
-    )
+def page_html(notebook: nbformat.NotebookNode, title: str, folder: Path = Path()) -> str:
+    """Return outputs and prose as a self-contained page: no scripts, pictures inside, also those below ``folder``."""
+    options = dict.fromkeys(("exclude_input", "exclude_input_prompt", "exclude_output_prompt", "embed_images"), True)
+    exporter = HTMLExporter(template_name="basic", **options)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     return TEMPLATE.substitute(title=title, body=body)
-
-
-def report_html(notebook: Path) -> str:
-    """Return `page` of an executed notebook's file."""
-    return page(nbformat.read(notebook, as_version=4), "GLAM, reproduced: the report", notebook.parent)
 
 
 def headline(results: Path) -> str:
@@ -59,7 +48,9 @@ def with_headline(readme: str, text: str) -> str:
 def main(command: str, source: str, target: str) -> None:
     """Write the report TARGET from the notebook SOURCE, or the results of TARGET into the README SOURCE."""
     if command == "report":
-        write_whole(Path(target), report_html(Path(source)))
+        write_whole(
+            Path(target), page_html(nbformat.read(source, as_version=4), "GLAM, reproduced: the report", Path())
+        )
     elif command == "readme":
         write_whole(Path(source), with_headline(Path(source).read_text(), headline(Path(target))))
     else:

@@ -118,7 +118,7 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
         "undefined HD95": ("undefined_hd95", "{undefined_hd95:.0f}"),
         "M multiply-adds": ("gmacs", "{mega:.1f}"),
         "parameters": ("parameters", "{parameters:,}"),
-        "training (s)": ("shown_seconds", "{shown_seconds:.0f}"),
+        "training (s)": ("seconds", "{seconds:.0f}"),
     }
     rows = summary.assign(mega=summary["gmacs"] * 1e3).to_dict("records")
     shown = {
