@@ -25,7 +25,7 @@ from glamlib.errors import InputError
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.models.volumes import VolumeSegmenter
-from glamlib.runs.own import PROFILE, own_study, run_study, with_changes
+from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
 from glamlib.runs.predict import image_files, predict_files
 from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.records import without_nan
@@ -149,9 +149,9 @@ def train(
     if whole != begun or sum(whole) != 1 or (name is not None and data is None):
         raise InputError("give either --data and --model, or --study and --variant, or --plan FILE")
     if data is not None:
-        own, changes = own_study(data, name, model, changes), []
-        if len(own.variants) > 1:
+        if len(own_variants(model)) > 1:
             raise InputError(f"--model {model}: must be one model; the command compare takes several")
+        own, changes = own_study(data, name, model, changes), []
         values = own.run(own.baseline, seed, PROFILE).to_dict()
     elif plan is None:
         values = find_study(study).run(variant, seed, profile).to_dict()

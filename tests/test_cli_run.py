@@ -309,7 +309,7 @@ def test_outputs_are_tried_before_the_training(
 def test_what_cannot_be_trained_or_evaluated(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, train = str(trained / "w.safetensors"), ["train", "--out", str(tmp_path)]
     (tmp_path / "plan.json").write_text("{}")
-    refused(capsys, train, "give either --plan FILE, or --study and --variant")
+    refused(capsys, train, "give either --data and --model, or --study and --variant, or --plan FILE")
     refused(capsys, [*train, "--plan", str(tmp_path / "plan.json")], "plan.json: not a plan file")
     refused(capsys, [*train, "--plan", str(tmp_path / "plan.json"), "--study", "context"], "give either")
     refused(capsys, [*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'")

@@ -40,7 +40,7 @@ The verdict is on "better than {study.variants[study.baseline].label}", paired b
 
 {score} of each class, mean over seeds:
 
-{by_class.to_markdown(disable_numparse=True, stralign="right")}
+{by_class.to_markdown(disable_numparse=True, colalign=("left", *["right"] * by_class.shape[1]))}
 """
     write_whole(results / "tables" / f"{study.name}.md", text)
 

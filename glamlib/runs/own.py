@@ -5,6 +5,7 @@ Every value can be given instead, as NAME=VALUE, and the values that depend on i
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from math import log2, prod
@@ -13,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
 from glamlib.data.datasets import dataset_of, load_dataset, load_volumes
-from glamlib.data.images import read_image
 from glamlib.data.transforms import TrainTransform
 from glamlib.errors import InputError
 from glamlib.runs.run import is_finished, run_one
@@ -57,43 +56,41 @@ def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str,
 def own_variants(models: str) -> dict[str, Variant]:
     """Return the variants of "MODEL,MODEL:OVERRIDE=VALUE:...", by the names of their folders."""
     variants = {}
-    for model in re.split(r",(?![^\[]*\])", models):  # not at the commas of a list
-        name, *overrides = model.strip().split(":")
-        label = ", ".join([name, *(change.replace("_", " ") for change in overrides)])
-        key = re.sub(r"[^\w.-]+", "-", model.strip()).strip("-.")
-        variants[key] = Variant(label, name, with_changes({}, overrides))
+    for model in re.split(r",(?![^\[]*\])", models.replace(" ", "")):  # not at the commas of a list
+        name, *overrides = model.split(":")
+        label = ", ".join([name, *overrides]).replace("=", " ")
+        variants[re.sub(r"[^\w.-]+", "-", model).strip("-.")] = Variant(label, name, with_changes({}, overrides))
     return variants
 
 
 def own_study(path: Path, name: str | None, models: str, changes: Iterable[str]) -> Study:
-    """Return the study of the images or volumes in a folder; its first model is the baseline.
+    """Return the study of the images or volumes in a folder, and print its values; the first model is the baseline.
 
     Args:
         name: of the study; the folder's unless given.
-        models: as `own_variants` takes them.
-        changes: parameters of the runs, as `with_changes` takes them.
+        models, changes: as `own_variants` and `with_changes` take them.
 
-    Raises InputError for bad models, parameters or data.
+    Raises InputError for bad models, values or data.
     """
     name, dataset = name or re.sub(r"[^\w.-]+", "_", path.resolve().name).lstrip(".") or "own", dataset_of(path)
     about = {"study": name, "variant": "-", "seed": 0, "profile": PROFILE, "model": "-", "dataset": dataset}
+    about["root"] = str(path.resolve())
     values = {"data": {part: part for part in PARTS}, "augment": {}, "overrides": {}, "device": "auto"}
     values = with_changes(values | {"threads": torch.get_num_threads()}, changes)
-    if fixed := sorted(values.keys() & (about.keys() | {"root"})):
+    if fixed := sorted(values.keys() & about.keys()):
         raise InputError(f"--set {fixed[0]}: it is given by an option of its own")
-    values["root"] = str(path.resolve())
     # checks what is given before other values depend on it
     checked = RunParameters.from_dict({"steps": 1, "batch_size": 1, "lr": 0.0} | about | values)
     data_options(checked)
-    variants = own_variants(models)
+    variants, volumes = own_variants(models), dataset == "volumes"
     large = int(not all("nano" in variant.model for variant in variants.values()))
     on_gpu, host = resolve_device(checked.device) == "cuda", psutil.virtual_memory().total
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else host
 
-    items, held, augment = _volumes(checked, VOXELS[large]) if dataset == "volumes" else _images(checked)
+    items, held, augment = _volumes(checked, VOXELS[large]) if volumes else _images(checked)
     values |= {"augment": augment | values["augment"], "data": {"in_memory": held < host / 4} | values["data"]}
     usual = {"batch_size": 2}  # nnU-Net's and nnFormer's
-    if dataset == "folder":
+    if not volumes:
         pixels = prod(TrainTransform.from_dict(values["augment"]).crop_size)
         batch = values.get("batch_size", 2 ** int(np.clip(log2(min(PIXELS / pixels, items)), 1, 4)))
         # micro-batches in half of the memory, of at least 2 images, which batch normalisation needs
@@ -106,51 +103,45 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
-    values = usual | values
+    values = usual | values | {"root": about["root"]}
     overrides, data, augment = (values.pop(key) for key in ("overrides", "data", "augment"))
-    profiles, metric = {PROFILE: Profile(1, data, values, augment)}, "dice" if dataset == "volumes" else "miou"
+    profiles, metric = {PROFILE: Profile(1, data, values, augment)}, "dice" if volumes else "miou"
     question = f"Which model segments {name} best?"
     study = Study(name, question, dataset, next(iter(variants)), overrides, variants, profiles, metric)
     for run in study.runs(PROFILE):
         check_run(run)
+    shown = json.dumps(values | {"augment": augment})[1:-1].replace('": ', "=").replace('"', "")
+    print(f"{name}: {dataset}, by default or --set {shown}", flush=True)
     return study
 
 
 def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
-    """Return how many images there are to train on, their bytes in memory, and the augmentation.
+    """Return how many images there are to train on, their bytes in memory, and the published recipe's augmentation.
 
-    Images of one size are as they are, unless their short side is above `LONGEST`: then, and where sizes differ, the
-    short side is resized, so that things keep a scale; the images to predict are resized alike. The crop's sides are
-    the largest multiples of 32 within the image and `LONGEST`. The rest is the published recipe.
+    Images of one size (of 50, evenly spaced) are as they are, unless their short side is above `LONGEST`: then, and
+    where sizes differ, the short side is resized, so that things keep a scale. The crop's sides are multiples of 32
+    within the image and `LONGEST`.
     """
-    pairs, given = load_dataset("folder", "train", root=run.root).pairs, run.data.get("size")
-    sizes = [given or _image_size(pair.image) for pair in pairs]
+    images = load_dataset("folder", "train", root=run.root, size=run.data.get("size"))
+    chosen = np.linspace(0, len(images) - 1, min(50, len(images))).astype(int).tolist()
+    sizes = np.array([images[index][1].shape for index in chosen])
     size, augment = np.median(sizes, axis=0), {"cat_max_ratio": 0.75, "fill": [124, 116, 104]}
-    if not given and (size.min() > LONGEST or len(set(sizes)) > 1):
+    if (size.min() > LONGEST and not run.data.get("size")) or np.ptp(sizes, axis=0).any():
         short = _multiple(size.min())
         augment["long_short"], size = [4 * short, short], size * short / size.min()
-    held = 4 * sum(map(prod, sizes))  # RGB and a label
-    return len(pairs), held, augment | {"crop_size": [_multiple(side) for side in size]}
+    held = 4 * len(images) * int(sizes.prod(1).mean())  # RGB and a label
+    return len(images), held, augment | {"crop_size": [_multiple(side) for side in size]}
 
 
 def _multiple(side: float) -> int:
     return max(32, int(min(side, LONGEST)) // 32 * 32)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:  # reads the header alone
-            return image.size[::-1]
-    except OSError:
-        return tuple(read_image(path).shape[1:])  # raises, and names the file
-
-
 def _volumes(run: RunParameters, voxels: int) -> tuple[int, int, dict[str, object]]:
-    """Return the same of volumes.
+    """Return the same of volumes. The patch has their median size, in multiples of 8.
 
-    The patch has their median size, in multiples of 8. Where it has more than ``voxels``, sides shrink one after the
-    other, always the one that covers most: nnU-Net's rule (Isensee et al., 2021). Volumes are rotated where voxels are
-    nearly cubes.
+    Where it has more than ``voxels``, sides shrink one after the other, always the one that covers most: nnU-Net's rule
+    (Isensee et al., 2021). Volumes are rotated where voxels are nearly cubes.
     """
     options = {key: value for key, value in run.data.items() if key in ("spacing", "scales")}
     volumes = load_volumes("volumes", "train", root=run.root, **options)
@@ -163,25 +154,17 @@ def _volumes(run: RunParameters, voxels: int) -> tuple[int, int, dict[str, objec
     return len(volumes), held, augment | {"scale": [0.85, 1.2], "intensity": 0.1}
 
 
-def described(study: Study) -> str:
-    """Return in a line how the models of a study are trained."""
-    run = study.run(study.baseline, 0, PROFILE)
-    names = ("steps", "batch_size", "accumulate", "lr", "loss", "pretrained", "augment", "validate_every", "precision")
-    chosen = ", ".join(f"{name}={json.dumps(getattr(run, name))}" for name in names)
-    return f"{study.name}: {study.dataset} in {run.root}; by default or --set {chosen}"
-
-
-def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, list[str]]:
-    """Run what has no record yet, seed by seed; return the data, and a line for each run that could not be done."""
-    runs, failed = study.runs(PROFILE, seeds), []
+def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, int]:
+    """Run what has no record yet, seed by seed; return the data, and how many runs could not be done."""
+    runs, failed = study.runs(PROFILE, seeds), 0
     parts = run_parts(runs[0])
     left = [run for run in runs if not is_finished(results, run, parts)]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are finished already", flush=True)
     for number, run in enumerate(left, start=len(runs) - len(left) + 1):
-        name = f"{run.variant}/seed-{run.seed}"
-        print(f"run {number} of {len(runs)}, {name}", flush=True)
+        print(f"run {number} of {len(runs)}, {run.variant}/seed-{run.seed}", flush=True)
         try:
             run_one(run, results, data=parts)
         except InputError as error:
-            failed.append(f"{name}: {error}")
+            failed += 1
+            print(f"failed: {run.variant}/seed-{run.seed}: {error}", file=sys.stderr)
     return parts, failed
