@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from glamlib.data.check import check_data
-from glamlib.data.datasets import InMemory, dataset_of, has_dataset, load_dataset, splits_of, survey
+from glamlib.data.datasets import InMemory, dataset_of, has_dataset, load_dataset, survey
 from glamlib.data.folder import folder, suggest_classes
 from glamlib.data.layout import voc_palette
 from glamlib.errors import InputError
@@ -237,14 +237,12 @@ def test_a_survey_reads_all_and_finds_absent_classes_and_sizes(root):
 
 
 def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
-    assert (dataset_of(root), splits_of("folder", root)) == ("folder", ("train", "val", "test", "all"))
+    assert dataset_of(root) == "folder"
     other = tmp_path_factory.mktemp("other")
     with refused("nowhere", "no such folder"):
         dataset_of(other / "nowhere")
     (other / "imagesTr").mkdir()
     assert dataset_of(other) == "volumes"
-    with refused("'none'", "folder, camvid"):
-        splits_of("none", root)
 
 
 def run_of(root, **values):

@@ -8,7 +8,7 @@ import pytest
 from nifti_files import cut, names, own_volumes, save
 
 from glamlib.data.check import check_data
-from glamlib.data.datasets import dataset_of, load_volumes, splits_of
+from glamlib.data.datasets import dataset_of, load_volumes
 from glamlib.data.volumes import z_score
 from glamlib.errors import InputError
 
@@ -24,7 +24,6 @@ def loaded(root, split="train", **options):
 def test_both_layouts_are_read_with_any_names_labels_and_channels(tmp_path, version, channels):
     root = own_volumes(tmp_path / "my organ", version, channels, labels={"background": 0, "liver": 2, "tumour": 7})
     assert dataset_of(root) == "volumes"
-    assert splits_of("volumes", root) == (*SPLITS, "all")
     data = loaded(root)
     assert data.classes == ("background", "liver", "tumour")
     assert data.preprocessing.values == (0, 2, 7)

@@ -73,16 +73,6 @@ def load_volumes(name: str, split: str, *, root: Root | None = None, **options: 
     return VOLUMES[name].open(_root(name, root), split, **options)
 
 
-def splits_of(name: str, root: Root | None = None) -> tuple[str, ...]:
-    """Return the names of a data set's splits; ``root`` and errors as of `load_dataset`."""
-    has_dataset(name)  # raises
-    place = _root(name, root)
-    layout = VOLUMES[name].find(place) if name in VOLUMES else DATASETS[name](place)
-    if layout.problems:
-        raise InputError(layout.problems[0])
-    return tuple(split for split in (*layout.splits, *layout.unions) if split is not None)
-
-
 def dataset_of(path: Root) -> Literal["folder", "volumes"]:
     """Return the name under which one's own data in ``path`` are loaded; InputError where there is no such folder."""
     root = Path(path)

@@ -66,10 +66,7 @@ def own_variants(models: str) -> dict[str, Variant]:
 def own_study(path: Path, name: str | None, models: str, changes: Iterable[str]) -> Study:
     """Return the study of the images or volumes in a folder, and print its values; the first model is the baseline.
 
-    Args:
-        name: of the study; the folder's unless given.
-        models, changes: as `own_variants` and `with_changes` take them.
-
+    Its name is the folder's unless given; ``models`` and ``changes`` as `own_variants` and `with_changes` take them.
     Raises InputError for bad models, values or data.
     """
     name, dataset = name or re.sub(r"[^\w.-]+", "_", path.resolve().name).lstrip(".") or "own", dataset_of(path)
@@ -127,14 +124,10 @@ def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
     sizes = np.array([images[index][1].shape for index in chosen])
     size, augment = np.median(sizes, axis=0), {"cat_max_ratio": 0.75, "fill": [124, 116, 104]}
     if (size.min() > LONGEST and not run.data.get("size")) or np.ptp(sizes, axis=0).any():
-        short = _multiple(size.min())
+        short = int(np.clip(size.min(), 32, LONGEST) // 32) * 32
         augment["long_short"], size = [4 * short, short], size * short / size.min()
     held = 4 * len(images) * int(sizes.prod(1).mean())  # RGB and a label
-    return len(images), held, augment | {"crop_size": [_multiple(side) for side in size]}
-
-
-def _multiple(side: float) -> int:
-    return max(32, int(min(side, LONGEST)) // 32 * 32)
+    return len(images), held, augment | {"crop_size": (np.clip(size, 32, LONGEST) // 32 * 32).astype(int).tolist()}
 
 
 def _volumes(run: RunParameters, voxels: int) -> tuple[int, int, dict[str, object]]:
