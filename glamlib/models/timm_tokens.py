@@ -53,8 +53,7 @@ class TokenAttention:
         qkv = self.project(torch.cat([tokens, patches], dim=2))  # (B, nW, T + P, 3 C)
         q, k, v = rearrange(qkv, "b w n (three h d) -> three b w h n d", three=3, h=self.num_heads)
         logits = self.logits(q, k)
-        bias = self.position_bias()
-        for added in (bias, None if mask is None else mask[:, None]):
+        for added in (self.position_bias(), None if mask is None else mask[:, None]):
             if added is not None:
                 logits = logits + F.pad(added, (count, 0, count, 0))
         joint = logits.softmax(dim=-1)
@@ -63,6 +62,10 @@ class TokenAttention:
         weights = self.attn_drop(torch.cat([joint[..., :count, :], gated], dim=-2))
         y = self.proj_drop(self.proj(rearrange(weights @ v, "b w h n d -> b w n (h d)")))
         return y[:, :, :count], y[:, :, count:]
+
+
+class TwinsTokenAttention(TokenAttention, LocallyGroupedAttn):
+    """Twins-SVT's locally grouped attention: no position bias."""
 
 
 class SwinTokenAttention(TokenAttention, WindowAttention):
@@ -85,12 +88,7 @@ class SwinV2TokenAttention(TokenAttention, WindowAttentionV2):
 
     def position_bias(self) -> Tensor:
         rows = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)  # (offsets, heads)
-        index = self.relative_position_index
-        return 16 * rows[index.flatten()].view(*index.shape, -1).permute(2, 0, 1).sigmoid()
-
-
-class TwinsTokenAttention(TokenAttention, LocallyGroupedAttn):
-    """Twins-SVT's locally grouped attention: no position bias."""
+        return 16 * rows[self.relative_position_index].permute(2, 0, 1).sigmoid()
 
 
 class TokenBlock:
@@ -104,10 +102,6 @@ class TokenBlock:
     mixer: nn.Module | None
     norm_mixer: nn.Module | None
     is_last: bool
-
-    def layout_of(self, x: Tensor) -> WindowLayout:
-        """Return how the windows lie on the map ``(B, H, W, C)`` once it is shifted: timm shifts first, then pads."""
-        return WindowLayout(tuple(x.shape[1:3]), tuple(self.window_size), (0, 0))
 
     def before(self, norm: nn.Module, z: Tensor) -> Tensor:
         return z if self.norm_comes_last else norm(z)
@@ -129,11 +123,15 @@ class TokenBlock:
         return from_windows(patches, layout).roll((down, right), dims=(1, 2)), tokens
 
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the new map ``(B, H, W, C)`` and the new tokens ``(B, nW, T, C)``, None after the last block."""
-        layout = self.layout_of(x)
+        """Return the new map ``(B, H, W, C)`` and the new tokens ``(B, nW, T, C)``, None after the last block.
+
+        The tokens of a stage's first block are those that all windows start from, ``(T, C)``.
+        """
+        # the layout of the map once it is shifted: timm shifts first, then pads
+        layout = WindowLayout(tuple(x.shape[1:3]), tuple(self.window_size), (0, 0))
+        tokens = tokens.expand(len(x), layout.num_windows, -1, -1)
         update, token_update = self.attend(self.before(self.norm1, x), self.before(self.norm1, tokens), layout)
-        x = x + self.drop_path1(self.after(self.norm1, update))
-        x = self.add_mlp(x)
+        x = self.add_mlp(x + self.drop_path1(self.after(self.norm1, update)))
         if self.is_last:
             return x, None
         tokens = tokens + self.drop_path1(self.after(self.norm1, token_update))
@@ -153,14 +151,28 @@ class SwinV2TokenBlock(TokenBlock, SwinTransformerV2Block):
     norm_comes_last = True
 
 
+class TwinsTokenBlock(TokenBlock, Block):
+    """A block of Twins-SVT with locally grouped attention; tokens skip the blocks of subsampled attention between."""
+
+    shift_size, dynamic_mask, attn_mask = (0, 0), False, None
+
+    @property
+    def window_size(self) -> tuple[int, int]:
+        return (self.attn.ws,) * 2
+
+    def forward(self, x: Tensor, size: "StageSize") -> Tensor:
+        """Return the new patches ``(B, H * W, C)``; tokens come and go with ``size``."""
+        x, size.tokens = super().forward(x.unflatten(1, tuple(size)), size.tokens)
+        return x.flatten(1, 2)
+
+
 class TokenStage:
     """What a stage of Swin becomes: its tokens start here and live through its blocks."""
 
     global_tokens: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        tokens = self.global_tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)
+        x, tokens = self.downsample(x), self.global_tokens
         for block in self.blocks:
             if self.grad_checkpointing:
                 x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
@@ -187,29 +199,20 @@ class TwinsTokenEmbed(PatchEmbed):
     """The patch embedding that begins a stage of Twins-SVT: the stage's tokens start here."""
 
     global_tokens: nn.Parameter
-    ws: int
 
     def forward(self, x: Tensor) -> tuple[Tensor, StageSize]:
         x, size = super().forward(x)
         size = StageSize(size)
-        layout = WindowLayout(size, (self.ws,) * 2, (0, 0))
-        size.tokens = self.global_tokens.expand(x.shape[0], layout.num_windows, -1, -1)
+        size.tokens = self.global_tokens
         return x, size
 
 
-class TwinsTokenBlock(TokenBlock, Block):
-    """A block of Twins-SVT with locally grouped attention; tokens skip the blocks of subsampled attention between."""
-
-    shift_size, dynamic_mask, attn_mask = (0, 0), False, None
-
-    @property
-    def window_size(self) -> tuple[int, int]:
-        return (self.attn.ws,) * 2
-
-    def forward(self, x: Tensor, size: StageSize) -> Tensor:
-        """Return the new patches ``(B, H * W, C)``; tokens come and go with ``size``."""
-        x, size.tokens = super().forward(x.unflatten(1, tuple(size)), size.tokens)
-        return x.flatten(1, 2)
+_BECOMES = {
+    **{SwinTransformerStage: SwinTokenStage, SwinTransformerBlock: SwinTokenBlock, WindowAttention: SwinTokenAttention},
+    **{SwinTransformerV2Stage: SwinV2TokenStage, SwinTransformerV2Block: SwinV2TokenBlock},
+    **{WindowAttentionV2: SwinV2TokenAttention},
+    **{PatchEmbed: TwinsTokenEmbed, Block: TwinsTokenBlock, LocallyGroupedAttn: TwinsTokenAttention},
+}
 
 
 def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str = "gmsa") -> nn.Module:
@@ -238,40 +241,29 @@ def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str 
         raise one_of("mixer of tokens", mixer, [name for name in MIXERS if not acts_on_patches(name)])
     if any(isinstance(part, TokenAttention) for part in model.modules()):
         raise InputError(f"{type(model).__name__} has global tokens already")
-    # Stages, not networks: timm's features_only may leave the stages of Swin without their network.
-    stages = []  # where tokens start, the blocks with window attention, what the classes become
+    stages = []  # where tokens start, and the blocks with window attention
     for part in model.modules():
-        if isinstance(part, SwinTransformerStage):
-            stages.append((part, part.blocks, (SwinTokenStage, SwinTokenBlock, SwinTokenAttention)))
-        elif isinstance(part, SwinTransformerV2Stage):
-            stages.append((part, part.blocks, (SwinV2TokenStage, SwinV2TokenBlock, SwinV2TokenAttention)))
+        # not the network: timm's features_only may leave the stages of Swin without it
+        if isinstance(part, SwinTransformerStage | SwinTransformerV2Stage):
+            stages.append((part, list(part.blocks)))
         elif isinstance(part, Twins):  # SVT; PCPVT has no window attention
-            for embed, stage in zip(part.patch_embeds, part.blocks, strict=True):
-                local = [block for block in stage if isinstance(block.attn, LocallyGroupedAttn)]
-                if local:
-                    embed.ws = local[0].attn.ws
-                    stages.append((embed, local, (TwinsTokenEmbed, TwinsTokenBlock, TwinsTokenAttention)))
+            local = [[block for block in stage if type(block.attn) is LocallyGroupedAttn] for stage in part.blocks]
+            stages += [(embed, blocks) for embed, blocks in zip(part.patch_embeds, local, strict=True) if blocks]
     if not stages:
         allowed = ("SwinTransformer", "SwinTransformerV2", "Twins (SVT)")
         raise one_of("window transformer", type(model).__name__, allowed)
-    for start, blocks, classes in stages:
+    for start, blocks in stages:
         like = blocks[0].norm1.weight
-        start.global_tokens = nn.Parameter(like.new_zeros(num_global_tokens, len(like)))
-        trunc_normal_(start.global_tokens, std=0.02)
-        start.__class__ = classes[0]
+        start.global_tokens = nn.Parameter(trunc_normal_(like.new_zeros(num_global_tokens, len(like)), std=0.02))
         for block in blocks:
-            block.__class__, block.attn.__class__ = classes[1:]
-            _add_exchange(block, mixer, is_last=block is blocks[-1])
+            heads, is_last = block.attn.num_heads, block is blocks[-1]
+            block.is_last = is_last
+            block.attn.gate = nn.Parameter(like.new_zeros(heads))
+            block.mixer = None if is_last else create_mixer(mixer, len(like), heads, ())
+            block.norm_mixer = None if block.mixer is None else nn.LayerNorm(len(like))
+            for added in filter(None, (block.mixer, block.norm_mixer)):
+                init_linear(added, "swin")
+                added.to(like).train(block.training)
+        for part in (start, *blocks, *(block.attn for block in blocks)):
+            part.__class__ = _BECOMES[type(part)]
     return model
-
-
-def _add_exchange(block: nn.Module, mixer: str, is_last: bool) -> None:
-    like = block.norm1.weight
-    block.attn.gate = nn.Parameter(like.new_zeros(block.attn.num_heads))
-    block.is_last = is_last
-    block.mixer = None if is_last else create_mixer(mixer, len(like), block.attn.num_heads, ())
-    block.norm_mixer = None
-    if block.mixer is not None:
-        init_linear(block.mixer, "swin")
-        block.mixer.to(like).train(block.training)
-        block.norm_mixer = nn.LayerNorm(len(like)).to(like).train(block.training)
