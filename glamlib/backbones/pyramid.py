@@ -42,10 +42,9 @@ def block_of(attention: nn.Module, config: BackboneConfig, i: int, drop_path: fl
 
 
 class Stages(nn.Module):
-    """Stages of strides 4, 8, 16 and, unless the last level is a maximum, 32.
+    """Stages of strides 4, 8, 16 and 32, or three and the maximum of the last.
 
-    Args:
-        make_stage: called with (config, stage number, channels that come in, drop path rate of each block).
+    ``make_stage`` takes the config, the stage's number, the channels that come in and the blocks' drop path rates.
     """
 
     def __init__(self, make_stage: Callable[..., nn.Module], config: BackboneConfig, in_channels: int) -> None:
@@ -90,14 +89,8 @@ class SimplePyramid(nn.Module):
 class Backbone(nn.Module):
     """A feature pyramid of strides 4, 8, 16 and 32 for images of any size.
 
-    The image is zero-padded at its ends to multiples of 32 pixels; features beyond the image are cut off.
-
-    Args:
-        body: takes ``(B, C_in, H, W)``, H and W multiples of 32. Gives maps of the four strides, with their channels in
-            ``body.dims``, or one map of stride 16 with ``body.dims`` channels, which gets a `SimplePyramid`.
-
-    Attributes:
-        dims: channels of each level.
+    The image is zero-padded at its ends to multiples of 32 pixels; features beyond the image are cut off. ``body``
+    gives maps of the four strides, or one of stride 16, which gets a `SimplePyramid`. ``dims`` are their channels.
     """
 
     def __init__(self, body: nn.Module) -> None:

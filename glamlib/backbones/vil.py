@@ -54,7 +54,7 @@ class SlidingChunkAttention(nn.Module):
         c = self.chunk
         index = relative_position_index((3 * c, 3 * c), (2 * c, 2 * c), self.local_bias.device)
         index = index.view(3 * c, 3 * c, -1)[c : 2 * c, c : 2 * c].flatten(0, 1)  # the queries are the middle chunk's
-        bias = self.local_bias[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)[:, None]
+        bias = self.local_bias[index].permute(2, 0, 1)[:, None]  # (heads, 1, chunk**2, (3 chunk)**2)
         off_map = self.neighbourhoods(bias.new_ones(1, *size, 1))[..., 0] == 0  # (1, chunks, (3 chunk)**2)
         bias = bias.masked_fill(off_map[:, :, None], float("-inf"))
         return torch.cat([self.bias_to_token[:, None].expand(*bias.shape[:3], 1), bias], dim=-1)

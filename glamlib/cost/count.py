@@ -47,9 +47,9 @@ class Cost:
 
     def to_json(self, name: str, classes: int) -> str:
         """Return the JSON of ``python -m glamlib cost NAME --json``."""
-        depth = {} if self.depth is None else {"depth": self.depth}
-        values = {"name": name} | depth | {"height": self.height, "width": self.width, "classes": classes}
-        return json.dumps(values | {"parameters": self.parameters, "gmacs": self.gmacs})
+        size = {"depth": self.depth, "height": self.height, "width": self.width}
+        values = {"name": name} | {side: length for side, length in size.items() if length is not None}
+        return json.dumps(values | {"classes": classes, "parameters": self.parameters, "gmacs": self.gmacs})
 
 
 def component(name: str) -> str:

@@ -66,10 +66,7 @@ class EncoderDecoder(nn.Module):
         # Resized to the padded image and then cut: so a patch at the border keeps its place.
         multiple = 1 if self.resize_to_image else self.patch_size
         size = (height + -height % multiple, width + -width % multiple)
-        logits = self.decoder(features)
-        if logits.shape[2:] != size:  # a UNet's are at the padded size
-            logits = resize(logits, size)
-        logits = logits[:, :, :height, :width]
+        logits = resize(self.decoder(features), size)[:, :, :height, :width]
         if not auxiliary:
             return logits
         return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), (height, width))

@@ -30,8 +30,7 @@ class ConvPair(nn.Module):
         self.norm2 = None if is_last else nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(F.gelu(self.conv1(x)).movedim(1, -1)).movedim(-1, 1)
-        x = self.conv2(x)
+        x = self.conv2(self.norm1(F.gelu(self.conv1(x)).movedim(1, -1)).movedim(-1, 1))
         return x if self.norm2 is None else self.norm2(F.gelu(x).movedim(1, -1)).movedim(-1, 1)
 
 
@@ -90,9 +89,8 @@ class VolumeDecoder(nn.Module):
     def __init__(self, config: VolumeConfig, num_classes: int, make_stage: Callable[..., Stage] = Stage) -> None:
         super().__init__()
         rates = stage_drop_paths(config.drop_path, config.depths[-2::-1])[::-1]
-        stages = [make_stage(**config.stage(level), drop_paths=stage_rates) for level, stage_rates in enumerate(rates)]
         self.ups = nn.ModuleList(VolumeExpand(dim) for dim in config.dims[1:])
-        self.layers_up = nn.ModuleList(stages)
+        self.layers_up = nn.ModuleList(make_stage(**config.stage(i), drop_paths=each) for i, each in enumerate(rates))
         self.head = nn.ConvTranspose3d(config.dims[0], num_classes, config.patch, config.patch)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -112,10 +110,8 @@ class VolumeSegmenter(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.in_channels = in_channels
-        patch_embed = VolumeEmbed(in_channels, config.embed_dim, config.patch)
-        self.encoder = Encoder(
-            config, in_channels, parts.make_stage, patch_embed=patch_embed, make_merging=VolumeMerging
-        )
+        embed = VolumeEmbed(in_channels, config.embed_dim, config.patch)
+        self.encoder = Encoder(config, in_channels, parts.make_stage, patch_embed=embed, make_merging=VolumeMerging)
         self.decoder = VolumeDecoder(config, num_classes, parts.make_stage)
         side = config.patch if parts.auxiliary_side is None else (parts.auxiliary_side,) * config.ndim
         self.auxiliary = nn.ModuleList(

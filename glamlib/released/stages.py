@@ -11,47 +11,35 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.errors import InputError
-from glamlib.layers.attention import GlobalAttention, WindowAttention
+from glamlib.layers.attention import Attended, GlobalAttention, WindowAttention
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.windows import WindowLayout, cached, relative_position_index
 from glamlib.models.stage import Stage
 
 
-class PositionTable(nn.Module):
-    """A learned table of token positions.
+class TableAttention(GlobalAttention):
+    """G-MSA with positions from the stage's learned table, ``table.pe`` ``(rows, C)``.
 
-    G-MSA over N tokens reads rows a to a + N, a = rows // 2 - N // 2: the middle of a flat list, whatever the grid of
+    With N tokens it reads rows a to a + N, a = rows // 2 - N // 2: the middle of a flat list, whatever the grid of
     windows. Rows out of reach never learn. On a large image the table is too short. Then this raises an error, or, if
     exactly one row is left, adds that one to all tokens, as the released code does.
     """
 
-    def __init__(self, rows: int, dim: int) -> None:
-        super().__init__()
-        self.pe = nn.Parameter(torch.zeros(rows, dim))
-        trunc_normal_(self.pe, std=0.02)
-
-    def slice(self, count: int) -> Tensor:
-        """Return the rows for ``count`` tokens, in the order (window, token)."""
-        start = len(self.pe) // 2 - count // 2
-        rows = self.pe[start : start + count]
-        if len(rows) not in (1, count):
-            raise InputError(
-                f"the map has {count} tokens, and the released table of this stage has {len(self.pe)} rows: "
-                "use a smaller image, more tokens a window, or the paper's behaviour"
-            )
-        return rows
-
-
-class TableAttention(GlobalAttention):
-    """G-MSA with positions from the stage's table."""
-
-    def __init__(self, dim: int, num_heads: int, table: PositionTable) -> None:
+    def __init__(self, dim: int, num_heads: int, table: nn.Module) -> None:
         super().__init__(dim, num_heads)
         self._table = (table,)  # in a tuple, so that the stage owns it and no block does
 
     def add_position(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
-        flat = tokens.flatten(1, 2)  # (B, nW * T, C)
-        return (flat + self._table[0].slice(flat.shape[1])).view(tokens.shape)
+        flat, table = tokens.flatten(1, 2), self._table[0].pe  # (B, nW * T, C)
+        count = flat.shape[1]
+        start = len(table) // 2 - count // 2
+        rows = table[start : start + count]
+        if len(rows) not in (1, count):
+            raise InputError(
+                f"the map has {count} tokens, and the released table of this stage has {len(table)} rows: "
+                "use a smaller image, more tokens a window, or the paper's behaviour"
+            )
+        return (flat + rows).view(tokens.shape)
 
 
 @cached
@@ -99,9 +87,7 @@ class ReleasedBlock(GlamBlock):
     def enter(self, tokens: Tensor) -> Tensor:
         return tokens if "raw_tokens" in self.differences else super().enter(tokens)
 
-    def pass_on(
-        self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def pass_on(self, tokens: Tensor, update: Tensor, grid: tuple[int, ...], return_attention: bool) -> Attended:
         differences, weights = self.differences, None
         tokens = update if "no_token_residual" in differences else tokens + self.drop_path(update)
         if "early_token_mlp" in differences:
@@ -127,7 +113,8 @@ class ReleasedStage(Stage):
             nn.init.normal_(self.global_tokens)
         if "position_table" in differences:
             num_tokens, dim = self.global_tokens.shape
-            self.position_table = PositionTable(self.table_rows(num_tokens), dim)
+            rows = trunc_normal_(torch.zeros(self.table_rows(num_tokens), dim), std=0.02)
+            self.position_table = nn.ParameterDict({"pe": rows})
             for block in self.blocks:
                 if block.mixer is not None:
                     block.mixer = TableAttention(dim, block.mixer.num_heads, self.position_table)

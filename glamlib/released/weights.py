@@ -1,7 +1,6 @@
 """State dicts with the released code's names, loaded into our modules of released behaviour."""
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -9,42 +8,36 @@ from torch import Tensor, nn
 from glamlib.errors import InputError
 from glamlib.layers.block import GlamBlock
 
-_Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
-
 # What the released code holds and never reads, and we do not have: constants that we compute; a UNet's decode head,
 # which is an identity; for volumes, a downsampling after the last stage and all heads of deep supervision but one
 _UNUSED = re.compile(
     r"relative_position_index$|attn_mask$|proj_shortcut\.|layers_patch_expand\.|upsample_shortcut\.|"
     r"^decode_head\.conv_seg\.|^model_down\.layers\.\d\.downsample\.|^final\.[2-9]\."
 )
-_TOKENS: _Rules = (
+_TOKENS = (
     (r"(^|\.)gt_attn\.", r"\1mixer."),
     (r"(^|\.)global_token$", r"\1global_tokens"),
     (r"(^|\.)pe$", r"\1position_table.pe"),
 )
-_ENCODER: _Rules = (
+_ENCODER = (
     # the released merging is at the end of a stage, ours (and timm's) at the start of the next
     (r"^(encoder\.)?layers\.(\d+)\.downsample\.", lambda m: f"{m[1] or ''}layers.{int(m[2]) + 1}.downsample."),
     (r"^(encoder\.)?norm(\d)\.", r"\1norms.\2."),
 )
-_UPERNET: _Rules = (
-    (r"^backbone\.", "encoder."),
-    (r"^decode_head\.", "decoder."),
-    (r"^auxiliary_head\.", "auxiliary."),
-)
-_UNET: _Rules = (
+_UPERNET = ((r"^backbone\.", "encoder."), (r"^decode_head\.", "decoder."), (r"^auxiliary_head\.", "auxiliary."))
+_UNET = (
     (r"^(backbone\.)?swin_unet\.", ""),
     (r"^(patch_embed|layers)\.", r"encoder.\1."),
     (r"^norm\.", "encoder.norms.0."),
     (r"^(norm_up|up|output|concat_back_dim|layers_up|layers_cross_attention_up)\.", r"decoder.\1."),
 )
-_UNET_PLAIN: _Rules = (  # its lists have a first entry that only expands
+_UNET_PLAIN = (  # its lists have a first entry that only expands
     (r"^decoder\.layers_up\.0\.", "decoder.ups.0."),
     (r"^decoder\.layers_up\.(\d)\.upsample\.", r"decoder.ups.\1."),
     (r"^decoder\.(layers_up|concat_back_dim)\.(\d)\.", lambda m: f"decoder.{m[1]}.{int(m[2]) - 1}."),
 )
-_UNET_NLU: _Rules = ((r"^decoder\.layers_cross_attention_up\.(\d)\.blocks\.0\.", r"decoder.ups.\1."),)
-_VOLUME: _Rules = (
+_UNET_NLU = ((r"^decoder\.layers_cross_attention_up\.(\d)\.blocks\.0\.", r"decoder.ups.\1."),)
+_VOLUME = (
     (r"^encoder\.layers\.(\d)\.Upsample\.", r"decoder.ups.\1."),  # sic: the released decoder is called encoder
     (r"^encoder\.layers\.", "decoder.layers_up."),
     (r"^model_down\.", "encoder."),
@@ -60,7 +53,7 @@ class Loaded(NamedTuple):
     unused: tuple[str, ...]
 
 
-def _rules(keys: str) -> _Rules:
+def _rules(keys: str) -> tuple:
     """Return the renaming rules for these keys: of a network for volumes, a UNet, a UPerNet or a part of a network."""
     if "model_down." in keys:
         return _VOLUME + _ENCODER + _TOKENS
@@ -113,8 +106,7 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         else:
             left.append(f"{key} (left over)")
     missing = [f"{name} (missing)" for name in own if name not in renamed]
-    bad = shapes + left + missing
-    if bad:
+    if bad := shapes + left + missing:
         raise InputError(
             f"the released weights do not fit: {len(left)} left over, {len(missing)} missing, {len(shapes)} of another "
             f"shape; first: {', '.join(bad[:3])}"
