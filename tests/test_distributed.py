@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import REPOSITORY
 from safetensors.torch import load_file
 from test_training import RUN
 
 from glamlib import create_model, studies
 from glamlib.data.scenes import CueScenes, SceneConfig
-from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import open_run_folder, write_record
@@ -127,17 +125,6 @@ def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path: Path) -> No
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors") < 2e-5
     trained(replace(EXACT, seed=4), tmp_path / "other.safetensors")  # what a difference looks like
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "other.safetensors") > 1e-2
-
-
-def test_loss_is_the_mean_over_the_valid_pixels_of_the_whole_batch(tmp_path: Path) -> None:
-    """Against one cross-entropy over all of the data, which a step of all of them sees in any order."""
-    run = replace(EXACT, steps=1, batch_size=12, accumulate=12)
-    trained(run, tmp_path / "run.safetensors")
-    torch.manual_seed(run.seed)
-    model = create_model(run.model, num_classes=3, **run.overrides)
-    images, labels = (torch.stack(items) for items in zip(*(scenes()[i] for i in range(12)), strict=True))
-    expected = F.cross_entropy(model(normalise(images)), labels.long(), ignore_index=255).item()
-    assert read_checkpoint(tmp_path / "run.safetensors")[1]["history"][0]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (1, 4), (2, 2), (4, 3)])

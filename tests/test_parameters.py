@@ -78,16 +78,9 @@ def test_unknown_and_missing_names() -> None:
 
 SCENES = {"train": 4, "test": 2}
 SPLITS = {"train": "train", "test": "test"}
-STREETS = {"dataset": "camvid", "data": SPLITS, "augment": {"crop_size": [64, 64]}}
+CROP = {"crop_size": [64, 64]}
+STREETS = {"dataset": "camvid", "data": SPLITS, "augment": CROP}
 VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": {"patch_size": [16, 16, 16]}, "model": "nnformer_nano"}
-
-
-@pytest.mark.parametrize("values", [{"data": SCENES}, STREETS, VOLUMES, VOLUMES | {"data": SPLITS | {"sides": True}}])
-def test_good_options_pass(values: dict) -> None:
-    run = RunParameters.from_dict(RUN | values)
-    check_run(run)
-    assert run.dataset == values.get("dataset", "scenes")
-    assert RunParameters.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 @pytest.mark.parametrize(
@@ -103,38 +96,18 @@ def test_good_options_pass(values: dict) -> None:
         ({"data": SCENES | {"size": "64"}}, "option of data size='64': must be a whole number"),
         ({"data": SCENES | {"size": 5}}, "size=5: must be a whole number from 16 to"),
         ({"data": SCENES | {"sise": 64}}, "unknown option of data 'sise'; allowed: train, test, val, size, num_shapes"),
-        (
-            STREETS | {"data": SPLITS | {"size": 5}},
-            "option of data size=5: must be a list (a whole number",
-        ),
+        (STREETS | {"data": SPLITS | {"size": 5}}, "option of data size=5: must be a list (a whole number"),
         (STREETS | {"data": SPLITS | {"train": 5}}, "option of data train=5: must be a string"),
-        *(
-            (
-                STREETS | {"data": SPLITS | {"limit": limit}},
-                f"option of data limit={limit!r}: must be a whole",
-            )
-            for limit in (0, -1, "2", 1.5)
-        ),
+        (STREETS | {"data": SPLITS | {"limit": 0}}, "option of data limit=0: must be a whole number at least 1"),
+        (STREETS | {"data": SPLITS | {"limit": "2"}}, "option of data limit='2': must be a whole"),
         (STREETS | {"augment": {"flip": 0.5}}, "missing option of augment: crop_size"),
         (STREETS | {"augment": {"crop_size": [64]}}, "option of augment crop_size=[64]: must be a list"),
-        (
-            STREETS | {"augment": STREETS["augment"] | {"flop": 1}},
-            "unknown option of augment 'flop'; allowed: crop",
-        ),
-        (
-            STREETS | {"augment": STREETS["augment"] | {"jitter": "no"}},
-            "option of augment jitter='no': must be true",
-        ),
-        (
-            STREETS | {"augment": STREETS["augment"] | {"flip": 2}},
-            "option of augment flip=2: must be a number from 0 to 1",
-        ),
+        (STREETS | {"augment": CROP | {"flop": 1}}, "unknown option of augment 'flop'; allowed: crop"),
+        (STREETS | {"augment": CROP | {"jitter": "no"}}, "option of augment jitter='no': must be true"),
+        (STREETS | {"augment": CROP | {"flip": 2}}, "option of augment flip=2: must be a number from 0 to 1"),
         (STREETS | {"model": "nnformer_nano"}, "model 'nnformer_nano': cannot be used on camvid, which"),
         (STREETS | {"overrides": {"depth": 2}}, "unknown override for swin_nano_linear: 'depth'; allowed: "),
-        (
-            VOLUMES | {"model": "swin_nano_linear"},
-            "model 'swin_nano_linear': cannot be used on brains, which",
-        ),
+        (VOLUMES | {"model": "swin_nano_linear"}, "model 'swin_nano_linear': cannot be used on brains, which"),
         (VOLUMES | {"augment": {}}, "missing option of augment: patch_size, because volumes differ in size"),
         (VOLUMES | {"augment": {"patch_size": [16, 16]}}, "option of augment patch_size=[16, 16]: must be a list"),
         (VOLUMES | {"data": SPLITS | {"sides": 1}}, "option of data sides=1: must be true or false"),

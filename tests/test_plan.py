@@ -163,9 +163,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"profile": "huge"}, "unknown profile 'huge'; allowed: quick, cpu, gpu, paper"),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
-        ({"study": "contxt"}, "unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mixers_96, "),
         ({"seeds": 0}, "SEEDS=0: must be at least 1"),
     ],
 )

@@ -10,13 +10,12 @@ import torch
 from nifti_files import cut, own_volumes, save
 from torch import Tensor, nn
 
-from glamlib import create_model
 from glamlib.cli import main
 from glamlib.data.volumes import Preprocessing
 from glamlib.errors import InputError
 from glamlib.runs.predict_volumes import predict_volumes
 from glamlib.runs.run import run_one
-from glamlib.runs.saved_model import SavedModel, load_model, save_model
+from glamlib.runs.saved_model import SavedModel, load_model
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import run_data
 
@@ -180,13 +179,6 @@ def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys, versi
         assert np.allclose(found.affine, truth.affine)
         assert set(np.unique(found.dataobj)) <= {0, 5, 9}
     assert main([*arguments, "--confidence"]) == 2
-
-
-def test_weights_keep_what_prediction_needs(tmp_path):
-    network = create_model("nnformer_nano", num_classes=3, in_channels=2)
-    model = replace(saved(2), model=network)
-    save_model(tmp_path / "a.safetensors", model)
-    assert load_model(tmp_path / "a.safetensors").preprocessing == model.preprocessing
 
 
 def test_other_volumes_are_evaluated_as_those_of_training_were_prepared(tmp_path, monkeypatch):
