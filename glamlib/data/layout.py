@@ -266,7 +266,7 @@ def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
     Of two, the other one is test, the one that is reported.
     """
     found = dict(found)
-    if "test" not in found and "val" in found:
+    if found.keys() == {"train", "val"}:
         found["test"] = found.pop("val")
     train = found.get("train", Split([], [], "not found"))  # data for `evaluate` alone
     lacking = [split for split in SPLITS if split not in (*found, "train")]
