@@ -58,6 +58,15 @@ def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_figures_are_in_the_output(tmp_path: Path) -> None:
+    cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "a.ipynb")
+    assert run_notebook(tmp_path / "a.ipynb", tmp_path / "b.ipynb").returncode == 0
+    assert "image/png" in (tmp_path / "b.ipynb").read_text()
+
+
 PROGRAM = """
 from functools import partial
 from pathlib import Path

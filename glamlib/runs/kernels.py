@@ -15,10 +15,7 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from glamlib.runs.places import ROOT
 
-PRELOADED = (
-    *("glamlib.runs.notebook", "glamlib.runs.run", "glamlib.report.figures"),
-    *("ipykernel.kernelapp", "matplotlib_inline.backend_inline"),
-)
+PRELOADED = ("glamlib.runs.notebook", "glamlib.runs.run", "glamlib.report.figures", "ipykernel.kernelapp")
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -43,8 +40,11 @@ def _serve(arguments: Sequence[str]) -> None:
     os.setsid()  # Ctrl-C in the terminal is for who started the kernel
     os.chdir(ROOT)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from ipykernel.kernelapp import launch_new_instance  # preloaded in the server, and in no other process
+    import matplotlib  # preloaded in the server, and in no other process
+    from ipykernel.kernelapp import launch_new_instance
 
+    # a kernel sets MPLBACKEND, too late: it is read when matplotlib is imported
+    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
     launch_new_instance(arguments)
 
 
