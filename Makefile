@@ -79,7 +79,7 @@ results: $(BUILD)/tables.done $(if $(filter paper,$(PROFILE))$(filter-out all,$(
 	@:
 
 $(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES))
-	@"$(PYTHON)" -m glamlib.report.tables $(RESULTS) $(STUDIES)
+	@"$(PYTHON)" -m glamlib.report.claims $(RESULTS) $(STUDIES)
 	@touch $@
 $(COSTS): $(BUILD)/code.txt
 	@"$(PYTHON)" -m glamlib.cost.$(if $(filter %/cost.csv,$@),table,neighbours) $(RESULTS)

@@ -12,7 +12,7 @@ from glamlib import create_model
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.evaluation.cues import BIN, CueAccuracy
+from glamlib.evaluation.cues import BIN, CueAccuracy, steps_to_criterion
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
@@ -107,24 +107,47 @@ def test_label_out_of_range_names_value_and_range() -> None:
 def test_cue_accuracy_by_hand() -> None:
     scenes = CueScenes(SceneConfig(size=64, num_shapes=3), 4, 7)
     cues = CueAccuracy(scenes)
-    right, total, near = 0, 0, [0, 0]
+    right, found, pixels, near = 0, 0, [0, 0, 0], [0, 0]
     for index in range(len(scenes)):
         scene = scenes.scene(index)
-        guess = torch.full((64, 64), 1)  # always the first cue's class
-        cues.update(index, guess, torch.from_numpy(scene.label))
-        right += int((scene.label == 1).sum())
-        total += int((scene.label > 0).sum())
+        guess = np.where(scene.shapes == 1, 0, 1)  # the first shape is missed; all else has the first cue's class
+        cues.update(index, torch.from_numpy(guess), torch.from_numpy(scene.label))
+        pixels = [count + int((scene.label == number).sum()) for number, count in enumerate(pixels)]
+        right += int(((scene.label == 1) & (scene.shapes > 1)).sum())
+        found += int((scene.shapes > 1).sum())
         for number, distance in enumerate(scene.distances, start=1):
             if 3 * BIN <= distance < 4 * BIN:
-                near[0] += int(((scene.shapes == number) & (scene.label == 1)).sum())
+                near[0] += int(((scene.shapes == number) & (scene.label == guess)).sum())
                 near[1] += int((scene.shapes == number).sum())
-    metrics = cues.metrics()
+    metrics, total = cues.metrics(), pixels[1] + pixels[2]
     assert metrics["cue_accuracy"] == pytest.approx(right / total)
+    assert metrics["found"] == pytest.approx(found / total)
+    assert metrics["right_given_found"] == pytest.approx(right / found)
     assert metrics["cue_chance"] == 0.5
+    assert metrics["cue_constant"] == pytest.approx(max(pixels[1:]) / total)
+    assert metrics["escaped"] == 0
     (row,) = (row for row in metrics["by_distance"] if row["from_px"] == 3 * BIN)
     assert row["pixels"] == near[1] > 0
     assert row["accuracy"] == pytest.approx(near[0] / near[1])
     assert sum(row["pixels"] for row in metrics["by_distance"]) == total
+    # who finds all and guesses: cross-entropy of logits that are even over the two classes
+    shares = torch.tensor(pixels[1:], dtype=torch.float64) / total
+    guessing = torch.nn.functional.cross_entropy(shares.log()[None], shares[None]) * total / sum(pixels)
+    assert metrics["guessing_loss"] == pytest.approx(guessing.item())
+
+    perfect = CueAccuracy(scenes)
+    for index in range(len(scenes)):
+        perfect.update(index, *[torch.from_numpy(scenes.scene(index).label)] * 2)
+    assert [perfect.metrics()[name] for name in ("found", "right_given_found", "escaped")] == [1, 1, 1]
+
+
+def test_steps_to_a_criterion_by_hand() -> None:
+    """Means of five rows: 0.62 at step 60, 0.44 at 70. A run that stays above has none."""
+    losses = [0.7, 0.7, 0.7, 0.7, 0.7, 0.3, 0.1, 0.1]
+    history = [{"step": 10 * number, "loss": loss} for number, loss in enumerate(losses, start=1)]
+    assert steps_to_criterion(history, 0.6) == 70
+    assert steps_to_criterion(history, 0.65) == 60
+    assert math.isnan(steps_to_criterion(history, 0.1))
 
 
 def test_gallery_shows_the_same_images_for_every_run() -> None:

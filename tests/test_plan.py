@@ -211,7 +211,7 @@ if "glamlib.runs.reproduce" in arguments:
     from glamlib.runs import reproduce
     reproduce.execute = execute
     tyro.cli(reproduce.main, args=arguments[2:])
-if "glamlib.report.tables" in arguments:
+if "glamlib.report.claims" in arguments:
     results, *studies = arguments[2:]
     tables = pathlib.Path(results, "tables")
     tables.mkdir(exist_ok=True)

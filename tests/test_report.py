@@ -1,4 +1,4 @@
-"""Claims follow from intervals by rule; README and report hold what the tables hold, and need nothing else."""
+"""README and report hold what the tables hold, and need nothing else."""
 
 import re
 from pathlib import Path
@@ -10,25 +10,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from glamlib import studies
 from glamlib.errors import InputError
-from glamlib.report import claims, page, tables
-from glamlib.report.statistics import Interval
+from glamlib.report import page, tables
 
 NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "margin", "verdict"),
-    [
-        (0.01, 0.2, 0, claims.SUPPORTED),
-        (-0.2, -0.01, 0, claims.CONTRADICTED),
-        (-0.1, 0.1, 0, claims.INCONCLUSIVE),
-        (-0.04, 0.1, 0.05, claims.SUPPORTED),
-        (-0.2, -0.06, 0.05, claims.CONTRADICTED),
-        (NAN, NAN, 0, claims.INCONCLUSIVE),
-    ],
-)
-def test_a_verdict_follows_from_the_interval(low: float, high: float, margin: float, verdict: str) -> None:
-    assert claims.verdict(Interval(3, 0.5, low, high), margin) == verdict
 
 
 def test_a_study_without_result_says_why() -> None:
@@ -37,56 +21,6 @@ def test_a_study_without_result_says_why() -> None:
     )
     assert "the camvid data were not there" in tables.why_not_run(studies.CAMVID, "cpu")
     assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.CONTEXT, "cpu")
-
-
-def runs(metric: str = "miou", **values: list[float]) -> pd.DataFrame:
-    rows = [
-        {"variant": variant, "seed": seed, metric: value, "gmacs": 2.0 if variant == "glam_10" else 1.0}
-        | {"g_msa_gmacs": 0.1, "parameters": 100, "height": 64, "width": 64}
-        for variant, scores in values.items()
-        for seed, value in enumerate(scores)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_claims_without_runs_are_not_tested_and_say_why() -> None:
-    judged = claims.judged({}, "cpu")
-    assert set(judged["verdict"]) == {claims.NOT_TESTED}
-    assert judged["measured"].str.len().min() > 0
-
-
-def test_every_claim_names_a_study_and_its_variants() -> None:
-    for claim in claims.CLAIMS.itertuples():
-        assert not claim.study or {claim.variant, claim.other} <= set(studies.STUDIES[claim.study].variants)
-
-
-def test_claims_report_where_glam_does_not_win() -> None:
-    context = runs(swin=[0.5, 0.5, 0.5], tokens_2=[0.5, 0.51, 0.5], glam_2=[0.9, 0.91, 0.9], full=[0.92, 0.92, 0.92])
-    street = runs(swin=[0.4, 0.4, 0.4], glam_10=[0.3, 0.31, 0.3])
-    judged = claims.judged({"context": context, "camvid": street}, "cpu").set_index("claim")
-    found = {word: next(row for claim, row in judged.iterrows() if word in claim) for word in ("whole", "Nano", "full")}
-    assert found["whole"].verdict == claims.SUPPORTED
-    assert "+0.403 mIoU" in found["whole"].measured
-    assert found["Nano"].verdict == claims.CONTRADICTED
-    assert "-0.097" in found["Nano"].measured
-    assert found["full"].verdict == claims.SUPPORTED  # 0.017 below, within the margin of 0.05
-    assert "2.00 times Swin's multiply-adds" in judged["measured"].iloc[-1]
-    assert all(text in claims.claims_html(judged.reset_index()) for text in judged["measured"].str.replace("<", "&lt;"))
-
-
-def test_comparisons_give_interval_and_verdict() -> None:
-    """Differences 0.1, 0.2 and 0.3: mean 0.2, deviation 0.1, so 0.2 -+ 4.302653 * 0.1 / sqrt(3)."""
-    table = runs(swin=[0.4, 0.4, 0.4], glam_10_high=[0.5, 0.6, 0.7], pvt_v2=[0.39, 0.39, 0.39], vit=[0.5])
-    pairs = [("glam_10_high", "swin"), ("swin", "pvt_v2"), ("vit", "swin"), ("glam_10", "swin")]
-    assert claims.comparisons(studies.CAMVID_ARCHITECTURES, table, pairs).splitlines() == [
-        "- 10 tokens at 1/4 and 1/8 only against Swin: +0.200 mIoU (95 % interval -0.048 to +0.448, 3 seeds, paired): "
-        "inconclusive as better",
-        "- Swin against PVT v2: +0.010 mIoU (95 % interval +0.010 to +0.010, 3 seeds, paired): supported as better",
-        "- ViT (full attention) against Swin: +0.100 mIoU (one seed, so no interval): inconclusive as better",
-        "- GLAM, 10 tokens against Swin: no seed that both have run",
-    ]
-    table = runs("dice", nnformer=[0.5, 0.6], glam_10=[0.7, 0.8]).assign(miou=0.0)
-    assert "+0.200 Dice" in claims.comparisons(studies.VOLUMES_HIPPOCAMPUS, table, [("glam_10", "nnformer")])
 
 
 def test_a_summary_is_formatted_for_readers() -> None:

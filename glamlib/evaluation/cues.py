@@ -1,7 +1,9 @@
-"""What mIoU does not tell about cue scenes and volumes: how many shape pixels get the right class, by distance to the
-cue."""
+"""What mIoU does not tell about cue scenes and volumes: how many shape pixels are found, how many get the right class,
+by distance to the cue, and what guessing would give."""
 
 import numpy as np
+import pandas as pd
+from scipy.stats import entropy
 from torch import Tensor
 
 from glamlib.data.scenes import CueScenes, CueVolumes
@@ -11,35 +13,57 @@ BIN = 8  # pixels or voxels of distance
 
 
 class CueAccuracy:
-    """Shape pixels that are right and in all, by distance from the cue's centre to the shape's."""
+    """Shape pixels that are right, found (given the class of some shape) and in all, by distance from the cue's centre
+    to the shape's; and pixels of each class."""
 
     def __init__(self, scenes: CueScenes | CueVolumes) -> None:
         self.scenes = scenes
         diagonal = np.sqrt(scenes.scene(0).shapes.ndim) * scenes.config.size
-        self.counts = np.zeros((2, int(np.ceil(diagonal / BIN))), dtype=np.int64)  # right, all
+        self.counts = np.zeros((3, int(np.ceil(diagonal / BIN))), dtype=np.int64)  # right, found, all
+        self.pixels = np.zeros(len(scenes.classes), dtype=np.int64)
 
     def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
         """Add one scene's prediction, ``(H, W)`` or ``(D, H, W)``; the signature is `evaluate`'s ``on_image``."""
         scene = self.scenes.scene(index)
-        right = (prediction == label).numpy()
+        self.pixels += np.bincount(label.flatten(), minlength=len(self.pixels))
+        right, found = (prediction == label).numpy(), (prediction > 0).numpy()
         for number, distance in enumerate(scene.distances, start=1):
             inside = scene.shapes == number
-            self.counts[:, int(distance) // BIN] += np.count_nonzero(right & inside), np.count_nonzero(inside)
+            self.counts[:, int(distance) // BIN] += [np.count_nonzero(some & inside) for some in (right, found, inside)]
 
     def metrics(self) -> dict[str, object]:
-        """Return cue_accuracy and its chance level, and by_distance: rows of from_px, to_px, pixels, accuracy.
+        """Return what was counted over the scenes of all processes.
 
-        Over the scenes of all processes.
+        cue_accuracy: the share of shape pixels that are right, which is found times right_given_found. A network may
+        fall short in either: outlines, or the cue. cue_chance: right_given_found of a guess among the classes.
+        cue_constant: that of the most frequent class as the answer to all of these scenes. escaped: 1 where
+        right_given_found is past the middle between that and 1, else 0. guessing_loss: the cross-entropy in nats a
+        pixel of who finds all shapes and guesses their class. by_distance: rows of from_px, to_px, pixels, found,
+        accuracy.
         """
-        counts = summed(self.counts)
+        counts, pixels = summed(self.counts), summed(self.pixels)
         rows = [
-            {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": int(total), "accuracy": float(right / total)}
-            for i, (right, total) in enumerate(counts.T)
+            {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": int(total)}
+            | {"found": float(found / total), "accuracy": float(right / total)}
+            for i, (right, found, total) in enumerate(counts.T)
             if total
         ]
-        right, total = counts.sum(axis=1)
+        right, found, total = counts.sum(axis=1)
+        given_found = float(right / found) if found else np.nan
+        constant = float(pixels[1:].max() / total)
         return {
             "cue_accuracy": float(right / total),
-            "cue_chance": 1 / self.scenes.config.num_cues,
+            "found": float(found / total),
+            "right_given_found": given_found,
+            "cue_chance": 1 / (len(pixels) - 1),
+            "cue_constant": constant,
+            "escaped": int(given_found > (1 + constant) / 2),
+            "guessing_loss": float(entropy(pixels[1:]) * total / pixels.sum()),
             "by_distance": rows,
         }
+
+
+def steps_to_criterion(history: list[dict[str, float]], loss: float) -> float:
+    """Return the first step after which the mean ``loss`` of five rows of a history is below ``loss``; NaN for none."""
+    rows = pd.DataFrame(history)
+    return float(rows["step"][rows["loss"].rolling(5).mean() < loss].min())

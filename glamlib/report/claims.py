@@ -1,91 +1,157 @@
-"""The paper's claims (claims.csv), and verdicts that follow from intervals by rule."""
+"""Verdicts, by rule, on the claims that studies/claims.csv declares before anything runs.
 
-from collections.abc import Iterable, Mapping
+python -m glamlib.report.claims RESULTS STUDY ... (writes the studies' tables, too)
+"""
+
+import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
-from glamlib.report.statistics import Interval, paired_difference
-from glamlib.report.tables import METRIC_NAMES, why_not_run
-from glamlib.studies import STUDIES
-from glamlib.studies.study import Study
+from glamlib import studies
+from glamlib.errors import one_line_errors
+from glamlib.files import write_whole
+from glamlib.report.statistics import INCONCLUSIVE, Comparison, compare, holm, mean_interval
+from glamlib.report.tables import METRIC_NAMES, read_table, write_tables
+from glamlib.runs.records import read_records
 
-SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_TESTED = "supported", "contradicted", "inconclusive", "not tested here"
-
-
-# A claim says: in a study, ``variant`` scores higher than ``other``, or no more than ``margin`` lower. One without a
-# study is not tested here, and ``measured`` says why.
-CLAIMS = pd.read_csv(Path(__file__).with_name("claims.csv"), keep_default_na=False)
-
-
-def verdict(gain: Interval, margin: float = 0.0) -> str:
-    """Return the verdict on "better, or worse by less than ``margin``" from the interval of a difference."""
-    if gain.low > -margin:
-        return SUPPORTED
-    return CONTRADICTED if gain.high < -margin else INCONCLUSIVE  # one seed has no interval: inconclusive
+CLAIMS = pd.read_csv(Path(studies.__file__).with_name("claims.csv"), keep_default_na=False, comment="#")
+NOT_TESTED, NOT_TRAINED, SATURATED = "not tested", "not trained enough", "saturated"
+_NAMES = METRIC_NAMES | {"right_given_found": "right class, of those found", "escaped": "runs past guessing"}
+_NAMES |= {"steps_to_criterion": "steps to criterion", "gmacs": "G multiply-adds"}
+_CEILING = 0.995  # of right_given_found: what differs above it are single pixels
+_RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain
 
 
-def judged(tables: Mapping[str, pd.DataFrame | None], profile: str) -> pd.DataFrame:
-    """Return the columns claim, measured and verdict, one row a claim.
+def judged(results: Path) -> pd.DataFrame:
+    """Return one row a claim, from the tables and records below ``results``.
 
-    Args:
-        tables: the run table of each study by name; None or missing where it has not run.
-        profile: which one the tables are of, to say why a study is missing.
+    Columns: those of claims.csv; profile, seeds (of the study's profile: later ones do not count); n, difference, low,
+    high, visible, counts of `Comparison`, p and p_equivalent of it adjusted in the family (`holm`); images_low and
+    images_high, the 95 % interval over test subjects where records hold scores of each; verdict, and the reason of one
+    that is not by a test.
     """
-    rows = [(row.claim, *_judged(row, tables.get(row.study), profile)) for row in CLAIMS.itertuples()]
-    rows.append(("Global tokens cost little beside the model they are put into.", *_small_cost(tables)))
-    return pd.DataFrame(rows, columns=["claim", "measured", "verdict"])
+    return pd.concat([_family(claims, results) for _, claims in CLAIMS.groupby("family", sort=False)])
 
 
-def _judged(claim: tuple, runs: pd.DataFrame | None, profile: str) -> tuple[str, str]:
-    if not claim.study:
-        return claim.measured, NOT_TESTED
-    study = STUDIES[claim.study]
+def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
+    rows = [_asked(claim, read_table(results, claim["study"])) for claim in claims.to_dict("records")]
+    size = sum(not row["verdict"] for row in rows)
+    found = [_compared(row, size) for row in rows]
+    enters = [not row["verdict"] for row in rows]
+    p, equal = (np.where(enters, [getattr(one, name) for one in found], np.nan) for name in ("p", "p_equivalent"))
+    for row, one, own_p, own_equal in zip(rows, found, holm(p), holm(equal), strict=True):
+        one = one._replace(p=own_p, p_equivalent=own_equal)
+        low, high = _over_subjects(row, results) if row["metric"] == "dice" and one.n else (np.nan, np.nan)
+        row |= {"images_low": low, "images_high": high, "verdict": row["verdict"] or one.verdict} | one._asdict()
+        del row["values"], row["cap"]
+    return pd.DataFrame(rows)
+
+
+def _asked(claim: dict[str, object], runs: pd.DataFrame | None) -> dict[str, object]:
+    """Return a claim's row with the values of both variants by seed and, where no test is needed, its verdict."""
+    row = claim | {"profile": "", "seeds": 0, "verdict": NOT_TESTED, "reason": "", "values": None, "cap": np.inf}
     if runs is None:
-        return why_not_run(study, profile), NOT_TESTED
-    gain = paired_difference(runs, claim.variant, claim.other, study.metric)
-    if not gain.n:
-        return f"{claim.measured}: no seed that both have run", NOT_TESTED
-    return f"{claim.measured}: {_words(gain, study.metric)}", verdict(gain, claim.margin)
+        return row | {"reason": f"study {claim['study']} has not run" if claim["study"] else "there is no study of it"}
+    row["profile"] = profile = runs["profile"].iloc[0]
+    if profile not in claim["profiles"].split():
+        return row | {"reason": f"not at profile {profile}, but {claim['profiles'].replace(' ', ' and ')}"}
+    study = studies.STUDIES[claim["study"]]
+    row["seeds"] = study.profiles[profile].seeds
+    runs = runs[runs["seed"] < row["seeds"]]
+    values = [runs[runs["variant"] == claim[name]].set_index("seed") for name in ("variant", "comparison")]
+    if not all(map(len, values)) or claim["metric"] not in runs:
+        return row | {"reason": f"study {study.name} has no such runs"}
+    if claim["outcome"] == "time":
+        row["cap"] = runs["steps"].max()
+    row["values"] = values = [table[claim["metric"]].fillna(row["cap"]) for table in values]
+    prior = runs["prior"].iloc[0] if "prior" in runs and claim["metric"] == study.metric else -np.inf
+    if any(mean_interval(scores).low <= prior for scores in values):
+        return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
+    if claim["metric"] == "right_given_found" and min(scores.min() for scores in values) > _CEILING:
+        return row | {"verdict": SATURATED, "reason": "both are at the ceiling"}
+    return row | {"verdict": ""}
 
 
-def _words(gain: Interval, metric: str) -> str:
-    difference = f"{gain.mean:+.3f} {METRIC_NAMES[metric]}"
-    if gain.n < 2:
-        return f"{difference} (one seed, so no interval)"
-    return f"{difference} (95 % interval {gain.low:+.3f} to {gain.high:+.3f}, {gain.n} seeds, paired)"
+def _compared(row: dict[str, object], family: int) -> Comparison:
+    if row["values"] is None:
+        return Comparison(0, np.nan)
+    options = {"paired": row["test"] == "paired", "success": row["outcome"] == "success", "cap": row["cap"]}
+    return compare(*row["values"], margin=row["margin"], direction=row["direction"], family=max(family, 1), **options)
 
 
-def _small_cost(tables: Mapping[str, pd.DataFrame | None]) -> tuple[str, str]:
-    study, variant = ("camvid", "glam_10") if tables.get("camvid") is not None else ("context", "glam_2")
-    runs = tables.get(study)
-    if runs is None or not {variant, "swin"} <= set(runs["variant"]):
-        return "no study has run", NOT_TESTED
-    rows = runs.drop_duplicates("variant").set_index("variant")
-    glam, swin = rows.loc[variant], rows.loc["swin"]
-    measured = (
-        f"study {study}, {glam['height']}x{glam['width']} px: {glam['gmacs'] / swin['gmacs']:.2f} times Swin's "
-        f"multiply-adds and {glam['parameters'] / swin['parameters']:.2f} times its parameters with "
-        f"{variant.removeprefix('glam_')} tokens a window; G-MSA itself is "
-        f"{100 * glam['g_msa_gmacs'] / glam['gmacs']:.1f} % of the multiply-adds. No verdict: how much is little is "
-        "the reader's choice, and the share grows with the image (see the cost notebook)."
-    )
-    return measured, INCONCLUSIVE
+def _over_subjects(row: dict[str, object], results: Path) -> tuple[float, float]:
+    """Return the interval of the difference over subjects, each the mean of its seeds, scans and structures."""
+    cases = [
+        {"variant": record["parameters"]["variant"], "subject": _RESCANS.get(case["name"], case["name"]), "dice": dice}
+        for record in read_records(results, row["study"])
+        for case in record["metrics"]["cases"]
+        for dice in case["dice"]
+    ]
+    means = pd.DataFrame(cases).dropna().pivot_table(index="subject", columns="variant", values="dice")
+    gains = (means[row["variant"]] - means[row["comparison"]]).dropna()
+    found = stats.bootstrap((gains,), np.mean, method="percentile", rng=0)
+    return tuple(found.confidence_interval)
 
 
-def claims_html(judged: pd.DataFrame) -> str:
-    """Return judged claims as an HTML table."""
+def read_claims(results: Path, *names: str) -> pd.DataFrame:
+    """Return ``tables/claims.csv``, of the studies ``names`` or all, with a column "measured" in words."""
+    table = read_table(results, "claims")
+    table = judged(results) if table is None else table
+    table = table[table["study"].isin(names)] if names else table
+    table = table.assign(**{name: table[name].astype(object).fillna("") for name in ("counts", "reason")})
+    return table.assign(measured=[_words(row) for row in table.itertuples()])
+
+
+def _words(row: tuple) -> str:
+    if not row.n:
+        return row.reason
+    digits = 0 if row.outcome == "time" else 3
+    unit = _NAMES[row.metric]
+    text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
+    if not np.isnan(row.low):
+        text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {row.test})"
+    elif row.n > 1:
+        text += f" ({row.n} seeds; runs that ended before count until there)"
+    else:
+        text += " (one seed, so no interval)"
+    if not np.isnan(row.images_low):
+        text += f"; over test subjects {row.images_low:+.3f} to {row.images_high:+.3f}"
+    if row.verdict == INCONCLUSIVE and row.visible > 0:
+        most = np.inf if row.outcome == "time" else 1
+        text += f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; none would have been visible"
+    return f"{text}; {row.reason}" if row.reason else text
+
+
+def claims_html(claims: pd.DataFrame) -> str:
+    """Return claims as an HTML table, and below it in one line those that are not tested."""
+    absent = claims["verdict"] == NOT_TESTED
     with pd.option_context("display.max_colwidth", None):
-        return judged.to_html(index=False, border=0, classes="claims", justify="left")
+        shown = claims[~absent].rename(columns={"sentence": "claim"})[["claim", "measured", "verdict"]]
+        table = shown.to_html(index=False, border=0, classes="claims", justify="left")
+    line = " ".join(f"{row.sentence} ({row.measured})" for row in claims[absent].itertuples())
+    return f"{table}<p>Not tested here: {line}</p>" if line else table
 
 
-def comparisons(study: Study, runs: pd.DataFrame, pairs: Iterable[tuple[str, str]]) -> str:
-    """Return a Markdown list: for each (variant, other) the difference of the study's metric, paired by seed, its 95 %
-    interval, and the verdict on "variant is better than other".
-    """
-    lines = []
-    for variant, other in pairs:
-        gain = paired_difference(runs, variant, other, study.metric)
-        found = f"{_words(gain, study.metric)}: {verdict(gain)} as better" if gain.n else "no seed that both have run"
-        lines.append(f"- {study.variants[variant].label} against {study.variants[other].label}: {found}")
-    return "\n".join(lines)
+def claims_markdown(results: Path, study: studies.Study) -> str:
+    """Return the claims on a study as a Markdown list, each with what was measured and the verdict."""
+    rows = read_claims(results, study.name).itertuples()
+    return "\n".join(f"- {row.sentence} {row.measured}: **{row.verdict}**" for row in rows)
+
+
+def write_claims(results: Path) -> None:
+    """Write ``tables/claims.csv`` from the tables and records below ``results``."""
+    write_whole(results / "tables" / "claims.csv", judged(results).to_csv(index=False))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("studies", nargs="+")
+    options = parser.parse_args()
+    with one_line_errors():
+        for name in options.studies:
+            write_tables(options.results, studies.find_study(name))
+        write_claims(options.results)

@@ -182,11 +182,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def holm(p: Iterable[float]) -> np.ndarray:
-    """Return p-values of one family adjusted by Holm's step-down rule; NaN stays."""
+    """Return p-values of one family adjusted by Holm's step-down rule; NaN counts for none."""
     values = np.asarray(list(p), dtype=np.float64)
-    order = values.argsort()  # NaN last
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    order = values.argsort()[: np.isfinite(values).sum()]  # NaN is last
+    adjusted = np.full_like(values, np.nan)
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)).clip(max=1)
     return adjusted
 
 

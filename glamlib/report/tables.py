@@ -1,32 +1,28 @@
-"""The tables of a study: one row a run, one row a variant with intervals and cost, and both as a reader meets them.
+"""The tables of a study: one row a run, one row a variant with intervals and cost, and both as a reader meets them."""
 
-python -m glamlib.report.tables RESULTS STUDY ...
-"""
-
-import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from glamlib.errors import InputError, one_line_errors
+from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
 from glamlib.runs.records import comparable
-from glamlib.studies import find_study
 from glamlib.studies.study import Study
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice"}
-_SCORES = ("cue_accuracy", "cue_chance", "hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm")
-_SCORES += ("undefined_dice", "undefined_hd95")
+_CUE_SCORES = ["cue_accuracy", "found", "right_given_found", "cue_chance", "cue_constant", "escaped"]
+_CUE_SCORES += ["steps_to_criterion"]
+_VOLUME_SCORES = ["hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
 
 
 def run_table(results: Path, study: Study) -> pd.DataFrame:
     """Return one row a run, in the study's order; numbers are numbers, and costs carry their size.
 
-    Columns: study, variant, seed, profile, label; every metric that is one number, such as miou, iou_CLASS; of volumes
-    dice_CLASS, undefined_dice, undefined_hd95; gmacs, g_msa_gmacs, depth (of volumes), height, width, parameters,
-    train_seconds, peak_memory_mib, device, commit, dirty, torch.
+    Columns: study, variant, seed, profile, steps, label; every metric that is one number, such as miou, iou_CLASS; of
+    volumes dice_CLASS, undefined_dice, undefined_hd95; gmacs, g_msa_gmacs, depth (of volumes), height, width,
+    parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
     records, _ = comparable(results, study)
     order = list(study.variants)
@@ -37,7 +33,7 @@ def run_table(results: Path, study: Study) -> pd.DataFrame:
 def _run_row(study: Study, record: dict) -> dict[str, object]:
     metrics, cost, classes = record["metrics"], record["cost"], record["classes"]
     row = {name: record["parameters"][name] for name in ("study", "variant", "seed", "profile")}
-    row["label"] = study.variants[row["variant"]].label
+    row |= {"steps": record["parameters"]["steps"], "label": study.variants[row["variant"]].label}
     row |= {name: value for name, value in metrics.items() if not isinstance(value, list | dict)}
     row |= {f"iou_{name}": iou for name, iou in zip(classes, metrics["iou"], strict=True)}
     if "dice" in metrics:
@@ -55,7 +51,8 @@ def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     difference to the baseline paired by seed (gain, gain_low, gain_high), other scores, and cost.
     """
     metric, summary = study.metric, []
-    means = [name for name in _SCORES[: None if metric == "dice" else 2] if name in runs]  # cue volumes have no mm
+    scores = _VOLUME_SCORES if metric == "dice" else _CUE_SCORES  # cue volumes have no mm
+    means = [name for name in ("prior", *scores) if name in runs]
     first = [name for name in ("gmacs", "g_msa_gmacs", "depth", "height", "width", "parameters") if name in runs]
     for variant, rows in runs.groupby("variant", sort=False):
         score = score_interval(rows[metric])
@@ -64,7 +61,7 @@ def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
         if variant != study.baseline:
             _, *gain = paired_difference(runs, variant, study.baseline, metric)
             row |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
-        row |= rows[means].mean().to_dict() | {name: rows[name].iloc[0] for name in first}
+        row |= rows[means].mean(skipna=False).to_dict() | {name: rows[name].iloc[0] for name in first}
         summary.append(row | {"train_seconds": rows["train_seconds"].mean(), "profile": rows["profile"].iloc[0]})
     return pd.DataFrame(summary)
 
@@ -112,7 +109,11 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
         "95 % interval": (metric, f"{{{metric}_low:.3f}} to {{{metric}_high:.3f}}"),
         "against baseline": ("gain", "{gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"),
         "verdict": ("verdict", "{verdict}"),
-        "right class": ("cue_accuracy", "{cue_accuracy:.3f}"),
+        "image-blind prior": ("prior", "{prior:.3f}"),
+        "found": ("found", "{found:.3f}"),
+        "right class, of those found": ("right_given_found", "{right_given_found:.3f}"),
+        "past guessing": ("escaped", "{past} of {n}"),
+        "steps to criterion": ("steps_to_criterion", "{steps_to_criterion:.0f}"),
         "HD95 (mm)": ("hd95_mm", "{hd95_mm:.2f}"),
         "Dice, other rule": ("dice_synapse_rule", "{dice_synapse_rule:.3f}"),
         "undefined HD95": ("undefined_hd95", "{undefined_hd95:.0f}"),
@@ -120,7 +121,10 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
         "parameters": ("parameters", "{parameters:,}"),
         "training (s)": ("seconds", "{seconds:.0f}"),
     }
-    rows = summary.assign(mega=summary["gmacs"] * 1e3).to_dict("records")
+    rows = summary.assign(mega=summary["gmacs"] * 1e3)
+    if "escaped" in rows:
+        rows["past"] = (rows["escaped"] * rows["n"]).round().astype(int)
+    rows = rows.to_dict("records")
     shown = {
         title: [form.format(**row) for row in rows] for title, (needed, form) in columns.items() if needed in summary
     }
@@ -154,13 +158,3 @@ def provenance_sentence(runs: pd.DataFrame) -> str:
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {', '.join(sorted(set(runs['device'])))}, "
         f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run."
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("studies", nargs="+")
-    options = parser.parse_args()
-    with one_line_errors():
-        for name in options.studies:
-            write_tables(options.results, find_study(name))

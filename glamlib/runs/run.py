@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from glamlib.cost.count import cost
+from glamlib.evaluation.cues import steps_to_criterion
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable
 from glamlib.runs.places import CHECKPOINT, imagenet_file, run_folder
@@ -102,6 +103,8 @@ class Job:
     def evaluate(self) -> None:
         """Set ``metrics``, and ``pictures`` of the first seed."""
         self.metrics, self.pictures = self.task.evaluate(self.model, self.data["test"], self.run)
+        if "guessing_loss" in self.metrics and self.task.ndim == 2:  # volumes have another loss
+            self.metrics["steps_to_criterion"] = steps_to_criterion(self.history, self.metrics["guessing_loss"] / 2)
 
     def write(self) -> Path:
         """Write the record, and return its path: the run counts as done, and its checkpoint goes."""

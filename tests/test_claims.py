@@ -1,0 +1,135 @@
+"""Declared claims and their verdicts, from runs whose scores are planted."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from glamlib import studies
+from glamlib.report import claims
+from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, SUPPORTED
+
+SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": [0.90, 0.91, 0.89], "full": [1, 1, 1]}
+
+
+def table(study: str, profile: str = "cpu", metric: str = "right_given_found", **scores: list[float]) -> pd.DataFrame:
+    rows = [
+        {"study": study, "variant": variant, "seed": seed, "profile": profile, metric: value, "steps": 600}
+        for variant, values in scores.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def judged(results: Path, *tables: pd.DataFrame) -> pd.DataFrame:
+    for runs in tables:
+        path = results / "tables" / f"{runs['study'].iloc[0]}.csv"
+        path.parent.mkdir(exist_ok=True)
+        runs.to_csv(path, index=False)
+    claims.write_claims(results)
+    return claims.read_claims(results).set_index("id")
+
+
+def test_the_declaration_is_whole() -> None:
+    """Ids are unique, studies know the variants, profiles and metrics are those of the study."""
+    table = claims.CLAIMS
+    assert table["id"].is_unique
+    assert not (table == "").drop(columns=["study", "variant", "comparison"]).any(axis=None)
+    assert set(table["direction"]) <= {"higher", "lower", "equal"}
+    assert set(table["test"]) <= {"paired", "welch"}
+    assert set(table["outcome"]) <= {"continuous", "success", "time"}
+    assert (table["margin"] > 0)[table["direction"] == "equal"].all()
+    for claim in table[table["study"].isin(studies.STUDIES)].itertuples():
+        study = studies.STUDIES[claim.study]
+        assert set(claim.profiles.split()) <= set(study.profiles), claim.id
+        assert claim.metric in (study.metric, "gmacs") or study.dataset in studies.study.GENERATED, claim.id
+
+
+def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path: Path) -> None:
+    found = judged(tmp_path)
+    assert set(found["verdict"]) == {claims.NOT_TESTED}
+    assert found["measured"].str.len().min() > 0
+    assert found.loc["ade20k", "measured"] == "study ade20k has not run"
+
+
+def test_verdicts_of_planted_scores(tmp_path: Path) -> None:
+    street = table("camvid", metric="miou", swin=[0.4, 0.41, 0.4], glam_10=[0.3, 0.31, 0.3]).assign(gmacs=0.2)
+    street.loc[street["variant"] == "glam_10", "gmacs"] = 0.3
+    found = judged(tmp_path, table("context", **SCORES), street)
+    assert found.loc["tokens", "verdict"] == SUPPORTED
+    assert "+0.280 right class" in found.loc["tokens", "measured"]
+    assert found.loc["exchange", "verdict"] == SUPPORTED
+    assert found.loc["full", "verdict"] == CONTRADICTED  # 0.1 below, beyond the margin of 0.05
+    assert found.loc["camvid_10", "verdict"] == CONTRADICTED
+    assert found.loc["cheap_10", "verdict"] == CONTRADICTED
+    assert found.loc["masked", "verdict"] == claims.NOT_TESTED
+    html = claims.claims_html(found.reset_index())
+    assert html.count("<tr") == 1 + (found["verdict"] != claims.NOT_TESTED).sum()
+    assert "study ade20k has not run" in html.rpartition("</table>")[2]
+    assert "**contradicted**" in claims.claims_markdown(tmp_path, studies.CAMVID)
+
+
+def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path: Path) -> None:
+    """By hand: p of the pairs alone, the smallest times three, the next times two."""
+    found = judged(tmp_path, table("camvid", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
+                                   glam_10=[0.5, 0.51, 0.53]))  # fmt: skip
+    from scipy import stats
+
+    swin, one, ten = np.array([0.4, 0.42, 0.41]), np.array([0.41, 0.44, 0.45]), np.array([0.5, 0.51, 0.53])
+    alone = {"camvid_10": (ten, swin), "camvid_1": (one, swin), "camvid_number": (ten, one)}
+    p = sorted((stats.ttest_rel(*pair).pvalue, name) for name, pair in alone.items())
+    highest = 0
+    for factor, (value, name) in zip((3, 2, 1), p, strict=True):
+        highest = max(highest, factor * value)
+        assert found.loc[name, "p"] == pytest.approx(min(highest, 1))
+
+
+def test_what_enters_no_verdict(tmp_path: Path) -> None:
+    """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
+    ceiling = table("context", glam_2=[1.0, 0.999, 1.0], full=[1.0, 1.0, 0.998])
+    prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
+    quick = table("release", profile="quick", metric="steps_to_criterion", paper=[100.0], raw_tokens=[100.0])
+    found = judged(tmp_path, ceiling, prior, quick)
+    assert found.loc["full", "verdict"] == claims.SATURATED
+    assert found.loc["camvid_10", "verdict"] == claims.NOT_TRAINED
+    assert np.isnan(found.loc["camvid_10", "p"])
+    assert "prior has 0.170" in found.loc["camvid_10", "measured"]
+    assert found.loc["raw_tokens", "measured"].startswith("not at profile quick")
+    more = table("context", swin=[0.6, 0.7, 0.65, 0.1, 0.2], glam_2=[0.8, 0.9, 0.8, 0.9, 0.9])
+    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [3, 3]
+
+
+def test_bimodal_runs_and_times(tmp_path: Path) -> None:
+    unet = table("decoders", metric="escaped", swin_unet=[1, 0, 0], glam_unet=[1, 1, 1])
+    soon = table("context", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
+    never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310, 305], pooled=[500, np.nan, np.nan])
+    volumes = table("volumes_cues", nnformer=[0.5] * 5, glam_10=[0.5, 0.99, 0.51, 0.98, 0.97])
+    found = judged(tmp_path, unet, soon, never, volumes)
+    assert found.loc["unet", "measured"].startswith("3 of 3 against 1 of 3 runs (95 % interval")
+    assert "none would have been visible" in found.loc["unet", "measured"]
+    assert found.loc["full_steps", "verdict"] == EQUIVALENT
+    assert found.loc["pooled_96", "measured"].startswith("+262 steps to criterion (3 seeds; runs that ended before")
+    assert found.loc["pooled_96", "p"] < 0.05
+    assert found.loc["volumes_10", "counts"] == "3 of 5 against 0 of 5"
+    assert found.loc["volumes_10", "verdict"] == INCONCLUSIVE
+    assert "Student" not in found.loc["volumes_10", "measured"]
+
+
+def test_test_subjects_are_resampled_beside_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty subjects, a difference of 0.1 with deviation 0.02 between subjects; two scans count as one subject."""
+    rng = np.random.default_rng(0)
+    gains = rng.normal(0.1, 0.02, 40)
+    records = [
+        {"parameters": {"variant": variant}, "metrics": {"cases": [
+            {"name": str(1000 + i), "dice": [0.5 + gain * (variant == "glam_10"), None]} for i, gain in enumerate(gains)
+        ]}}
+        for variant in ("nnformer", "glam_10")
+    ]  # fmt: skip
+    monkeypatch.setattr(claims, "read_records", lambda *_: records)
+    runs = table("volumes_hippocampus", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
+    found = judged(tmp_path, runs).loc["hippocampus_10"]
+    half = 2.02 * gains.std(ddof=1) / np.sqrt(38)  # of 38 subjects: 1023 and 1024, 1025 are scans of others
+    assert found["images_low"] == pytest.approx(gains.mean() - half, abs=0.002)
+    assert found["images_high"] == pytest.approx(gains.mean() + half, abs=0.002)
+    assert "over test subjects" in found["measured"]
