@@ -26,8 +26,7 @@ from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.models.volumes import VolumeSegmenter
 from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
-from glamlib.runs.predict import image_files, predict_files
-from glamlib.runs.predict_volumes import predict_volumes
+from glamlib.runs.predict import image_files, predict_files, predict_volumes
 from glamlib.runs.records import without_nan
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import AS_TRAINED, How, load_ready

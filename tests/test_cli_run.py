@@ -58,6 +58,13 @@ def read(path: Path) -> np.ndarray:
         return np.array(picture)
 
 
+def photo(path: Path, height: int, width: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Save a random image; return its pixels (H, W, 3), and the same as uint8 (1, 3, H, W)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **({"lossless": True} if path.suffix == ".webp" else {}))
+    return pixels, torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: str) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
@@ -136,16 +143,13 @@ def test_predict_keeps_going_past_a_broken_file(
 ) -> None:
     images, out = tmp_path / "frames", tmp_path / "out"
     images.mkdir()
-    arrays = {
-        name: np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        for name, size in {"a": (32, 40), "c": (32, 40), "d": (48, 33)}.items()
-    }
-    for name, array in arrays.items():
-        Image.fromarray(array).save(images / f"{name}.png")
+    pixels, x = photo(images / "a.png", 32, 40)
+    photo(images / "c.png", 32, 40)
+    photo(images / "d.png", 48, 33)
     (images / "b.png").write_bytes(b"no picture")
     Image.new("RGB", (40, 4)).save(images / "e.png")  # smaller than a window
     Image.new("RGB", (40, 40)).save(images / "d.jpg")  # comes before d.png
-    Image.fromarray(arrays["a"]).save(images / "f.ppm")
+    photo(images / "f.ppm", 32, 40)
     (images / "notes.txt").write_text("")
     Image.new("L", (40, 36)).save(images / f"{'n' * 251}.png")  # 255 bytes, the longest name there is
     weights = trained / "w.safetensors"
@@ -158,33 +162,29 @@ def test_predict_keeps_going_past_a_broken_file(
     for kind in ("labels", "overlays"):
         assert sorted(file.name for file in (out / kind).iterdir()) == [f"{name}.png" for name in [*"acdef", "n" * 251]]
     saved = load_model(weights)
-    x = normalise(torch.from_numpy(arrays["a"]).permute(2, 0, 1)[None])
     with torch.no_grad():
-        expected = saved.model(x)[0].argmax(0).numpy()
+        expected = saved.model(normalise(x))[0].argmax(0).numpy()
     with Image.open(out / "labels" / "a.png") as labels, Image.open(out / "overlays" / "a.png") as overlay:
         assert labels.mode == "P"
         assert (np.array(labels) == expected).all()
         colours = np.array(labels.convert("RGB"))
         assert (colours == np.array(saved.palette)[expected]).all()
-        half = (arrays["a"].astype(float) + colours) / 2
+        half = (pixels.astype(float) + colours) / 2
         assert np.abs(np.array(overlay) - half).max() <= 1
 
 
 def test_a_photo_is_predicted_at_the_size_of_training_and_comes_back_at_its_own(trained: Path, tmp_path: Path) -> None:
     saved = load_model(trained / "w.safetensors")
     data = {"train": "train", "test": "test", "size": [32, 48]}
-    weights, photo = str(tmp_path / "w.safetensors"), tmp_path / "photo.png"
+    weights, picture = str(tmp_path / "w.safetensors"), tmp_path / "photo.png"
     save_model(Path(weights), replace(saved, run=replace(saved.run, dataset="camvid", data=data)))
-    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), dtype=np.uint8)
-    Image.fromarray(image).save(photo)
-    x = torch.from_numpy(image).permute(2, 0, 1)[None]
+    _, x = photo(picture, 60, 50)
     for how, size in ([], [32, 48]), (["--scales", "2"], [64, 96]), (["--resize", "48", "48"], [48, 40]):
-        assert main(["predict", weights, str(photo), "--out", str(tmp_path), *how]) == 0
+        assert main(["predict", weights, str(picture), "--out", str(tmp_path), *how]) == 0
         with torch.no_grad():
             logits = saved.model(normalise(functional.resize(x, size, antialias=True)))
         expected = F.interpolate(logits, (60, 50), mode="bilinear")[0].argmax(0).numpy()
-        with Image.open(tmp_path / "labels" / "photo.png") as labels:
-            assert (np.array(labels) == expected).all()
+        assert (read(tmp_path / "labels" / "photo.png") == expected).all()
 
 
 def test_large_photos_are_predicted_in_windows(
@@ -192,10 +192,7 @@ def test_large_photos_are_predicted_in_windows(
 ) -> None:
     """More than twice the size of training, 32 px: windows of it every 28 px; and what does not fit fails alone."""
     weights, model = trained / "w.safetensors", load_model(trained / "w.safetensors").model
-    arrays = {side: np.random.default_rng(0).integers(0, 256, (64, side, 3), dtype=np.uint8) for side in (64, 88)}
-    for side, array in arrays.items():
-        Image.fromarray(array).save(tmp_path / f"{side}.webp", lossless=True)
-    x = {side: normalise(torch.from_numpy(array).permute(2, 0, 1)[None]) for side, array in arrays.items()}
+    x = {side: normalise(photo(tmp_path / f"{side}.webp", 64, side)[1]) for side in (64, 88)}
     logits, times = torch.zeros(1, model.num_classes, 64, 88), torch.zeros(64, 88)
     with torch.no_grad():
         for top, left in product((0, 28, 32), (0, 28, 56)):
@@ -224,11 +221,9 @@ def test_large_photos_are_predicted_in_windows(
 
 def test_confidence_of_several_views_is_of_their_mean(trained: Path, tmp_path: Path) -> None:
     weights, model = trained / "w.safetensors", load_model(trained / "w.safetensors").model
-    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
-    Image.fromarray(image).save(tmp_path / "a.bmp")
+    x = normalise(photo(tmp_path / "a.bmp", 32, 40)[1])
     how = ["--confidence", "--scales", "1", "--flip"]
     assert main(["predict", str(weights), str(tmp_path / "a.bmp"), "--out", str(tmp_path), *how]) == 0
-    x = normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
     with torch.no_grad():
         mean = (model(x).softmax(1) + model(x.flip(-1)).softmax(1).flip(-1))[0] / 2
     assert (read(tmp_path / "labels/a.png") == mean.argmax(0).numpy()).all()
@@ -334,11 +329,10 @@ def test_own_data_are_scored_at_their_own_size(
     (root / "classes.json").write_text(json.dumps({"classes": saved.classes, "ignore_index": 255}))
     expected = np.zeros((3, 3), int)
     for number, size in enumerate([(60, 50), (33, 47), (40, 40)]):
-        image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        _, image = photo(root / "images" / f"{number}.png", *size)
         label = random.choice(np.array([0, 1, 2, 255], np.uint8), size)
-        Image.fromarray(image).save(root / "images" / f"{number}.png")
         Image.fromarray(label).save(root / "masks" / f"{number}.png")
-        x = normalise(functional.resize(torch.from_numpy(image).permute(2, 0, 1)[None], [32, 48], antialias=True))
+        x = normalise(functional.resize(image, [32, 48], antialias=True))
         with torch.no_grad():
             prediction = F.interpolate(saved.model(x), size, mode="bilinear")[0].argmax(0).numpy()
         np.add.at(expected, (label[label != 255], prediction[label != 255]), 1)
@@ -369,7 +363,7 @@ def test_weights_of_other_classes_are_not_scored(
         Image.new("L", (32, 32)).save(root / "val" / kind / "a.png")
     (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "val"]
+    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "test"]
     refused(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
     (root / "classes.json").write_text(
         json.dumps({"classes": load_model(trained / "w.safetensors").classes, "ignore_index": None})

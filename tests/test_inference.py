@@ -15,7 +15,6 @@ from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.inference import (
-    predict_classes,
     predict_logits,
     predict_volume_classes,
     slide_logits,
@@ -85,26 +84,6 @@ def test_scales_and_mirror_images_average_probabilities_by_hand() -> None:
 )
 def test_keep_ratio_by_hand(size: tuple[int, int], scales: list, expected: list[tuple[int, int]]) -> None:
     assert view_sizes(*size, InferenceOptions(resize=[2048, 512], scales=scales)) == expected
-
-
-def test_labels_keep_their_size_when_images_are_resized() -> None:
-    pictures, model = Pictures((20, 24), (20, 24), (32, 16)), small()
-    options = InferenceOptions(resize=[64, 40])
-    shapes: list[tuple[int, ...]] = []
-    predictions: dict[int, Tensor] = {}
-
-    def watch(index: int, prediction: Tensor, label: Tensor) -> None:
-        shapes.append(tuple(label.shape))
-        predictions[index] = prediction
-
-    confusion = evaluate(model, pictures, 2, watch, partial(predict_classes, model, options=options))
-    assert shapes == [(20, 24), (20, 24), (32, 16)]
-    assert confusion.compute().sum() == sum(int((label != 255).sum()) for _, label in pictures.items)
-    image = pictures[2][0]
-    resized = images_functional.resize(image[None], [64, 32], antialias=True)  # 32 -> 64 binds before 16 -> 40
-    with torch.no_grad():
-        logits = F.interpolate(model(normalise(resized)), (32, 16), mode="bilinear")
-    assert torch.equal(predictions[2], logits[0].argmax(0))
 
 
 @pytest.mark.parametrize(

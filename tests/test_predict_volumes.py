@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glamlib.cli import main
 from glamlib.data.volumes import Preprocessing
 from glamlib.errors import InputError
-from glamlib.runs.predict_volumes import predict_volumes
+from glamlib.runs.predict import predict_volumes
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import SavedModel, load_model
 from glamlib.studies.parameters import RunParameters

@@ -21,13 +21,12 @@ def evaluate(
     predict: Callable[[Tensor], Tensor] | None = None,
     restore: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> ConfusionMatrix:
-    """Predict every item of ``dataset``, and count at the labels' own size.
+    """Predict every item of ``dataset``, of any sizes, and count at the labels' own size.
 
     In a run of several processes each predicts its share of the items, and the matrix is that of all.
 
     Args:
         model: on any device; in evaluation mode afterwards.
-        dataset: images or volumes with labels, of any sizes.
         batch_size: items of one size that are predicted together.
         on_image: called with (index, prediction ``(*size)``, label ``(*size)``) for every item, on the CPU.
         predict: maps a batch of items ``(B, C, *size)`` to classes ``(B, *size)`` on the CPU; None: `predict_classes`.

@@ -51,20 +51,12 @@ def open_run_folder(results: Path, run: RunParameters) -> Path:
 
 
 def write_record(
-    folder: Path,
-    run: RunParameters,
-    *,
-    metrics: dict[str, object],
-    classes: tuple[str, ...],
-    cost: Cost,
-    history: list[dict[str, float]],
-    train_seconds: float,
-    arrays: dict[str, np.ndarray],
-    data: dict[str, object] | None = None,
+    folder: Path, run: RunParameters, *, history: list[dict], arrays: dict[str, np.ndarray], cost: Cost, **about: object
 ) -> Path:
     """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint and the lock.
 
-    What is there of another run is `put_aside`. Returns the record's path. Of several processes, the main one writes.
+    The record also holds what it is given ``about`` the run: data, metrics, classes, train_seconds. What is there of
+    another run is `put_aside`. Returns the record's path. Of several processes, the main one writes.
     """
     path = folder / "record.json"
     if not is_main():
@@ -72,12 +64,9 @@ def write_record(
     device = resolve_device(run.device)
     record = {
         "parameters": run.to_dict(),
-        "data": data,
         "code": computing_digest(),
-        "metrics": metrics,
-        "classes": list(classes),
         "cost": asdict(cost),
-        "train_seconds": train_seconds,
+        **about,
         "seconds": process_seconds(),
         "peak_memory_mib": peak_memory_mib(device),
         "device": device_name(device),

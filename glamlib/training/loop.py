@@ -64,9 +64,8 @@ def compile_blocks(model: nn.Module) -> None:
 def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matrices") -> list[dict[str, object]]:
     """Return AdamW's groups: parameters without weight decay, and with it.
 
-    With ``decay`` "matrices", no decay on norms and biases, position bias tables and global tokens; with "released", as
-    in the released configurations, only on position bias tables and on what is called a norm: biases, tokens and batch
-    normalisation decay.
+    With ``decay`` "matrices", norms, biases, position bias tables and global tokens do not decay; with "released", as
+    in the released configurations, only position bias tables and what is called a norm do not.
     """
     if decay == "matrices":
         tables_and_tokens = ("*relative_position_bias_table", "*global_tokens")
