@@ -129,8 +129,7 @@ def train(
     The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan).
 
     Args:
-        out: folder of the results; the record goes to runs/STUDY/VARIANT/seed-K in it, and of a run on one's own data
-            best.safetensors and last.safetensors, too.
+        out: folder of the results; record and, of own data, best.safetensors go to runs/STUDY/VARIANT/seed-K in it.
         data: a folder of one's own images or volumes, with labels; what is not given follows from them.
         model: MODEL or MODEL:OVERRIDE=VALUE:..., for example glam_swin_tiny_upernet:num_global_tokens=5.
         name: of the study of one's own data; the folder's unless given.

@@ -22,9 +22,9 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     scores, verdicts = runs.pivot(index="seed", columns="variant", values=metric), {}
     found = {name: compare(scores[name], scores.get(study.baseline, {})) for name in scores if name != study.baseline}
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
-        verdict = one._replace(p=p).verdict
-        seen = f" (visible from {one.visible:.3f})" if verdict == INCONCLUSIVE and one.n > 1 else ""
-        verdicts[name] = verdict + seen
+        verdicts[name] = one._replace(p=p).verdict
+        if verdicts[name] == INCONCLUSIVE and one.n > 1:
+            verdicts[name] += f" (visible from {one.visible:.3f})"
     summary = tables.summary_table(runs, study)
     summary = summary.assign(verdict=summary["variant"].map(verdicts).fillna(""), seconds=summary["train_seconds"])
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
@@ -47,8 +47,7 @@ The verdict is on "better than {study.variants[study.baseline].label}", paired b
     figures.use_style()
     drawn, page = {"Training loss": figures.training_curves(study, results)}, text
     if next(iter(study.profiles.values())).parameters["validate_every"]:
-        title = f"{tables.METRIC_NAMES[metric]} on validation data"
-        drawn[title] = figures.training_curves(study, results, f"val_{metric}")
+        drawn["Validation scores"] = figures.training_curves(study, results, f"val_{metric}")
     pictures = figures.slices(study, results) if volumes else figures.predictions(study, results, data.palette)
     for title, figure in (drawn | {"Predictions": pictures}).items():
         path = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")

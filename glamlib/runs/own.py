@@ -30,7 +30,7 @@ EPOCHS, STEPS = 50, (500, 20_000)  # a network from random weights gains little 
 LONGEST = 512  # of a crop, and of an image's short side: the published recipe's
 PIXELS = 2**20  # of a step: four crops of 512 x 512, a quarter of the published batch
 # For models of nano size, and for larger ones: voxels of a patch (64 x 64 x 64, and nnFormer's own 64 x 128 x 128),
-# bytes a pixel in training (measured in fp32, rounded up), and the learning rate, half of what served at batches of 16
+# bytes a pixel or voxel in training (measured, fp32, rounded up), and the rate, half of what served at batches of 16
 VOXELS, MEMORY, RATES = (2**18, 2**20), (3_000, 10_000), (1e-3, 5e-4)
 RATE_PRETRAINED = 1.5e-4
 VALIDATIONS = 10  # a run: enough for a curve, few enough to cost little
@@ -46,10 +46,8 @@ def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str,
         with suppress(ValueError):  # a string
             value = json.loads(value)
         whole, dot, entry = name.partition(".")
-        if dot and isinstance(held := values.get(whole, {}), dict):
-            values[whole] = held | {entry: value}
-        else:
-            values[name] = value
+        held = values.get(whole, {})
+        values |= {whole: held | {entry: value}} if dot and isinstance(held, dict) else {name: value}
     return values
 
 
@@ -84,7 +82,9 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     on_gpu, host = resolve_device(checked.device) == "cuda", psutil.virtual_memory().total
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else host
 
-    items, held, augment = _volumes(checked, VOXELS[large]) if volumes else _images(checked)
+    # two patches in half of the memory
+    voxels = min(VOXELS[large], memory / 4 / MEMORY[large])
+    items, held, augment = _volumes(checked, voxels) if volumes else _images(checked)
     values |= {"augment": augment | values["augment"], "data": {"in_memory": held < host / 4} | values["data"]}
     usual = {"batch_size": 2}  # nnU-Net's and nnFormer's
     if not volumes:
@@ -94,9 +94,9 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
         fit = max(2, memory / 2 / pixels / MEMORY[large])
         parts = next(n for n in range(1, batch + 1) if batch % n == 0 and batch <= n * fit)
         usual = {"batch_size": batch, "accumulate": parts}
-    usual["steps"] = int(np.clip(round(EPOCHS * items / (usual | values)["batch_size"]), *STEPS))
-    steps = (usual | values)["steps"]
-    usual |= {"lr": RATE_PRETRAINED if checked.pretrained else RATES[large], "warmup_steps": steps // 20}
+    steps = values.get("steps", int(np.clip(round(EPOCHS * items / (usual | values)["batch_size"]), *STEPS)))
+    rate = RATE_PRETRAINED if checked.pretrained else RATES[large]
+    usual |= {"steps": steps, "lr": rate, "warmup_steps": steps // 20}
     usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
@@ -115,9 +115,8 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
 def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
     """Return how many images there are to train on, their bytes in memory, and the published recipe's augmentation.
 
-    Images of one size (of 50, evenly spaced) are as they are, unless their short side is above `LONGEST`: then, and
-    where sizes differ, the short side is resized, so that things keep a scale. The crop's sides are multiples of 32
-    within the image and `LONGEST`.
+    The short side is resized where it is above `LONGEST`, or sizes differ (of 50 images), so that things keep a scale.
+    The crop's sides are multiples of 32 within the median image and `LONGEST`.
     """
     images = load_dataset("folder", "train", root=run.root, size=run.data.get("size"))
     chosen = np.linspace(0, len(images) - 1, min(50, len(images))).astype(int).tolist()
@@ -130,11 +129,11 @@ def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
     return len(images), held, augment | {"crop_size": (np.clip(size, 32, LONGEST) // 32 * 32).astype(int).tolist()}
 
 
-def _volumes(run: RunParameters, voxels: int) -> tuple[int, int, dict[str, object]]:
+def _volumes(run: RunParameters, voxels: float) -> tuple[int, int, dict[str, object]]:
     """Return the same of volumes. The patch has their median size, in multiples of 8.
 
-    Where it has more than ``voxels``, sides shrink one after the other, always the one that covers most: nnU-Net's rule
-    (Isensee et al., 2021). Volumes are rotated where voxels are nearly cubes.
+    Beyond ``voxels`` its sides shrink one after the other, always the one that covers most: nnU-Net's rule (Isensee et
+    al., 2021). Volumes are rotated where voxels are nearly cubes.
     """
     options = {key: value for key, value in run.data.items() if key in ("spacing", "scales")}
     volumes = load_volumes("volumes", "train", root=run.root, **options)
