@@ -1,6 +1,5 @@
 """CamVid, ADE20K and Cityscapes: small copies in the real layouts, and the real CamVid where it is there."""
 
-import fnmatch
 import json
 
 import numpy as np
@@ -12,7 +11,6 @@ from glamlib.data.check import check_data
 from glamlib.data.datasets import has_dataset, load_dataset
 from glamlib.data.published import CLASSES, PAIRS
 from glamlib.errors import InputError
-from glamlib.runs.predict import write_for_server
 
 
 def save(path, values, mode="L"):
@@ -293,31 +291,3 @@ def test_cityscapes_in_check_data(streets, monkeypatch):
 
     monkeypatch.setitem(PAIRS, "cityscapes", {split: len(names) for split, names in NAMES.items()})
     assert check_data("cityscapes", streets).ok
-
-
-def test_predictions_for_the_server_are_raw_ids_under_names_it_finds(streets):
-    data = load_dataset("cityscapes", "val")
-    written = [write_for_server(streets / "out", data.name(i), data[i][1].long() % 19) for i in range(len(data))]
-    # as the server's getPrediction looks for them
-    found = [fnmatch.filter([path.name for path in written], f"{name}*.png") for name in NAMES["val"]]
-    assert found == [[path.name] for path in written]
-    # back through the reader of labels: the prediction
-    classes = np.resize(np.arange(19), (5, 8))
-    path = write_for_server(streets / "out", "frankfurt_000000_000294_leftImg8bit", torch.from_numpy(classes))
-    path.rename(streets / "gtFine/val/frankfurt/frankfurt_000000_000294_gtFine_labelIds.png")
-    assert data[0][1].tolist() == classes.tolist()
-
-
-def test_what_the_server_would_refuse_is_refused(tmp_path):
-    good = np.zeros((2, 2), np.int64)
-    with pytest.raises(InputError, match="image 'street' has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME"):
-        write_for_server(tmp_path, "street", good)
-    for bad, needle in (
-        (good + 255, "values 255..255"),
-        (good - 1, "values -1"),
-        (good[0], "shape"),
-        (good / 1, "float"),
-    ):
-        with pytest.raises(InputError, match=needle):
-            write_for_server(tmp_path, "bonn_000000_000019", bad)
-    assert list(tmp_path.iterdir()) == []

@@ -13,17 +13,6 @@ EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attenti
 ACCURACY_STUDIES = ("mixers_48", "mixers", "mixers_96")
 
 
-def configuration_label(row: pd.Series) -> str:
-    """Return what a row of the table is called in figures and tables."""
-    base = row["network"] == "base"
-    if not row["tokens"]:
-        return "Swin-B" if base else "Swin-T"
-    label = f"{'Base, ' * base}{row['tokens']} token{'s' * (row['tokens'] > 1)}"
-    if row["mixer"] != "gmsa":
-        label += f", {EXCHANGES[row['mixer']]}"
-    return label if row["behaviour"] == "paper" else f"{label}, no MLP on them"
-
-
 def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ...] = ("tiny",)) -> pd.DataFrame:
     """Return the rows that the figures are about: the paper's block, fused, from 256 pixels on."""
     rows = table[(table["part"] == part) & (table["way"] == "fused") & (table["behaviour"] == "paper")]

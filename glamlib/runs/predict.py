@@ -24,6 +24,7 @@ from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.tasks import task_of
 
 CITYSCAPES = CLASSES["cityscapes"]
+_RAW_IDS = np.array(CITYSCAPES.values, np.uint8)
 
 
 def image_files(source: Path) -> list[Path]:
@@ -119,40 +120,21 @@ def predict_files(
             labels = Image.fromarray(classes)
             labels.putpalette(palette.tobytes())  # makes it palettised
             photo = Image.fromarray(image.permute(1, 2, 0).numpy())
-            pictures = {"labels": labels, "overlays": Image.blend(photo, Image.fromarray(palette[classes]), 0.5)}
+            overlay, name = Image.blend(photo, Image.fromarray(palette[classes]), 0.5), f"{file.stem}.png"
+            pictures = {f"labels/{name}": labels, f"overlays/{name}": overlay}
             if certain:
-                pictures["confidence"] = Image.fromarray(certain[0])
-            for kind, picture in pictures.items():
-                _write(out / kind / f"{file.stem}.png", picture)
+                pictures[f"confidence/{name}"] = Image.fromarray(certain[0])
             if raw_ids:
-                write_for_server(out / "raw_ids", file.stem, classes)
+                pictures[f"raw_ids/{_server_name(file.stem)}"] = Image.fromarray(_RAW_IDS[classes])
+            for place, picture in pictures.items():
+                content = io.BytesIO()
+                picture.save(content, "PNG")
+                write_whole(out / place, content.getvalue())
     return failed
 
 
-def _write(path: Path, picture: Image.Image) -> None:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    write_whole(path, file.getvalue())
-
-
-def write_for_server(folder: Path, name: str, prediction: Tensor | np.ndarray) -> Path:
-    """Write classes 0..18, integers (H, W), as raw ids in ``folder``/CITY_SEQUENCE_FRAME_labelIds.png; return the path.
-
-    The server's evaluation (``evalPixelLevelSemanticLabeling.py`` in github.com/mcordts/cityscapesScripts) wants one
-    PNG an image, of the image's own size; sub-folders do not matter, but a second file of the same beginning does.
-    InputError for other values, or a ``name`` that does not begin with CITY_SEQUENCE_FRAME.
-    """
-    classes = np.asarray(prediction)
-    if classes.ndim != 2 or classes.dtype.kind not in "iu":
-        raise InputError(f"a prediction of shape {classes.shape} and {classes.dtype}; allowed: integers (H, W)")
-    if not 0 <= classes.min() <= classes.max() < len(CITYSCAPES.names):
-        raise InputError(f"a prediction with values {classes.min()}..{classes.max()}; allowed: the classes 0..18")
-    path = folder / _server_name(name)
-    _write(path, Image.fromarray(np.array(CITYSCAPES.values, np.uint8)[classes]))
-    return path
-
-
 def _server_name(name: str) -> str:
+    """Return the name that the server's evaluation (evalPixelLevelSemanticLabeling.py) finds for an image."""
     match = re.fullmatch(r"([^_]+_\d{6}_\d{6})(_.*)?", name)
     if match is None:
         raise InputError(f"image {name!r} has no Cityscapes name; allowed: CITY_SEQUENCE_FRAME, of six digits each")
