@@ -16,10 +16,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from glamlib import InputError, create_model, list_models
-from glamlib.backbones.config import BACKBONES, FAMILIES, TIMM_WEIGHTS
+from glamlib import InputError, create_model
+from glamlib.backbones.config import BACKBONES, TIMM_WEIGHTS
 from glamlib.backbones.cvt import ConvAttention
-from glamlib.backbones.pyramid import STRIDES
 from glamlib.backbones.t2t_vit import TokenPerformer, TokensToToken, sinusoid
 from glamlib.backbones.vil import SlidingChunkAttention
 from glamlib.cost import count
@@ -49,23 +48,13 @@ def parameters_of(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_all_families_are_registered_small_and_large() -> None:
-    for family in FAMILIES:
-        assert f"{family}_nano_upernet" in list_models(f"{family}_*_upernet")
-        assert len(list_models(f"{family}_*_upernet")) > 1
-
-
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name.endswith("_nano")])
 @torch.no_grad()
-def test_features_are_a_pyramid_of_the_padded_image(name: str) -> None:
-    torch.manual_seed(0)
-    backbone = backbone_of(name, in_channels=2).eval()
-    x = image(2, 2, 61, 107)
-    features = backbone(x)
-    expected = [(2, dim, -(-61 // s), -(-107 // s)) for dim, s in zip(backbone.dims, STRIDES, strict=True)]
-    assert [tuple(feature.shape) for feature in features] == expected
-    for feature, whole in zip(features, backbone(F.pad(x, (0, 21, 0, 3))), strict=True):
-        torch.testing.assert_close(feature, whole[:, :, : feature.shape[2], : feature.shape[3]], **CLOSE)
+def test_features_are_those_of_the_padded_image(name: str) -> None:
+    backbone, x = backbone_of(name).eval(), image(2, 3, 61, 107)
+    for feature, whole, stride in zip(backbone(x), backbone(F.pad(x, (0, 21, 0, 3))), (4, 8, 16, 32), strict=True):
+        rows, columns = -(-61 // stride), -(-107 // stride)
+        torch.testing.assert_close(feature, whole[:, :, :rows, :columns], **CLOSE)
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -138,15 +127,6 @@ def test_twins_under_upernet_cost_what_is_published(name: str) -> None:
     unused_classifier = 1000 * (dim + 1) + 2 * dim
     assert (parameters_of(model) + unused_classifier) / 1e6 == pytest.approx(row["parameters_millions"], rel=7e-3)
     assert count_macs(model, row["height"], row["width"])["total"] / 1e9 == pytest.approx(row["gmacs"], rel=4e-3)
-
-
-@pytest.mark.parametrize(("name", "linear"), [("vil_nano", True), ("vit_nano", False), ("pvt_nano", False)])
-def test_cost_grows_as_the_paper_says(name: str, linear: bool) -> None:
-    """Four times the pixels: ViL costs four times as much; full attention, even to reduced keys, more."""
-    with torch.device("meta"):
-        model = create_model(f"{name}_upernet", num_classes=2)
-    small, large = (count_macs(model, size, size)["backbone"] for size in (512, 1024))
-    assert large == pytest.approx(4 * small, rel=1e-3) if linear else large > 4.5 * small
 
 
 @pytest.mark.parametrize(
@@ -315,48 +295,6 @@ def test_t2t_merges_neighbours() -> None:
     assert code[3, 5] == pytest.approx(torch.tensor(3 / 10000 ** (4 / 6)).cos().item())
 
 
-BAD = [
-    ("pvt", {"backbone": "cvt"}, ("'backbone'", "embed_dims")),
-    ("pvt", {"window_size": 4}, ("'window_size'", "pvt_nano_upernet", "depths")),  # it has no windows
-    ("pvt", {"embed_dims": [32, 64]}, ("embed_dims=[32, 64]", "must be 4", "stage 3")),
-    ("pvt", {"depths": [1, 1, 0, 1]}, ("depths=[1, 1, 0, 1]", "at least 1")),
-    ("pvt", {"num_heads": [1, 1, 3, 1]}, ("3 does not divide the 128 channels of stage 2",)),
-    ("pvt", {"mlp_ratios": 4}, ("mlp_ratios=4", "must be a list")),
-    ("pvt", {"drop_path": 1.0}, ("drop_path=1.0", "from 0 to 0.99")),
-    ("pvt", {"decoder_channels": 1}, ("decoder_channels=1", "at least 2")),
-    ("pvt", {"weight_init": "he"}, ("weight_init='he'", "xavier")),
-    ("pvt", {"pretrained": True}, ("weights for pvt_nano", "twins_svt_small")),
-    ("pvt", {"pretrained": "nowhere.safetensors"}, ("no weights file nowhere.safetensors",)),
-    ("twins_svt", {"window_size": 1}, ("window_size=1", "at least 2 for twins_svt")),
-    ("vit", {"embed_dims": [2], "num_heads": [1]}, ("at least 4",)),
-]
-
-
-def refused(name: str, needles: tuple[str, ...], **arguments: object) -> None:
-    """Expect create_model to raise an InputError of one line in which every needle occurs."""
-    with pytest.raises(InputError) as caught:
-        create_model(f"{name}_upernet", num_classes=2, **arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(needle in message for needle in needles), message
-
-
-@pytest.mark.parametrize(("family", "override", "needles"), BAD, ids=str)
-def test_bad_values_are_errors_that_say_what_is_allowed(family: str, override: dict, needles: tuple[str, ...]) -> None:
-    refused(f"{family}_nano", needles, **override)
-
-
-@torch.no_grad()
-def test_overrides_shape_the_model() -> None:
-    model = create_model(
-        "vil_nano_upernet", num_classes=5, in_channels=4, embed_dims=[8, 12, 16, 24], depths=[1, 1, 2, 1],
-        num_heads=[1, 2, 2, 3], window_size=3, decoder_channels=8,
-    ).eval()  # fmt: skip
-    assert [len(stage.blocks) for stage in model.encoder.body.stages] == [1, 1, 2, 1]
-    assert model(image(1, 4, 40, 31)).shape == (1, 5, 40, 31)
-    assert [feature.shape[1] for feature in model.forward_features(image(1, 4, 40, 31))] == [8, 12, 16, 24]
-
-
 def test_a_file_of_timms_weights_loads_and_another_is_refused(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {"embed_dims": (32, 64, 128, 256), "depths": (2, 2, 2, 2), "num_heads": (2, 4, 8, 16)}
@@ -366,8 +304,11 @@ def test_a_file_of_timms_weights_loads_and_another_is_refused(tmp_path: Path) ->
     own = create_model("twins_svt_nano_upernet", num_classes=2, pretrained=path).encoder.body.net.state_dict()
     assert own.keys() == {key for key in theirs if not key.startswith(("head.", "norm."))}
     assert all(torch.equal(own[key], theirs[key]) for key in own)
-    refused("pvt_nano", (str(path), "does not fit pvt_nano", "blocks.0.0"), pretrained=path)
-    refused("twins_svt_nano", (str(path), "does not fit twins_svt_nano"), depths=[1] * 4, pretrained=path)
+    for name, options in (("pvt_nano", {}), ("twins_svt_nano", {"depths": [1] * 4})):
+        with pytest.raises(InputError, match=f"{path}: does not fit {name}; first keys that do not fit: .*blocks.0"):
+            backbone_of(name, pretrained=path, **options)
+    with pytest.raises(InputError, match=r"no ImageNet weights for pvt_nano; timm has .*twins_svt_small"):
+        backbone_of("pvt_nano", pretrained=True)
 
 
 def test_weights_from_timm_are_fitted_to_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:

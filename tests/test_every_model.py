@@ -1,13 +1,16 @@
-"""Every named model and every mixer: any size forward and backward, each image of a batch alone, export."""
+"""Every named model and every mixer: any size, each image of a batch alone, export, both counters, checkpointing."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fvcore_counter import fvcore_macs
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from glamlib import create_model, list_models
+from glamlib.cost.count import COMPONENTS, count_macs
 from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.zoo import model_config
 
@@ -93,6 +96,50 @@ def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str
     torch.testing.assert_close(model(x), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_two_counters_agree(case: str) -> None:
+    model = build(case)
+    size = ODD[model.config.ndim]
+    found = count_macs(model, *size[-2:], *size[:-2])
+    assert found == fvcore_macs(model, *size)
+    assert found["total"] == sum(found[component] for component in COMPONENTS)
+    name, overrides = CASES[case]
+    assert (found["g_msa"] > 0) == (name.startswith("glam_") and overrides.get("mixer") != "none")
+
+
+PAIRS = [("swin_nano_upernet", 4), ("swin_nano_unet", 4), ("swin_nano_unet_nlu", 4), ("nnformer_nano", 3)]
+
+
+@pytest.mark.parametrize("tokens", [0, [0]], ids=str)
+@pytest.mark.parametrize(("name", "stages"), PAIRS)
+@torch.no_grad()
+def test_without_tokens_it_is_the_network_without_them(name: str, stages: int, tokens: int | list[int]) -> None:
+    tokens = tokens if tokens == 0 else tokens * stages
+    plain, glam = (
+        build(name).eval(),
+        create_model(f"glam_{name}", num_classes=3, in_channels=2, num_global_tokens=tokens),
+    )
+    glam.load_state_dict(plain.state_dict())  # strict: the same parameters
+    x = images(2, ODD[plain.config.ndim])
+    assert torch.equal(glam.eval()(x), plain(x))
+
+
+@pytest.mark.parametrize(("name", "stages"), PAIRS)
+def test_tokens_stage_by_stage(name: str, stages: int) -> None:
+    """None in the finest stage: that one is Swin's, on the way down and up. Volumes take windows one a stage, too."""
+    tokens, windows = [0, 2, 3, 1][:stages], [4, 2, 3, 4][:stages] if "nnformer" in name else [4] * stages
+    options = {"window_size": windows} if "nnformer" in name else {}
+    model = create_model(f"glam_{name}", num_classes=3, in_channels=2, num_global_tokens=tokens, **options)
+    for stage in [*model.encoder.layers, *getattr(model.decoder, "layers_up", [])]:
+        number = tokens[stage.level]
+        assert stage.window_size == (windows[stage.level],) * model.config.ndim
+        assert [block.mixer is not None for block in stage.blocks] == [bool(number), False]
+        assert [key for key in stage.state_dict() if "mixer" in key or "token" in key] == [] or number
+        assert stage.global_tokens is None or len(stage.global_tokens) == number
+    size = ODD[model.config.ndim]
+    assert model.eval()(images(1, size)).shape == (1, 3, *size)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("_3d")])
 @torch.no_grad()
@@ -113,3 +160,46 @@ def test_export_before_the_first_call_leaves_the_model_usable() -> None:
     logits = model(x)
     assert type(logits) is Tensor
     torch.testing.assert_close(exported(x), logits, **CLOSE)
+
+
+CHECKPOINTED = {
+    "swin_nano_upernet": {},
+    "glam_swin_nano_upernet": {"num_global_tokens": 3},
+    "glam_swin_nano_unet_nlu": {"num_global_tokens": [3, 0, 2, 1]},
+    "glam_swin_nano_linear": {"mixer": "pooled"},
+    "nnformer_nano": {},
+    "glam_nnformer_nano": {"num_global_tokens": 3},
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTED)
+def test_checkpointing_gives_the_same_bits_for_less_memory(name: str) -> None:
+    """Logits and every gradient, also where paths are dropped at random; less is held for the way back."""
+    results, held = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        options = {"drop_path": 0.5, "grad_checkpointing": checkpointing} | CHECKPOINTED[name]
+        model = create_model(name, num_classes=3, in_channels=2, **options).train()
+        storages: dict[int, int] = {}
+
+        def note(tensor: Tensor, storages: dict = storages) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(2)  # of the paths that are dropped
+        with saved_tensors_hooks(note, lambda tensor: tensor):
+            logits = model(images(2, {2: (70, 90), 3: (20, 18, 24)}[model.config.ndim]))
+        logits.square().mean().backward()
+        results.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None} | {"": logits.detach()})
+        held.append(sum(storages.values()) - sum(p.untyped_storage().nbytes() for p in model.parameters()))
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(value, results[1][key]) for key, value in results[0].items())
+    assert held[1] < 0.6 * held[0]
+
+
+def test_a_trace_is_taken_without_checkpointing() -> None:
+    """Attention that is asked for is stored by the first pass, so nothing is left for a second."""
+    model = create_model("glam_swin_nano_linear", num_classes=2, grad_checkpointing=True)
+    traces: list[dict] = []
+    model.encoder.stages(torch.randn(1, 3, 64, 64), traces)
+    assert all(trace["window"].requires_grad for trace in traces)

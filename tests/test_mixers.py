@@ -6,7 +6,6 @@ from math import ceil, floor, log2, prod
 import pytest
 import torch
 import torch.nn.functional as F
-from fvcore_counter import fvcore_macs
 from timm.models.twins import GlobalSubSampleAttn
 from torch import Tensor, nn
 
@@ -139,13 +138,6 @@ def test_weights_and_update_equal_a_brute_force(name: str, grid: tuple[int, ...]
     torch.testing.assert_close(found, weights, **tolerance)
 
 
-def test_pooled_is_gmsa_on_few_windows_and_not_on_many() -> None:
-    pooled, gmsa = mixer("pooled"), mixer("gmsa")
-    for grid, same in (((4, 4), True), ((5, 4), False)):
-        tokens = values(1, prod(grid), 2, DIM)
-        assert torch.allclose(pooled(tokens, grid)[0], gmsa(tokens, grid)[0]) == same
-
-
 @torch.no_grad()
 def test_performer_approaches_softmax_attention() -> None:
     """The error falls as 1 / sqrt(m) with the number of random features m: by 4 for 16 times as many."""
@@ -174,19 +166,9 @@ def test_random_features_are_orthogonal_and_as_long_as_normal_vectors() -> None:
     torch.testing.assert_close(group @ group.T, torch.eye(16), rtol=0, atol=1e-5)
     assert float(vectors.square().sum(dim=1).mean()) == pytest.approx(16, rel=0.03)
     assert float(vectors.mean()) == pytest.approx(0, abs=0.02)
-
-
-def test_random_features_are_the_same_in_every_model_and_saved() -> None:
-    torch.manual_seed(1)
-    first = create_mixer("performer", 16, 2, (4, 4)).state_dict()["vectors"]
-    torch.manual_seed(2)
-    assert torch.equal(first, create_mixer("performer", 16, 2, (4, 4)).state_dict()["vectors"])
-
-
-def test_performer_does_not_overflow() -> None:
-    layer = create_mixer("performer", 16, 2, (4, 4))
-    update, _ = layer(1000 * torch.randn(1, 9, 1, 16), (3, 3))
-    assert update.isfinite().all()
+    layers = [create_mixer("performer", 16, 2, (4, 4)) for _ in range(2)]
+    assert torch.equal(*(layer.state_dict()["vectors"] for layer in layers))  # the same in every model, and saved
+    assert layers[0](1000 * torch.randn(1, 9, 1, 16), (3, 3))[0].isfinite().all()  # no overflow
 
 
 @pytest.mark.parametrize("size", [(6, 9), (7, 11), (2, 5)])
@@ -280,28 +262,14 @@ def test_bfloat16_is_near_float32(name: str) -> None:
         assert 0 < (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def small(name: str, **overrides: object) -> nn.Module:
-    torch.manual_seed(0)
-    overrides = {"depths": [2, 2], "num_heads": [2, 4], "embed_dim": 16, "mixer": name} | overrides
-    tokens = {"num_global_tokens": 0 if acts_on_patches(name) else 2}
-    return create_model("glam_swin_nano_linear", num_classes=2, **tokens | overrides)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_two_counters_agree(name: str) -> None:
-    model = small(name)
-    found = fvcore_macs(model, 61, 75)
-    assert found == count_macs(model, 61, 75)
-    assert found["g_msa"] > 0
-
-
 # Multiply-adds against pixels. Reduced keys are quadratic, too, with one key for a window's patches.
 EXPONENTS = dict.fromkeys(ALL, 1.0) | dict.fromkeys(("gmsa", "reduced", "full"), 2.0)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_growth_of_the_cost(name: str) -> None:
+    options = {"depths": [2], "num_heads": [2], "num_global_tokens": 0 if acts_on_patches(name) else 2}
     with torch.device("meta"):
-        model = small(name, depths=[2], num_heads=[2])
+        model = create_model("glam_swin_nano_linear", num_classes=2, mixer=name, **options)
     smaller, larger = (count_macs(model, side, side)["g_msa"] for side in (2048, 4096))
     assert log2(larger / smaller) / 2 == pytest.approx(EXPONENTS[name], abs=0.05)

@@ -55,15 +55,18 @@ def test_an_unknown_model_lists_all(name: object) -> None:
         ("swin_nano_linear", "mixer"),
         ("glam_nnformer_nano", "decoder_channels"),
         ("nnformer_nano", "num_global_tokens"),
+        ("vil_nano_upernet", "backbone"),
     ],
 )
 def test_an_unknown_override_lists_the_allowed_ones(name: str, override: str) -> None:
-    hidden = {"decoder"} | (set() if name.startswith("glam_") else {"num_global_tokens", "mixer", "mask_tokens"})
+    hidden = {"decoder", "backbone"} | (
+        set() if name.startswith("glam_") else {"num_global_tokens", "mixer", "mask_tokens"}
+    )
     allowed = [field.name for field in dataclasses.fields(MODELS[name]) if field.name not in hidden]
     refused(f"unknown override for {name}: {override!r}; allowed: {', '.join(allowed)}", name=name, **{override: 2})
 
 
-VOLUME = {"name": "glam_nnformer_nano"}
+VOLUME, PVT = {"name": "glam_nnformer_nano"}, {"name": "pvt_nano_upernet"}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,13 @@ VOLUME = {"name": "glam_nnformer_nano"}
         (VOLUME | {"patch_size": 3}, "patch_size=3: must be one of 1, 2, 4 or a list"),
         (VOLUME | {"patch_size": [2, 4]}, "patch_size=[2, 4]: must be one of 1, 2, 4 or a list"),
         (VOLUME | {"embed_dim": 15, "num_heads": [1, 1, 1]}, "embed_dim=15: must be even"),
+        (PVT | {"embed_dims": [32, 64]}, "embed_dims=[32, 64]: must be 4 for pvt (stage 0, stage 1, stage 2, stage 3)"),
+        (PVT | {"depths": [1, 1, 0, 1]}, "depths=[1, 1, 0, 1]: must be a list (a whole number at least 1, ...)"),
+        (PVT | {"num_heads": [1, 1, 3, 1]}, "num_heads=[1, 1, 3, 1]: 3 does not divide the 128 channels of stage 2"),
+        (PVT | {"mlp_ratios": 4}, "mlp_ratios=4: must be a list"),
+        (PVT | {"decoder_channels": 1}, "decoder_channels=1: must be a whole number at least 2"),
+        ({"name": "twins_svt_nano_upernet", "window_size": 1}, "window_size=1: must be at least 2 for twins_svt"),
+        ({"name": "vit_nano_upernet", "embed_dims": [2], "num_heads": [1]}, "embed_dims=[2]: must be a list (a whole"),
     ],
     ids=str,
 )
@@ -138,8 +148,14 @@ def test_overrides_and_channels_shape_the_model() -> None:
 def test_drop_path_rises_linearly_to_the_last_block() -> None:
     with torch.device("meta"):
         encoder = create_model("swin_tiny_linear", num_classes=2).encoder
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for layer in encoder.layers for block in layer.blocks]
-    assert rates == pytest.approx([0.3 * i / 11 for i in range(12)])
+        volumes = create_model("nnformer", num_classes=2, in_channels=1)
+    for stages, last, count in (
+        (encoder.layers, 0.3, 12),
+        (volumes.encoder.layers, 0.2, 8),
+        (volumes.decoder.layers_up[::-1], 0.2, 6),  # from coarse to fine
+    ):
+        rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in stages for block in stage.blocks]
+        assert rates == pytest.approx([last * i / (count - 1) for i in range(count)])
 
 
 def test_weight_init() -> None:
