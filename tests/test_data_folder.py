@@ -139,8 +139,8 @@ def test_missing_folders_say_what_is_expected(root):
 @pytest.mark.parametrize(
     ("text", "needle"),
     [
-        ("{not json", "cannot be read as JSON"),
-        ('["sea"]', "must be {"),
+        ("{not json", "cannot be read as a table of classes"),
+        ('["sea"]', "missing entry: classes"),
         ("{}", "missing entry: classes"),
         ('{"classes": []}', "classes=[]: must be"),
         ('{"classes": ["sea", 3]}', "classes=['sea', 3]: must be"),

@@ -1,6 +1,7 @@
 """One's own volumes: dataset.json of the Decathlon and of nnU-Net, channels, splits, statistics, scores."""
 
 import json
+import re
 from itertools import chain
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
     assert {*names(loaded(root)), *names(loaded(root, "val"))} == set(every[:15])
     assert len(loaded(root, "val")) == 2
     folds.write_text("[]")
-    with pytest.raises(InputError, match=r"splits_final\.json: not a list of nnU-Net's folds"):
+    with pytest.raises(InputError, match=r"splits_final\.json: cannot be read as nnU-Net's folds"):
         loaded(root)
 
     (root / "test.txt").write_text(f"{every[3]}.nii.gz\n\n{every[1]}\n")
@@ -137,15 +138,15 @@ def table(**changes):
 @pytest.mark.parametrize(
     ("content", "needle"),
     [
-        ("{", "not a dataset.json of the Decathlon or of nnU-Net"),
-        (table(labels=["a"]), "not a dataset.json"),
-        (table(labels={"background": 0, "all": [1, 2]}), r"label 'all' is a region, \[1, 2\]"),
-        (table(labels={"1": "a", "2": "b"}), r"labels are \[1, 2\]; allowed: 0, the background"),
-        (table(labels={"0": "a", "1": "a"}), "label 'a', 1, is there twice"),
-        (table(labels={"background": 0, "a": "one"}), "not a dataset.json"),
-        (table(labels={"background": 0}), r"labels are \[0\]"),
+        ("{", "cannot be read as a dataset.json of the Decathlon or of nnU-Net"),
+        (table(labels=["a"]), "cannot be read as a dataset.json"),
+        (table(labels={"background": 0, "all": [1, 2]}), "label 'all' is a region"),
+        (table(labels={"1": "a", "2": "b"}), "labels are 1 'a', 2 'b'; allowed: 0, the background"),
+        (table(labels={"0": "a", "1": "a"}), "labels are 0 'a', 1 'a'; allowed: .* each with a name of its own"),
+        (table(labels={"background": 0, "a": "one"}), "cannot be read as a dataset.json"),
+        (table(labels={"background": 0}), "labels are 0 'background';"),
         (table(channel_names={"0": "A", "1": "B"}), "case-01.nii.gz has no image"),
-        (table(channel_names=None), "KeyError: 'modality'"),
+        (table(channel_names=None), r"KeyError\('modality'\)"),
         (table(file_ending=".nrrd"), "file_ending '.nrrd'"),
         (table(training=[{"image": "imagesTr/case-99.nii.gz"}]), "case-99 is in dataset.json and not here"),
     ],
@@ -158,7 +159,7 @@ def test_a_bad_table_is_named(tmp_path, content, needle):
     (root / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(InputError, match=needle):
         loaded(root)
-    assert any(needle.replace("\\", "") in line for line in check_data("volumes", root).problems)
+    assert any(re.search(needle, line) for line in check_data("volumes", root).problems)
 
 
 def test_what_does_not_fit_together_is_named_and_the_rest_is_checked(tmp_path):

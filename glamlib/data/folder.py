@@ -36,7 +36,7 @@ from glamlib.data.layout import (
     files_by_name,
     listed,
     paired,
-    read_text,
+    reading,
     spans,
     three_splits,
 )
@@ -114,19 +114,11 @@ class ClassTable(Checked):
 
 def read_classes(path: Path) -> ClassTable:
     """Read a classes.json, whose other entries are ignored; InputError if the file is missing or malformed."""
-    known = [item.name for item in fields(ClassTable)]
     if not path.exists():
         raise InputError(f"{path}: no such file; `check-data folder {path.parent} --suggest` writes one")
-    try:
-        table = json.loads(read_text(path))
-    except ValueError as problem:
-        raise InputError(f"{path}: cannot be read as JSON ({problem})") from problem
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: must be {{NAME: VALUE, ...}} of {', '.join(known)}")
-    try:
-        return ClassTable.from_dict({name: value for name, value in table.items() if name in known})
-    except InputError as problem:
-        raise InputError(f"{path}: {problem}") from None
+    with reading(path, "a table of classes"):
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        return ClassTable.from_dict({item.name: table[item.name] for item in fields(ClassTable) if item.name in table})
 
 
 def folders_of(root: Path, names: Sequence[str], places: Places, label_suffix: str = "") -> tuple[Path, Path] | None:

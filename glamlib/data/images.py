@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout
+from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, reading
 from glamlib.data.transforms import Side, resize
 from glamlib.errors import InputError, check
 
@@ -68,7 +68,7 @@ def read_label(path: Path, coloured: bool = False) -> np.ndarray:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Give the decoded and turned image; every error, also in the body, becomes an InputError that names the file."""
-    try:
+    with reading(path, "an image"):
         content = path.read_bytes()
         Image.open(io.BytesIO(content)).verify()  # checksums of a PNG, which loading does not look at
         with Image.open(io.BytesIO(content)) as image:
@@ -83,9 +83,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             bits = content[24] if image.format == "PNG" else tags.get(258, (8,))[0]
             image.info |= {"format": image.format, "bits": bits}
             yield ImageOps.exif_transpose(image)
-    except Exception as problem:  # PIL's are of many types, depending on where the damage lies
-        reason = " ".join(str(problem).partition(" <_io")[0].split()) or type(problem).__name__  # PIL names the buffer
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from problem
 
 
 def rgb(colour: int) -> list[int]:

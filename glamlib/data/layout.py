@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from pathlib import Path
@@ -20,6 +20,25 @@ HELD_OUT, SEED = 0.15, 0  # the share of "train" that becomes a split which is n
 NAMED = 3  # how many of several problems an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn all errors of reading ``what`` from a file, whose types depend on where damage lies, into an InputError."""
+    try:
+        yield
+    except InputError as problem:
+        raise problem if str(path) in str(problem) else InputError(f"{path}: {problem}") from None
+    except Exception as problem:
+        reason = repr(problem) if isinstance(problem, KeyError) else str(problem).partition(" <_io")[0]
+        reason = " ".join(reason.split()) or type(problem).__name__
+        raise InputError(f"{path}: cannot be read as {what} ({reason})") from problem
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not empty."""
+    with reading(path, "text"):
+        return [*filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))]
 
 
 def spans(numbers: Iterable[int]) -> str:
@@ -226,15 +245,12 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     for split, aliases in SPLITS.items():
         paths = [path for name in aliases for place in LISTS if (path := root / place / f"{name}.txt").is_file()]
         if paths:
-            lists[split] = paths[0].name, [line.strip() for line in read_text(paths[0]).splitlines() if line.strip()]
+            lists[split] = paths[0].name, read_lines(paths[0])
     folds = root / "splits_final.json"
     if not lists and folds.is_file():
-        try:
-            fold = json.loads(read_text(folds))[0]
+        with reading(folds, "nnU-Net's folds of train and val"):
+            fold = json.loads(folds.read_text())[0]
             lists = {split: (f"{folds.name}'s first fold", [*map(str, fold[split])]) for split in ("train", "val")}
-        except (ValueError, TypeError, KeyError, IndexError) as problem:
-            reason = f"{type(problem).__name__}: {problem}"
-            raise InputError(f"{folds}: not a list of nnU-Net's folds of train and val ({reason})") from None
     depends = pool.problems if not lists else []
     lists = lists or {split: (f"the published {split} split", each) for split, each in (names or {}).items()}
     if lists and len({item.name for item in pool.items}) < len(pool.items):
@@ -277,11 +293,3 @@ def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
         found[split] = Split([train.items[index] for index in sorted(part)], train.problems, where)
     splits = {split: found[split] for split in SPLITS}
     return splits, "; ".join(f"{name}: {len(split.items)}, {split.where}" for name, split in splits.items())
-
-
-def read_text(path: Path) -> str:
-    """Return a text file's content; InputError if it is none or cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read as text ({problem})") from problem

@@ -21,7 +21,7 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -32,28 +32,24 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from glamlib.data.layout import Item, Labels, Layout, Split, files_by_name, listed, paired, read_text, three_splits
+from glamlib.data.layout import Item, Labels, Layout, Split, files_by_name, listed, paired, reading, three_splits
 from glamlib.data.transforms import VOID
 from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
 from glamlib.errors import InputError, check_options
 
 ENDS = (".nii.gz", ".nii")
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
-
-ORGANS = (
-    *("spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta"),
-    *("inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland"),
-)
-EIGHT = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 SYNAPSE_TEST = ("0001", "0002", "0003", "0004", "0008", "0022", "0025", "0029", "0032", "0035", "0036", "0038")
 SYNAPSE_TRAIN = tuple(name for n in (*range(1, 11), *range(21, 41)) if (name := f"{n:04}") not in SYNAPSE_TEST)
 # Soft tissue, -175..250 HU, to -1..1; the range of MONAI's BTCV recipes (Tang et al., Swin UNETR, CVPR 2022)
 SOFT_TISSUE = (-175.0, 250.0, 37.5, 212.5)
 
 
-def hippocampus_labels() -> Labels:
-    """Return background, anterior and posterior part."""
-    return Labels(("background", "anterior", "posterior"), {0: 0, 1: 1, 2: 2}, sided=False)
+def _labels(name: str, sided: bool) -> Labels:
+    """Return labels whose classes are numbered as they appear in volume_labels.csv."""
+    rows = pd.read_csv(Path(__file__).with_name("volume_labels.csv"), index_col="set").loc[name]
+    numbers, classes = pd.factorize(rows["structure"])
+    return Labels(tuple(classes), dict(zip(rows["value"].tolist(), numbers.tolist(), strict=True)), sided)
 
 
 def brain_labels(*, sides: bool = False) -> Labels:
@@ -62,9 +58,7 @@ def brain_labels(*, sides: bool = False) -> Labels:
     The cerebellar vermis belongs to the cerebellar cortex; it has no side, so with ``sides`` it is background, as are
     ventricles and fluid of the middle, vessels, and parts that were not labelled in every subject.
     """
-    table = pd.read_csv(Path(__file__).with_name("brain_labels.csv"), index_col="value")
-    numbers, classes = pd.factorize(table["sided_structure" if sides else "structure"])
-    return Labels(tuple(classes), dict(zip(table.index.tolist(), numbers.tolist(), strict=True)), sides)
+    return _labels("brains_sided" if sides else "brains", sides)
 
 
 def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
@@ -72,9 +66,7 @@ def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
 
     The classes have sides, and so has the body: the liver lies on the right.
     """
-    chosen = {13: ORGANS, 8: EIGHT}[organs]
-    numbers = {value: chosen.index(organ) + 1 if organ in chosen else 0 for value, organ in enumerate(ORGANS, start=1)}
-    return Labels(("background", *chosen), {0: 0} | numbers, sided=True)
+    return _labels(f"synapse_{organs}", sided=True)
 
 
 class Table(NamedTuple):
@@ -84,89 +76,65 @@ class Table(NamedTuple):
     channels: tuple[str, ...]
     images: dict[str, str]
 
-    def described(self) -> str:
-        """Return what channels and labels were taken for, in words."""
-        channels = ", ".join(f"{name} ({'CT' if name.upper() == 'CT' else 'as MR'})" for name in self.channels)
-        names = dict(enumerate(self.labels.classes)) | {VOID: "ignored"}
-        labels = ", ".join(f"{value} {names[number]}" for value, number in self.labels.numbers.items())
-        return f"channels: {channels}; labels: {labels}" + "; left and right differ" * self.labels.sided
-
 
 def read_table(path: Path) -> Table:
     """Read a dataset.json of the Decathlon or of nnU-Net; InputError for one that is neither, or has regions.
 
     The label named "ignore" is nnU-Net's: its voxels count nowhere. Classes are sided if one is called left or right.
     """
-    try:
-        table = json.loads(read_text(path))
-        if table.get("file_ending", ".nii") not in (".nii", ".nii.gz"):
-            raise InputError(f"{path}: file_ending {table['file_ending']!r}; allowed: .nii.gz or .nii")
-        names: dict[int, str] = {}
-        for pair in table["labels"].items():
-            if isinstance(pair[1], list):
-                raise InputError(f"{path}: label {pair[0]!r} is a region, {pair[1]}; allowed: one value for each label")
-            # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
-            name, value = pair if isinstance(pair[1], int) else reversed(pair)
-            if int(value) in names or name in names.values():
-                raise InputError(f"{path}: label {name!r}, {value}, is there twice")
-            names[int(value)] = name
+    with reading(path, "a dataset.json of the Decathlon or of nnU-Net"):
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        if table.get("file_ending", ".nii") not in ENDS:
+            raise ValueError(f"file_ending {table['file_ending']!r}; allowed: .nii.gz or .nii")
+        if regions := [name for name, value in table["labels"].items() if isinstance(value, list)]:
+            raise ValueError(f"label {regions[0]!r} is a region; allowed: one value for each label")
+        # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
+        pairs = [(value, name) if isinstance(value, int) else (name, value) for name, value in table["labels"].items()]
+        names = {int(value): name for value, name in pairs}
+        ignored = {value: VOID for value, name in names.items() if name.lower() == "ignore"}
+        values = sorted(names.keys() - ignored, key=lambda value: (value != 0, value))
+        if 0 not in values or not 2 <= len(values) <= VOID or len(set(names.values())) < len(table["labels"]):
+            allowed = f"0, the background, and 1 to {VOID - 1} more, each with a name of its own"
+            raise ValueError(
+                f"its labels are {', '.join(f'{value} {name!r}' for value, name in pairs)}; allowed: {allowed}"
+            )
         channels = table.get("channel_names") or table["modality"]
-        channels = [channels[key] for key in sorted(channels, key=int)]
-        training = [
-            (_stem(case["image"]), _stem(case.get("label", case["image"]))) for case in table.get("training", ())
-        ]
-    except InputError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as problem:
-        reason = f"{type(problem).__name__}: {problem}"
-        raise InputError(f"{path}: not a dataset.json of the Decathlon or of nnU-Net ({reason})") from None
-    ignored = {value: VOID for value, name in names.items() if name.lower() == "ignore"}
-    values = sorted(names.keys() - ignored, key=lambda value: (value != 0, value))
-    if 0 not in values or not 2 <= len(values) <= VOID:
-        raise InputError(
-            f"{path}: its labels are {sorted(names)}; allowed: 0, the background, and 1 to {VOID - 1} more"
-        )
+        channels = tuple(str(channels[key]) for key in sorted(channels, key=int))
+        cases = [(case["image"], case.get("label", case["image"])) for case in table.get("training", ())]
+        told = {_stem(label): _stem(image) for image, label in cases}
     sided = any(re.search(r"(?<![a-z])(left|right|[lr]h?)(?![a-z])", name.lower()) for name in names.values())
     numbers = {value: number for number, value in enumerate(values)} | ignored
-    return Table(
-        Labels(tuple(names[value] for value in values), numbers, sided),
-        tuple(map(str, channels)),
-        {label: image for image, label in training},
-    )
-
-
-def statistics(items: Sequence[Item], labels: Labels, channels: tuple[str, ...]) -> dict[str, object]:
-    """Return the spacing and the scales that `Preprocessing` takes, from training cases.
-
-    The spacing is the median of each axis. Channels called CT are normalised as nnU-Net does, by the 0.5 and 99.5
-    percentiles, mean and deviation of the structures' voxels (at most 10,000 a case), other channels by `z_score`.
-    """
-    spacing = np.median([read_grid(item.images[0])[1] for item in items], axis=0)
-    ct = [name.upper() == "CT" for name in channels]
-    scales = _structures(tuple((i, i.images[0].stat().st_mtime_ns) for i in items), labels, len(ct)) if any(ct) else ct
-    return {
-        "spacing": tuple(spacing.tolist()),
-        "scales": tuple(scale if is_ct else None for scale, is_ct in zip(scales, ct, strict=True)),
-    }
-
-
-@lru_cache(maxsize=2)
-def _structures(items: tuple[tuple[Item, int], ...], labels: Labels, channels: int) -> list[Scale]:
-    """Return a scale for each channel of items, which come with their times of change."""
-    rng, samples = np.random.default_rng(0), []
-    for item, _ in tqdm(items, disable=None, desc="CT intensities", unit="case"):
-        image, label, _ = read_case(labels, channels, item)
-        inside = image[:, (label > 0) & (label < VOID)]  # (C, voxels)
-        samples.append(rng.choice(inside, min(10_000, inside.shape[1]), replace=False, axis=1))
-    voxels = np.concatenate(samples, axis=1).astype(np.float64)
-    if not voxels.size:
-        raise InputError(f"{items[0][0].label} and {len(items) - 1} more: no voxel of any structure")
-    low, high = np.percentile(voxels, (0.5, 99.5), axis=1)
-    return np.stack([low, high, voxels.mean(1), voxels.std(1) + 1e-8], axis=1).tolist()
+    return Table(Labels(tuple(names[value] for value in values), numbers, sided), channels, told)
 
 
 def _stem(path: str) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
+
+
+@lru_cache(maxsize=2)
+def statistics(items: tuple[tuple[Item, int], ...], labels: Labels, channels: tuple[str, ...]) -> dict[str, tuple]:
+    """Return the spacing and the scales that `Preprocessing` takes, from training cases and their times of change.
+
+    The spacing is the median of each axis. Channels called CT are normalised as nnU-Net does, by the 0.5 and 99.5
+    percentiles, mean and deviation of the structures' voxels (at most 10,000 a case), other channels by `z_score`.
+    """
+    spacing = np.median([read_grid(item.images[0])[1] for item, _ in items], axis=0)
+    is_ct, rng, samples = [name.upper() == "CT" for name in channels], np.random.default_rng(0), []
+    for item, _ in tqdm(items if any(is_ct) else (), disable=None, desc="CT intensities", unit="case"):
+        image, label, _ = read_case(labels, len(channels), item)
+        inside = image[:, (label > 0) & (label < VOID)].astype(np.float64)  # (C, voxels)
+        samples.append(rng.choice(inside, min(10_000, inside.shape[1]), replace=False, axis=1))
+    scales = [None] * len(channels)
+    if samples:
+        voxels = np.concatenate(samples, axis=1)
+        if not voxels.size:
+            raise InputError(f"{items[0][0].label} and {len(items) - 1} more: no voxel of any structure")
+        low, high = np.percentile(voxels, (0.5, 99.5), axis=1)
+        scales = np.stack([low, high, voxels.mean(1), voxels.std(1) + 1e-8], axis=1).tolist()
+    return {
+        "spacing": tuple(spacing.tolist()),
+        "scales": tuple(scale if ct else None for scale, ct in zip(scales, is_ct, strict=True)),
+    }
 
 
 def _pairs(
@@ -233,7 +201,8 @@ class VolumeSet:
         layout = self.find(root, **options)
         usual = {"spacing": self.spacing, "scales": (self.scale,)}
         if not self.labels and len(given) < 2:
-            usual = statistics(layout.chosen("train"), layout.labels, layout.channels)
+            items = tuple((item, item.images[0].stat().st_mtime_ns) for item in layout.chosen("train"))
+            usual = statistics(items, layout.labels, layout.channels)
         preprocessing = Preprocessing(layout.labels.values, **usual | given)
         if len(preprocessing.scales) != len(layout.channels):
             raise InputError(f"option of volumes scales={given['scales']}: must be one for each of {layout.channels}")
@@ -261,23 +230,25 @@ class VolumeSet:
 
 def _own(root: Path) -> Layout:
     """Describe a folder with a dataset.json."""
-    table = read_table(root / "dataset.json")
-    channels, ends = len(table.channels), [("imagesTr", "labelsTr"), ("imagesTs", "labelsTs")]
-    train, test = (_pairs(root, *folders, channels=channels, told=table.images) for folders in ends)
+    labels, channels, told = read_table(root / "dataset.json")
+    train, test = (
+        _pairs(root, f"images{end}", f"labels{end}", channels=len(channels), told=told) for end in ("Tr", "Ts")
+    )
     names = {item.name for item in train.items}
     train.problems.extend(
-        f"{root}: {n} is in dataset.json and not here" for n in table.images.values() if n not in names
+        f"{root}: {name} is in dataset.json and not here" for name in told.values() if name not in names
     )
     test.problems.extend(f"{item.label} is in labelsTr, too" for item in test.items if item.name in names)
     found = listed(root, train) or ({"train": train} if train.items or train.problems else {})
-    if (root / "labelsTs").is_dir():  # else images alone, to be predicted
+    if (root / "labelsTs").is_dir():  # else these are images alone, to be predicted
         found["test"] = test
     splits, about = three_splits(found)
-    read = partial(read_case, table.labels, channels)
-    about = f"{about}; {table.described()}"
-    return Layout(
-        "volumes", table.labels, splits, read, unions={"all": tuple(splits)}, about=about, channels=table.channels
-    )
+    kinds = [f"{name} ({'CT' if name.upper() == 'CT' else 'as MR'})" for name in channels]
+    meanings = dict(enumerate(labels.classes)) | {VOID: "ignored"}
+    values = [f"{value} {meanings[number]}" for value, number in labels.numbers.items()]
+    about += f"; channels: {', '.join(kinds)}; labels: {', '.join(values)}" + "; left and right differ" * labels.sided
+    read, unions = partial(read_case, labels, len(channels)), {"all": tuple(splits)}
+    return Layout("volumes", labels, splits, read, unions, about=about, channels=channels)
 
 
 VOLUMES = {
@@ -288,7 +259,7 @@ VOLUMES = {
         files=(("imagesTr", "labelsTr", r"(hippocampus_\d+)", r"(hippocampus_\d+)"),),
         bases=("", "Task04_Hippocampus"),
         split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
-        labels=hippocampus_labels,
+        labels=partial(_labels, "hippocampus", False),
     ),
     "brains": VolumeSet(
         title="brains",

@@ -5,8 +5,8 @@ that order.
 """
 
 import gzip
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, NamedTuple
@@ -17,7 +17,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout
+from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, reading
 from glamlib.errors import Checked, InputError, Range
 
 Length = Annotated[float, Range(0.01, 100)]
@@ -50,17 +50,6 @@ class Volume(NamedTuple):
             raise InputError(f"{differ} affine: voxels lie up to {apart:.3g} mm apart")
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:  # of many types, depending on where the damage lies
-        reason = " ".join(str(error).split()) or type(error).__name__  # nibabel's may have several lines
-        raise InputError(f"{path}: cannot be read as NIfTI ({reason})") from error
-
-
 def _open(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
     """Return a file's image, whose values are not read yet, and what takes its units to mm."""
     image = nib.funcs.squeeze_image(nib.load(path))
@@ -72,7 +61,7 @@ def _open(path: Path) -> tuple[nib.spatialimages.SpatialImage, np.ndarray]:
 
 def read_grid(path: Path) -> tuple[Shape, Spacing]:
     """Return the shape (D, H, W) and the spacing of `read_volume` from the header alone."""
-    with _reading(path):
+    with reading(path, "NIfTI"):
         image, in_mm = _open(path)
         order = np.argsort(nib.io_orientation(image.affine)[:, 0])[::-1]  # the file's axes of depth, height, width
         sides = nib.affines.voxel_sizes(in_mm @ image.affine)
@@ -86,7 +75,7 @@ def read_volume(path: Path, channels: int = 1) -> Volume:
     the file, if it is missing or damaged, has other axes or no voxels, holds values that are not finite real numbers,
     or has no usable affine.
     """
-    with _reading(path):
+    with reading(path, "NIfTI"):
         if path.suffix == ".gz":
             with gzip.open(path) as file:  # to the end, where the checksum is: nibabel stops before it
                 while file.read(1 << 20):

@@ -29,8 +29,8 @@ PARTS = ("train", "val", "test")
 TEST_SEED = 1_000_000_007  # of generated test data, the same for every run; the next one of validation data
 GENERATED = {
     "scenes": (CueScenes, SceneConfig),
-    "legend_scenes": (CueScenes, LegendConfig),
     "cue_volumes": (CueVolumes, CueVolumeConfig),
+    "legend_scenes": (CueScenes, LegendConfig),
 }
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
 
