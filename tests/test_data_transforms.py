@@ -248,6 +248,3 @@ def test_normalise_by_hand():
 def test_bad_options_are_refused(options, named):
     with pytest.raises(InputError, match=named + ".*must be"):
         TrainTransform(**({"crop_size": (8, 8)} | options))
-    image, _ = coordinates(8, 8)
-    with pytest.raises(InputError, match=r"\(3, 8, 8\) and label \(8, 9\)"):
-        TrainTransform((4, 4))(image, coordinates(8, 9)[1], np.random.default_rng(0))

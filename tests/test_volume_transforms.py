@@ -234,10 +234,3 @@ def test_bad_options_name_the_value_and_what_is_allowed(options, needle):
     with pytest.raises(InputError) as caught:
         VolumeTransform.for_dataset(Sided(False), **{"patch_size": (8, 8, 8), **options})
     assert needle in str(caught.value)
-
-
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(InputError, match="missing option of augment: patch_size"):
-        VolumeTransform.for_dataset(Sided(False))
-    with pytest.raises(InputError, match=r"image \(1, 4, 4, 4\) and label \(4, 4, 5\) differ in shape"):
-        VolumeTransform((2, 2, 2))(torch.zeros(1, 4, 4, 4), torch.zeros(4, 4, 5), rng())

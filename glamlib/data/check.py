@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from glamlib.data.datasets import DATASETS, VOLUMES
+from glamlib.data.datasets import FINDERS
 from glamlib.data.layout import Layout, spans
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 
-CHECKED = (*DATASETS, *VOLUMES)
 DARK = 16  # of 255: what 12 bits in a file of 16 are read as
 
 
@@ -80,19 +79,19 @@ def _range(sizes: dict[str, int]) -> str:
 
 
 def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
-    """Open every file of the data set ``name``, one of `CHECKED`, below ``path`` and report what is there.
+    """Open every file of the data set ``name``, below ``path`` and report what is there.
 
     A bad file becomes a problem, and the rest is read all the same. A published set is also held to its number of pairs
     or cases. Raises InputError only for an unknown name or a ``path`` that is no folder.
     """
-    if name not in CHECKED:
-        raise one_of("dataset to check", name, CHECKED)
+    if name not in FINDERS:
+        raise one_of("dataset to check", name, FINDERS)
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     report = CheckReport(name, str(root))
     with report.catching():
-        layout = DATASETS[name](root) if name in DATASETS else VOLUMES[name].find(root)
+        layout = FINDERS[name](root)
         report.about, classes = layout.about, layout.labels.classes
         split_problems = [line for split in layout.splits.values() for line in split.problems]
         report.problems += dict.fromkeys([*layout.problems, *split_problems, *layout.incomplete])

@@ -21,6 +21,7 @@ from glamlib.errors import InputError, one_of
 
 Root = str | PathLike[str]
 DATASETS = {"folder": folder} | IMAGE_SETS
+FINDERS = DATASETS | {name: volumes.find for name, volumes in VOLUMES.items()}  # of the `Layout` in a folder
 
 
 class SegmentationDataset(Protocol):
@@ -64,9 +65,7 @@ def load_dataset(
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
     """The same of volumes; options: ``spacing`` and ``scales`` of all sets, ``sides`` of brains, ``organs`` of synapse.
 
-    One's own are `volumes`, with the splits train, val and test. What defaults depend on: ``len(data)``,
-    ``data.classes``, ``data.median_shape()``, the channels ``len(data.preprocessing.scales)``; ``data.about`` says in a
-    line what was taken for what.
+    One's own are `volumes`, with the splits train, val and test.
     """
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
@@ -75,32 +74,27 @@ def load_volumes(name: str, split: str, *, root: Root | None = None, **options: 
 
 def dataset_of(path: Root) -> Literal["folder", "volumes"]:
     """Return the name under which one's own data in ``path`` are loaded; InputError where there is no such folder."""
-    root = Path(path)
-    if (root / "dataset.json").is_file() or (root / "imagesTr").is_dir():
-        return "volumes"
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder")
-    return "folder"
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: no such folder")
+    return "volumes" if any(Path(path, name).exists() for name in ("dataset.json", "imagesTr")) else "folder"
 
 
 def has_dataset(name: str) -> bool:
     """Tell whether a data set of images or volumes lies below GLAM_DATA; InputError for an unknown name."""
-    if name not in DATASETS and name not in VOLUMES:
-        raise one_of("dataset", name, [*DATASETS, *VOLUMES])
+    if name not in FINDERS:
+        raise one_of("dataset", name, FINDERS)
     base = os.environ.get("GLAM_DATA")
     return bool(base) and Path(base, name).is_dir()
 
 
 def _root(name: str, given: Root | None) -> Path:
-    if given is not None:
-        return Path(given)
     base = os.environ.get("GLAM_DATA")
-    if not has_dataset(name):
+    if given is None and not has_dataset(name):
         missing = f"{Path(base, name)}: no such folder" if base else "GLAM_DATA is not set"
         hint = f"/, which is {VOLUMES[name].source}" if name in VOLUMES else "/"
         hint += ", or run `make camvid`" if name == "camvid" else ""
         raise InputError(f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}{hint}")
-    return Path(base, name)
+    return Path(base, name) if given is None else Path(given)
 
 
 class InMemory:
@@ -109,10 +103,8 @@ class InMemory:
     They are held as arrays, because a tensor that goes to another process keeps a file open.
     """
 
-    def __init__(
-        self, dataset: SegmentationDataset | VolumeDataset, limit: int | None = None, workers: int = 0
-    ) -> None:
-        count = len(dataset) if limit is None else min(limit, len(dataset))
+    def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
+        count = len(range(len(dataset))[:limit])
         self.classes, self.palette, self.ignore_index = dataset.classes, dataset.palette, dataset.ignore_index
         self._names = [dataset.name(index) for index in range(count)]
         loader = DataLoader(dataset, batch_size=None, sampler=range(count), num_workers=workers)

@@ -30,12 +30,12 @@ from glamlib.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label, read
 from glamlib.data.layout import (
     NAMED,
     SPLITS,
+    Files,
     Labels,
     Layout,
     Split,
-    files_by_name,
     listed,
-    paired,
+    pair,
     reading,
     spans,
     three_splits,
@@ -145,17 +145,14 @@ def find_pairs(
     folders = folders_of(root, names, places, label_suffix)
     if folders is None:
         return None
-    problems, found, where = [], [], []
+    suffixes = image_suffix, label_suffix
+    images, labels = (
+        Files(path, [f"{suffix}{end}" for end in ends])
+        for path, suffix, ends in zip(folders, suffixes, (IMAGE_SUFFIXES, LABEL_SUFFIXES), strict=True)
+    )
     deep = not any(file.is_file() for file in folders[0].glob("*.*"))
-    for folder, suffix, kinds in zip(
-        folders, (image_suffix, label_suffix), (IMAGE_SUFFIXES, LABEL_SUFFIXES), strict=True
-    ):
-        ends = [f"{suffix}{kind}" for kind in kinds]
-        found.append(files_by_name(folder, ends, problems, deep=deep))
-        where.append(f"{folder.relative_to(root)}/*{suffix}")
-        if not found[-1]:
-            problems.append(f"{folder}: no files *{', *'.join(ends)}")
-    return Split(paired(*found, problems) if all(found) else [], problems, " and ".join(where))
+    where = [f"{path.relative_to(root)}/*{suffix}" for path, suffix in zip(folders, suffixes, strict=True)]
+    return pair(images, labels, deep)._replace(where=" and ".join(where))
 
 
 def folder(root: Path) -> Layout:

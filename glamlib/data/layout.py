@@ -152,13 +152,17 @@ class Layout:
     about: str = ""
     channels: tuple[str, ...] = ()
 
-    def chosen(self, split: str | None) -> list[Item]:
-        """Return the items of a split or union; InputError for an unknown, an empty or a faulty one."""
-        allowed = [*self.splits, *(name for name in self.unions if name)]
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Splits and unions; InputError for what is wrong with the whole."""
         if self.problems:
             raise InputError(self.problems[0])
-        if split not in (*allowed, *self.unions):
-            raise one_of(f"{self.title} split", split, allowed)
+        return tuple(name for name in (*self.splits, *self.unions) if name)
+
+    def chosen(self, split: str | None) -> list[Item]:
+        """Return the items of a split or union; InputError for an unknown, an empty or a faulty one."""
+        if split not in (*self.split_names, *self.unions):
+            raise one_of(f"{self.title} split", split, self.split_names)
         parts = [self.splits[part] for part in self.unions.get(split, (split,))]
         if problems := list(dict.fromkeys(chain(*(part.problems for part in parts)))):
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
@@ -189,50 +193,48 @@ class FileItems:
         return self.items[index].name
 
 
-def files_by_name(
-    folder: Path, ends: Sequence[str], problems: list[str], name: str = "(.+)", deep: bool = False
-) -> dict[str, Path]:
-    """Return the files NAME + END by what the pattern ``name`` catches; a name's second file becomes a problem.
+class Files(NamedTuple):
+    """Files NAME + END in a folder; the first group of the pattern ``name`` is what an image's and a label's share."""
 
-    ``deep``: those of the folder's sub-folders, whose names are part of the file's.
-    """
-    found: dict[str, Path] = {}
-    pattern = re.compile(f"{name}(?:{'|'.join(map(re.escape, ends))})", re.IGNORECASE | re.DOTALL)
-    for path in sorted(folder.glob("*/*" if deep else "*")):
-        match = pattern.fullmatch(str(path.relative_to(folder)))
-        if match is None or path.name.startswith("."):
-            continue
-        if match[1] in found:
-            problems.append(f"{path} has the same name as {found[match[1]].name}")
-        else:
-            found[match[1]] = path
-    return found
+    folder: Path
+    ends: Sequence[str]
+    name: str = "(.+)"
+
+    def find(self, deep: bool, problems: list[str]) -> dict[str, Path]:
+        """Return files by name, ``deep`` those in sub-folders; a name's second file becomes a problem, and none."""
+        found: dict[str, Path] = {}
+        pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
+        for path in sorted(self.folder.glob("*/*" if deep else "*")):
+            match = pattern.fullmatch(str(path.relative_to(self.folder)))
+            if match and not path.name.startswith(".") and found.setdefault(match[1], path) != path:
+                problems.append(f"{path} has the same name as {found[match[1]].name}")
+        if not found:
+            problems.append(f"{self.folder}: no files {self.name.replace('(.+)', '*')}{', *'.join(self.ends)}")
+        return found
 
 
-def paired(
-    images: dict[str, Path],
-    labels: dict[str, Path],
-    problems: list[str],
-    channels: int = 1,
-    told: Mapping[str, str] | None = None,
-) -> list[Item]:
-    """Return items of the images and labels of one name; what has no partner becomes a line of ``problems``.
+def pair(
+    images: Files, labels: Files, deep: bool = False, channels: int = 1, told: Mapping[str, str] | None = None
+) -> Split:
+    """Return the images and labels of one name; what has no partner becomes a problem.
 
     ``told`` may tell another name of a label's image. Instead of one, there may be images NAME_0000, NAME_0001, ... of
     ``channels``, as nnU-Net has them.
     """
-    images = {name: path for name, path in images.items() if path not in labels.values()}
-    items = []
-    for name, label in labels.items():
+    items, problems = [], []
+    image_files, label_files = (files.find(deep, problems) for files in (images, labels))
+    if images.folder == labels.folder:
+        image_files = {name: path for name, path in image_files.items() if path not in set(label_files.values())}
+    for name, label in label_files.items() if image_files else ():
         name = (told or {}).get(name, name)
-        names = [name] if name in images else [f"{name}_{number:04}" for number in range(channels)]
-        found = tuple(images.pop(each) for each in names if each in images)
+        names = [name] if name in image_files else [f"{name}_{number:04}" for number in range(channels)]
+        found = tuple(image_files.pop(each) for each in names if each in image_files)
         if len(found) == len(names):
             items.append(Item(Path(name).name, found, label))
         else:
             problems.append(f"{label} has {f'{len(found)} of {channels} images' if found else 'no image'}")
-    problems += [f"{path} has no label" for path in images.values()]
-    return items
+    problems += [f"{path} has no label" for path in image_files.values() if label_files]
+    return Split(items, problems, str(images.folder.name))
 
 
 def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = None) -> dict[str, Split]:

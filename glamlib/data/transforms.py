@@ -100,8 +100,6 @@ class TrainTransform(Checked):
 
         Where the scaled image is smaller than the crop, the right and the bottom are ``fill`` and label 255.
         """
-        if image.shape[1:] != label.shape:
-            raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in height or width")
         (height, width), factor = label.shape, generator.uniform(*self.scale_range)
         if self.long_short is None:
             size = max(1, round(height * factor)), max(1, round(width * factor))

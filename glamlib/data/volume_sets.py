@@ -21,7 +21,7 @@ cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other ca
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from glamlib.data.layout import Item, Labels, Layout, Split, files_by_name, listed, paired, reading, three_splits
+from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, pair, reading, three_splits
 from glamlib.data.transforms import VOID
 from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
 from glamlib.errors import InputError, check_options
@@ -137,23 +137,6 @@ def statistics(items: tuple[tuple[Item, int], ...], labels: Labels, channels: tu
     }
 
 
-def _pairs(
-    base: Path,
-    images: str,
-    labels: str,
-    image_name: str = "(.+)",
-    label_name: str = "(.+)",
-    *,
-    channels: int = 1,
-    told: Mapping[str, str] | None = None,
-) -> Split:
-    """Return the NIfTI files in two folders of ``base``: see `files_by_name` and `paired`."""
-    problems: list[str] = []
-    found = files_by_name(base / images, ENDS, problems, image_name)
-    items = paired(found, files_by_name(base / labels, ENDS, problems, label_name), problems, channels, told)
-    return Split(items, problems, images or "files")
-
-
 @dataclass(frozen=True)
 class Options:
     """Options of every set: ``spacing`` (None: each file's own) and ``scales`` as in `Preprocessing`."""
@@ -182,7 +165,7 @@ class VolumeSet:
     title: str = "volumes"
     source: str = "dataset.json, imagesTr/ and labelsTr/ as in the Medical Segmentation Decathlon or nnU-Net"
     num_cases: int = 0
-    files: tuple[tuple[str, ...], ...] = ()
+    files: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = ()
     bases: tuple[str, ...] = ("",)
     split: Callable[[list[str]], dict[str, list[str]]] | None = None
     labels: Callable[..., Labels] | None = None
@@ -216,8 +199,8 @@ class VolumeSet:
         if not self.labels and (root / "dataset.json").is_file():
             return _own(root)
         for base, files in product(self.bases, self.files):
-            pairs = _pairs(root / base, *files)
-            if pairs.items or pairs.problems:
+            pairs = pair(*(Files(root / base / folder, ENDS, name) for folder, name in files))
+            if pairs.items:
                 break
         else:
             raise InputError(f"{root}: no volumes of the expected names; expected {self.source}")
@@ -231,17 +214,17 @@ class VolumeSet:
 def _own(root: Path) -> Layout:
     """Describe a folder with a dataset.json."""
     labels, channels, told = read_table(root / "dataset.json")
-    train, test = (
-        _pairs(root, f"images{end}", f"labels{end}", channels=len(channels), told=told) for end in ("Tr", "Ts")
-    )
-    names = {item.name for item in train.items}
-    train.problems.extend(
-        f"{root}: {name} is in dataset.json and not here" for name in told.values() if name not in names
-    )
-    test.problems.extend(f"{item.label} is in labelsTr, too" for item in test.items if item.name in names)
-    found = listed(root, train) or ({"train": train} if train.items or train.problems else {})
-    if (root / "labelsTs").is_dir():  # else these are images alone, to be predicted
-        found["test"] = test
+    found = {
+        split: pair(Files(root / f"images{end}", ENDS), Files(root / f"labels{end}", ENDS), False, len(channels), told)
+        for split, end in (("train", "Tr"), ("test", "Ts"))
+        if (root / f"labels{end}").is_dir()  # else there may be images alone, to be predicted
+    }
+    if train := found.get("train"):
+        names = {item.name for item in train.items}
+        train.problems.extend(f"{root}: {n} is in dataset.json and not here" for n in told.values() if n not in names)
+        test = found.get("test", Split([], []))
+        test.problems.extend(f"{item.label} is in labelsTr, too" for item in test.items if item.name in names)
+        found = (listed(root, train) or {"train": train}) | ({"test": test} if "test" in found else {})
     splits, about = three_splits(found)
     kinds = [f"{name} ({'CT' if name.upper() == 'CT' else 'as MR'})" for name in channels]
     meanings = dict(enumerate(labels.classes)) | {VOID: "ignored"}
@@ -256,7 +239,7 @@ VOLUMES = {
         title="hippocampus",
         source="Task04_Hippocampus of the Medical Segmentation Decathlon, http://medicaldecathlon.com",
         num_cases=260,
-        files=(("imagesTr", "labelsTr", r"(hippocampus_\d+)", r"(hippocampus_\d+)"),),
+        files=((("imagesTr", r"(hippocampus_\d+)"), ("labelsTr", r"(hippocampus_\d+)")),),
         bases=("", "Task04_Hippocampus"),
         split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
         labels=partial(_labels, "hippocampus", False),
@@ -265,7 +248,7 @@ VOLUMES = {
         title="brains",
         source="inst/extdata of https://github.com/muschellij2/malf.templates",
         num_cases=35,
-        files=(("images", "labels", r"(\d+)", r"(\d+)"), ("", "", r"(\d+)_SS", r"(\d+)_glm")),
+        files=((("images", r"(\d+)"), ("labels", r"(\d+)")), (("", r"(\d+)_SS"), ("", r"(\d+)_glm"))),
         split=lambda names: {"train": list(BRAIN_TRAIN), "test": [n for n in names if n not in BRAIN_TRAIN]},
         labels=brain_labels,
     ),
@@ -276,7 +259,7 @@ VOLUMES = {
         source="Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
         num_cases=30,
         files=tuple(
-            (images, labels, r"[A-Za-z_]*(\d{4}(?:_0000)?)", r"[A-Za-z_]*(\d{4})")
+            ((images, r"[A-Za-z_]*(\d{4}(?:_0000)?)"), (labels, r"[A-Za-z_]*(\d{4})"))
             for images, labels in (("img", "label"), ("imagesTr", "labelsTr"))
         ),
         bases=("", "Training", "RawData/Training", "RawData"),

@@ -77,8 +77,6 @@ class VolumeTransform(Checked):
         """
         from monai import transforms  # takes seconds, and most runs are on images
 
-        if image.shape[1:] != label.shape:
-            raise InputError(f"image {tuple(image.shape)} and label {tuple(label.shape)} differ in shape")
         # A patch that is rotated or scaled is cut with a margin, so that its corners are known, too.
         varied = self.rotate > 0 or self.scale != (1.0, 1.0)
         margin = self._margin() if varied else [0, 0, 0]
