@@ -274,7 +274,7 @@ def test_bad_files_absent_classes_and_several_sizes_are_told_before_training(roo
     run_data(run, "train")
     assert "warning: no training label holds ice\n" in capsys.readouterr().out
     add_pair(root, "train/c", LABEL[:2])
-    with refused("crop_size", "data size", "2 x 4 and 3 x 4"):
+    with refused("augment crop_size, or of data size", "2 x 4 and 3 x 4"):
         run_data(run, "train")
     run_data(replace(run, augment={"crop_size": [2, 2]}), "train")
     assert run_data(replace(run, data=run.data | {"size": [2, 2]}), "train")[2][1].shape == (2, 2)

@@ -106,14 +106,6 @@ def test_without_git_the_message_says_so(fetch, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_it_works_inside_a_git_hook(fetch, tmp_path, monkeypatch):
-    # There git sets these, and git commands elsewhere would work on the hook's repository.
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
-    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
-    assert fetch(tmp_path / "camvid")
-    assert os.listdir(tmp_path) == ["camvid"]
-
-
 def test_the_command_line_reports(fetch, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "fetch_camvid", fetch)
     dest = tmp_path / "camvid"

@@ -170,7 +170,7 @@ def test_what_does_not_fit_together_is_named_and_the_rest_is_checked(tmp_path):
     for needle in (
         "case-03.nii.gz has 1 of 2 images",
         "case-04_0000.nii.gz and case-04_0001.nii.gz differ in shape",
-        "case-05_0000.nii.gz: all voxels have one value",
+        "case-05_0000.nii.gz: all voxels of channel 0 have one value",
         "case-06.nii.gz: cannot be read",
     ):
         assert [needle in line for line in report.problems].count(True) == 1, report.problems

@@ -262,13 +262,13 @@ def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
         "4 cases; hippocampus has 260",
         "hippocampus_001.nii.gz: cannot be read",
         "hippocampus_002.nii.gz: unknown label value(s) 3",
-        "hippocampus_004.nii.gz: all voxels have one value",
+        "hippocampus_004.nii.gz: all voxels of channel 0 have one value",
     ]
     assert len(report.problems) == len(needles)
     assert "hippocampus_003.nii.gz: no voxel of any structure" in report.warnings[0]
     for needle, problem in zip(needles, report.problems, strict=True):
         assert needle in problem
-    sizes = "voxels (depth x height x width): 8 x 7 x 6; mm: 1 x 1 x 1; class numbers: 0..2"
+    sizes = "depth x height x width: 8 x 7 x 6; class numbers: 0..2; mm: 1 x 1 x 1"
     assert f"train: 4 pairs; {sizes}; absent (cases): anterior (1)" in report.render()
     assert all(needle in report.render() for needle in needles)
 

@@ -49,7 +49,7 @@ class CheckReport:
     def render(self) -> str:
         """Return the report as text for a terminal."""
         lines = [f"{self.name} at {self.path}", *filter(None, [self.about])]
-        lines += [f"{name}: {split['pairs']} pairs; {_summary(split)}" for name, split in self.splits.items()]
+        lines += [f"{name}: {_summary(split)}" for name, split in self.splits.items()]
         shares = pd.DataFrame({name: split["class_percent"] for name, split in self.splits.items()}, dtype=float)
         if len(shares):
             shares.loc["void, % of all"] = [split["void_percent"] for split in self.splits.values()]
@@ -61,14 +61,13 @@ class CheckReport:
 
 
 def _summary(split: dict) -> str:
-    numbers = spans(split["class_numbers"]) or "none"
-    if "spacings" not in split:
-        return f"height x width: {_range(split['sizes']) or 'none'}; class numbers: {numbers}"
+    volumes, numbers = "spacings" in split, spans(split["class_numbers"]) or "none"
+    axes = "depth x height x width" if volumes else "height x width"
+    text = f"{split['pairs']} pairs; {axes}: {_range(split['sizes']) or 'none'}; class numbers: {numbers}"
+    if not volumes:
+        return text
     absent = ", ".join(f"{name} ({count})" for name, count in split["absent"].items()) or "none"
-    sizes, spacings = _range(split["sizes"]), _range(split["spacings"])
-    return (
-        f"voxels (depth x height x width): {sizes}; mm: {spacings}; class numbers: {numbers}; absent (cases): {absent}"
-    )
+    return f"{text}; mm: {_range(split['spacings'])}; absent (cases): {absent}"
 
 
 def _range(sizes: dict[str, int]) -> str:

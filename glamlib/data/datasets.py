@@ -32,10 +32,7 @@ class SegmentationDataset(Protocol):
     ignore_index: int  # 255, always: a file's own void value is mapped to it at reading
 
     def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Return the name of item ``index``, for messages and outputs."""
-
+    def name(self, index: int) -> str: ...  # of item ``index``, for messages and outputs
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
 
 
@@ -45,8 +42,9 @@ class VolumeDataset(SegmentationDataset, Protocol):
     sided: bool  # whether left and right differ: then no mirror along `LEFT_RIGHT`
     preprocessing: Preprocessing | None  # None: drawn data
 
-    def spacing(self, index: int) -> Spacing:
-        """Return the sides (depth, height, width) of the voxels of item ``index``'s label in mm."""
+    def spacing(
+        self, index: int
+    ) -> Spacing: ...  # (depth, height, width) in mm of the voxels of item ``index``'s label
 
 
 def load_dataset(
@@ -128,7 +126,7 @@ class InMemory:
         return tuple(map(torch.from_numpy, self._items[index]))
 
 
-def survey(dataset: SegmentationDataset | VolumeDataset) -> tuple[list[str], set[tuple[int, ...]]]:
+def survey(dataset: SegmentationDataset) -> tuple[list[str], set[tuple[int, ...]]]:
     """Read all items; return the classes that no label holds, and the labels' sizes. InputError names a bad file."""
 
     def look(index: int) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -40,10 +40,8 @@ def fetch_camvid(dest: Path, *, url: str = URL, commit: str = COMMIT) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> None:
-    """Run git in ``folder``; InputError, in one line, if it fails."""
-    # Variables that git sets for its hooks would point every command here at the wrong repository.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment["GIT_TERMINAL_PROMPT"] = "0"  # a wrong address must fail, not wait for a password
+    """Run git in ``folder``; InputError, in one line, if it fails or is not installed."""
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # a wrong address must fail, not wait for a password
     stall = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # give up after a minute without data
     try:
         run = subprocess.run(["git", *stall, *arguments], cwd=folder, env=environment, capture_output=True, text=True)

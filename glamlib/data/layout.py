@@ -59,21 +59,13 @@ def voc_palette(count: int) -> Palette:
 
 @dataclass(frozen=True)
 class Labels:
-    """What label files hold.
+    """What label files hold."""
 
-    Attributes:
-        classes: their names, in the order of class numbers; of volumes the background first.
-        numbers: the class number of every value in the files, `VOID` for what is ignored.
-        sided: whether left and right differ.
-        colours: of coloured label files; the values are places in this list.
-        palette: a colour for each class; those of PASCAL VOC unless given.
-    """
-
-    classes: tuple[str, ...]
-    numbers: Mapping[int, int] = field(hash=False)
-    sided: bool = False
-    colours: Palette = ()
-    palette: Palette = ()
+    classes: tuple[str, ...]  # in the order of class numbers; of volumes the background first
+    numbers: Mapping[int, int] = field(hash=False)  # the class number of every value, `VOID` for what is ignored
+    sided: bool = False  # whether left and right differ
+    colours: Palette = ()  # of coloured label files, whose values are places in this list
+    palette: Palette = ()  # a colour for each class; those of PASCAL VOC unless given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "palette", self.palette or voc_palette(len(self.classes)))
@@ -129,28 +121,19 @@ Catcher = Callable[[], AbstractContextManager]  # around each step of reading an
 class Layout:
     """What lies in a folder, before any image or label is opened.
 
-    Attributes:
-        title: the data set's name in messages.
-        labels: what values in label files mean.
-        splits: by name.
-        read: returns the image, the class numbers and, of volumes, the spacing of an item; None for what raised an
-            InputError in a `Catcher`, its second argument.
-        unions: splits that are others together.
-        problems: what is wrong with the whole; it can then be checked, but not loaded.
-        incomplete: what lacks of a published set.
-        about: what was taken for what, in a line; "" where all is as published.
-        channels: the names of those of volumes.
+    ``read`` takes an `Item` and may take a `Catcher`. It returns the image, the class numbers and, of volumes, the
+    spacing; None for what raised an InputError that was caught.
     """
 
-    title: str
+    title: str  # the data set's name in messages
     labels: Labels
     splits: dict[str, Split]
     read: Callable[..., tuple]
-    unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)
-    problems: Sequence[str] = ()
-    incomplete: Sequence[str] = ()
-    about: str = ""
-    channels: tuple[str, ...] = ()
+    unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # splits that are others together
+    problems: Sequence[str] = ()  # with the whole: it can be checked, but not loaded
+    incomplete: Sequence[str] = ()  # what is missing of a published set
+    about: str = ""  # what was taken for what, in a line; "" where all is as published
+    channels: tuple[str, ...] = ()  # names of those of volumes
 
     @property
     def split_names(self) -> tuple[str, ...]:

@@ -92,13 +92,11 @@ def _find(
     splits, labels = max(found, key=lambda each: sum(len(split.items) for split in each[0].values()))
     incomplete = []
     for split, count in PAIRS[name].items():
-        if 0 < len(splits[split].items) != count:
-            names = {each.name for each in splits[split].items}
-            missing = [number for number in range(1, count + 1) if item and item.format(split, number) not in names]
-            numbered = (
-                f"; {item.partition('{:')[0].format(split)}N is not there for N = {spans(missing)}" if missing else ""
-            )
-            incomplete.append(f"{base}: {len(names)} pairs; {title} {split} has {count}{numbered}")
+        names = {each.name for each in splits[split].items}
+        if names and len(names) != count:
+            absent = [number for number in range(1, count + 1) if item and item.format(split, number) not in names]
+            which = f"; those of the numbers {spans(absent)} are missing" if absent else ""
+            incomplete.append(f"{base}: {len(names)} pairs; {title} {split} has {count}{which}")
     return Layout(title, labels, splits, partial(read_pair, labels), unions or {}, incomplete=incomplete)
 
 

@@ -151,25 +151,17 @@ class VolumeSet:
 
     Of one's own there are always the splits train, val and test (`three_splits`), the last from labelsTs/ if there is
     one. They are normalised and resampled as `statistics` says.
-
-    Attributes:
-        title: its name.
-        source, num_cases: where to get it, and how many it has.
-        files, bases: folders of images and labels with patterns of the names, and sub-folders in which to look for
-            them; the first that are there count.
-        split: the names of each split's cases, of all names; unless there are lists.
-        labels: what the values mean; its keyword arguments are options of the set.
-        scale, spacing: as in `Preprocessing`, unless told otherwise.
     """
 
     title: str = "volumes"
     source: str = "dataset.json, imagesTr/ and labelsTr/ as in the Medical Segmentation Decathlon or nnU-Net"
     num_cases: int = 0
+    # Folders of images and labels with patterns of their names; the first that are there, in one of the bases, count
     files: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = ()
     bases: tuple[str, ...] = ("",)
-    split: Callable[[list[str]], dict[str, list[str]]] | None = None
-    labels: Callable[..., Labels] | None = None
-    scale: Scale | None = None
+    split: Callable[[list[str]], dict[str, list[str]]] | None = None  # all names, unless there are lists
+    labels: Callable[..., Labels] | None = None  # its keyword arguments are options of the set
+    scale: Scale | None = None  # as in `Preprocessing`, unless told otherwise
     spacing: Spacing | None = None
 
     @property

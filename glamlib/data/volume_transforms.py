@@ -24,31 +24,20 @@ _BOTH = ("image", "label")
 
 @dataclass(frozen=True)
 class VolumeTransform(Checked):
-    """Cut a patch from a volume and vary it. `for_dataset` makes one that mirrors along the axes it may.
-
-    Args:
-        patch_size: (depth, height, width) of what comes out, in voxels.
-        foreground: share of the patches that are centred on a voxel of a structure, as far as the volume's border lets
-            them: all structures of the volume are equally likely, however small. The other patches lie anywhere.
-        flip_axes: axes of (D, H, W) along which a patch may be mirrored.
-        flip: probability of a mirror along each of them.
-        rotate: the largest angle in degrees, either way, about each axis; meant for voxels that are nearly cubes.
-        scale: range of the factor by which structures grow.
-        intensity: the image is multiplied by a factor of 1 - intensity to 1 + intensity, and a shift of -intensity to
-            intensity is added (units of the normalised image).
-        noise: the largest standard deviation of the Gaussian noise, in the same units.
-    """
+    """Cut a patch from a volume and vary it. `for_dataset` makes one that mirrors along the axes it may."""
 
     role: ClassVar[str] = "option of augment"
 
-    patch_size: tuple[Side, Side, Side]
+    patch_size: tuple[Side, Side, Side]  # (depth, height, width) of what comes out, in voxels
+    # Share of the patches that are centred on a voxel of a structure, as far as the volume's border lets them: all
+    # structures of the volume are equally likely, however small. The other patches lie anywhere.
     foreground: Share = 0.5
-    flip_axes: tuple[Annotated[int, Range(0, 2)], ...] | tuple[()] = ()
-    flip: Share = 0.5
-    rotate: Annotated[float, Range(0, 180)] = 0.0
-    scale: tuple[Factor, Factor] = (1.0, 1.0)
-    intensity: Share = 0.0
-    noise: Annotated[float, Range(0, 10)] = 0.0
+    flip_axes: tuple[Annotated[int, Range(0, 2)], ...] | tuple[()] = ()  # along which a patch may be mirrored
+    flip: Share = 0.5  # probability of a mirror along each of them
+    rotate: Annotated[float, Range(0, 180)] = 0.0  # the largest angle in degrees about each axis, for cubic voxels
+    scale: tuple[Factor, Factor] = (1.0, 1.0)  # range of the factor by which structures grow
+    intensity: Share = 0.0  # the largest change of the factor 1 and the shift 0 that are applied to the image's values
+    noise: Annotated[float, Range(0, 10)] = 0.0  # the largest deviation of the Gaussian noise that is added
 
     def __post_init__(self) -> None:
         super().__post_init__()

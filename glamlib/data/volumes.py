@@ -71,28 +71,22 @@ def read_grid(path: Path) -> tuple[Shape, Spacing]:
 def read_volume(path: Path, channels: int = 1) -> Volume:
     """Read a NIfTI file of any orientation, numeric type and unit. Axes of length 1 behind the third are dropped.
 
-    With several ``channels``, which are the file's fourth axis, the values are (C, D, H, W). Raises InputError, naming
-    the file, if it is missing or damaged, has other axes or no voxels, holds values that are not finite real numbers,
-    or has no usable affine.
+    With several ``channels``, which are the file's fourth axis, the values are (C, D, H, W). InputError names a file
+    that is missing or damaged, or has other axes, no voxels, no usable affine or values that are not finite numbers.
     """
     with reading(path, "NIfTI"):
         if path.suffix == ".gz":
-            with gzip.open(path) as file:  # to the end, where the checksum is: nibabel stops before it
-                while file.read(1 << 20):
-                    pass
+            gzip.decompress(path.read_bytes())  # looks at the checksum at the end: nibabel does not
         image, in_mm = _open(path)
         if image.ndim < 3 or image.shape[3:] != (channels,) * (channels > 1) or 0 in image.shape:
             allowed = "volumes of three axes" + f" and a fourth of {channels} channels" * (channels > 1)
             raise InputError(f"{path}: {image.ndim} axes ({_by(image.shape)}); allowed: {allowed}")
         image = nib.as_closest_canonical(image)
         values = np.asanyarray(image.dataobj)
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"{path}: values of type {values.dtype}; allowed: whole or real numbers")
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds values that are not finite")
+        if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
+            raise InputError(f"{path}: holds values of type {values.dtype} or not finite; allowed: finite real numbers")
     affine = in_mm @ image.affine
-    width, height, depth = nib.affines.voxel_sizes(affine).tolist()
-    return Volume(np.ascontiguousarray(values.T), (depth, height, width), affine)
+    return Volume(np.ascontiguousarray(values.T), tuple(nib.affines.voxel_sizes(affine)[::-1].tolist()), affine)
 
 
 def read_channels(paths: Sequence[Path], channels: int) -> Volume:
@@ -100,15 +94,15 @@ def read_channels(paths: Sequence[Path], channels: int) -> Volume:
 
     Also InputError for a channel that has one value only.
     """
-    parts = [read_volume(path, channels if len(paths) == 1 else 1) for path in paths]
-    for path, part in zip(paths, parts, strict=True):
-        parts[0].check_same_voxels(part, f"{paths[0]} and {path.name} differ in")
-    values = np.stack([part.values for part in parts]).reshape(-1, *parts[0].values.shape[-3:])  # (C, D, H, W)
+    first, *others = (read_volume(path, channels if len(paths) == 1 else 1) for path in paths)
+    for path, other in zip(paths[1:], others, strict=True):
+        first.check_same_voxels(other, f"{paths[0]} and {path.name} differ in")
+    # (C, D, H, W)
+    values = np.stack([first.values, *(other.values for other in others)]).reshape(-1, *first.values.shape[-3:])
     for number, channel in enumerate(values):
         if channel.min() == channel.max():
-            where = f" of channel {number}" if len(values) > len(paths) else ""
-            raise InputError(f"{paths[min(number, len(paths) - 1)]}: all voxels{where} have one value")
-    return parts[0]._replace(values=values)
+            raise InputError(f"{paths[number % len(paths)]}: all voxels of channel {number} have one value")
+    return first._replace(values=values)
 
 
 def label_file(label: np.ndarray, like: Path) -> bytes:
@@ -149,7 +143,7 @@ def read_case(
 def z_score(values: np.ndarray) -> np.ndarray:
     """Return float32 with the mean and deviation of the voxels that are not 0 taken out of all voxels.
 
-    MR intensities have no unit and differ from scan to scan; 0 is what lies outside a stripped or cropped volume.
+    MR intensities have no unit; 0 is what lies outside a stripped or cropped volume.
     """
     inside = values[values != 0].astype(np.float64)
     return ((values - inside.mean()) / (inside.std() or 1.0)).astype(np.float32)
@@ -190,19 +184,13 @@ def resample_label(label: np.ndarray, old: Spacing, new: Spacing, shape: Shape |
 
 @dataclass(frozen=True)
 class Preprocessing(Checked):
-    """How images become a network's input, and its predictions label maps.
-
-    Attributes:
-        values: the label value of each class.
-        scales: of each channel, what `scaled` takes (CT), or None for `z_score` (MR).
-        spacing: (depth, height, width) in mm that every image is resampled to; None keeps each file's own.
-    """
+    """How images become a network's input, and its predictions label maps."""
 
     role: ClassVar[str] = "preprocessing"
 
-    values: tuple[int, ...]
-    scales: tuple[Scale | None, ...]
-    spacing: Spacing | None = None
+    values: tuple[int, ...]  # the label value of each class
+    scales: tuple[Scale | None, ...]  # of each channel, what `scaled` takes (CT), or None for `z_score` (MR)
+    spacing: Spacing | None = None  # that every image is resampled to; None keeps each file's own
 
     def resamples(self, own: Spacing) -> bool:
         """Tell whether an image of voxels of ``own`` mm is resampled."""

@@ -46,22 +46,18 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Files:
-    """Options of all data on disk: splits, ``val`` if there is one, and the number of their first items to use;
-    ``in_memory``: read once."""
+    """Options of all data on disk."""
 
-    train: str
+    train: str  # names of splits
     test: str
     val: str = ""
-    limit: Count | None = None
-    in_memory: bool = True
+    limit: Count | None = None  # of a split, only so many first items
+    in_memory: bool = True  # read once
 
 
 @dataclass(frozen=True)
 class ImageFiles(Files):
-    """Also the [height, width] that images are trained and predicted at.
-
-    One's own are scored at the labels' own size, the published sets at ``size``.
-    """
+    """Also that images are trained and predicted at a [height, width]; one's own are scored at the labels' size."""
 
     size: Sides | None = None
 
@@ -93,25 +89,25 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     several sizes that are neither resized nor cropped.
     """
     options = data_options(run)
-    split = {name: options.pop(name, "") for name in PARTS}[part]
+    split, seed = {name: options.pop(name, "") for name in PARTS}[part], {"train": run.seed, "test": TEST_SEED}
     if not split:
         raise InputError(f"missing option of data: {part}")
     if run.dataset in GENERATED:
         make, config_class = GENERATED[run.dataset]
-        data = make(config_class(**options), split, {"train": run.seed}.get(part, TEST_SEED + (part == "val")))
+        data = make(config_class(**options), split, seed.get(part, TEST_SEED + 1))
         if part != "train":
             return data
         data = InMemory(data, workers=run.workers)
     else:
         data = _files(run, part, split, options)
     absent, sizes = survey(data)
-    if part == "train" and is_main() and absent:
+    if part != "train":
+        return data
+    if is_main() and absent:
         print(f"warning: no training label holds {', '.join(absent)}")
-    if part == "train" and len(sizes) > 1 and not run.augment:
+    if len(sizes) > 1 and not run.augment:
         have = " and ".join("{} x {}".format(*size) for size in sorted(sizes)[:: len(sizes) - 1])
-        raise InputError(
-            f"option of augment crop_size or option of data size: one is needed, because images differ: {have}"
-        )
+        raise InputError(f"option of augment crop_size, or of data size: one is needed, because images differ: {have}")
     return data
 
 
