@@ -135,17 +135,12 @@ class Layout:
     about: str = ""  # what was taken for what, in a line; "" where all is as published
     channels: tuple[str, ...] = ()  # names of those of volumes
 
-    @property
-    def split_names(self) -> tuple[str, ...]:
-        """Splits and unions; InputError for what is wrong with the whole."""
-        if self.problems:
-            raise InputError(self.problems[0])
-        return tuple(name for name in (*self.splits, *self.unions) if name)
-
     def chosen(self, split: str | None) -> list[Item]:
         """Return the items of a split or union; InputError for an unknown, an empty or a faulty one."""
-        if split not in (*self.split_names, *self.unions):
-            raise one_of(f"{self.title} split", split, self.split_names)
+        if self.problems:
+            raise InputError(self.problems[0])
+        if split not in (*self.splits, *self.unions):
+            raise one_of(f"{self.title} split", split, filter(None, (*self.splits, *self.unions)))
         parts = [self.splits[part] for part in self.unions.get(split, (split,))]
         if problems := list(dict.fromkeys(chain(*(part.problems for part in parts)))):
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
