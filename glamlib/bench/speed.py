@@ -2,21 +2,23 @@
 
 python -m glamlib.bench.speed --out results/tables/speed.csv --cache build/bench [--device cpu] [--threads 2]
 
-A group of rows is a part of the network, a pass and an image size. Its configurations are timed in one process, in
-turn, each right after Swin (A, A B, A C, A, A B, A C, ...). What slows the machine then slows both, and ratios are of
-such neighbours. Peak memory is measured in a fresh process for each. Finished groups are cached and not timed again.
+A group of rows is a part of the network, a pass and an image size. Its configurations are timed in turn, each right
+after Swin (A B, A C, A B, A C, ...). What slows the machine then slows both, and ratios are of such neighbours. Rounds
+end when these ratios hardly vary. Peak memory is measured in a fresh process for each. Finished groups are cached and
+not timed again.
 """
 
 import multiprocessing
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import psutil
 import torch
@@ -27,7 +29,7 @@ from torch.utils import benchmark
 
 from glamlib.bench.peers import BUILDERS, LIBRARIES
 from glamlib.cost.count import macs_by_module
-from glamlib.errors import InputError, one_line_errors
+from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.provenance import device_name, origin, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
@@ -37,7 +39,8 @@ CLASSES = 19
 # The decoder of the model that a part is taken from. "stages" is the encoder without its norms, for `LIBRARIES`.
 PARTS = {"encoder": "linear", "model": "upernet", "stages": "linear"}
 SIZES = (256, 512, 1024, 2048)
-LARGEST_ON_CPU = {"encoder": 2048, "model": 512, "stages": 1024}  # above it a round takes minutes
+LARGEST_ON_CPU = {"encoder": 2048, "model": 256, "stages": 1024}  # above it a round takes minutes
+ROUNDS_ON_CPU = {256: (3, 9), 512: (3, 5), 1024: (2, 4), 2048: (1, 1)}  # the fewest and the most
 
 
 @dataclass(frozen=True)
@@ -91,24 +94,23 @@ class Configuration:
 
 def configurations(group: Group, device: str, bf16_pays: bool) -> list[Configuration]:
     """Return what a group compares, Swin first; ``bf16_pays``: the machine multiplies bf16 faster than fp32."""
-    on_gpu, trains = device == "cuda", group.direction == "training"
+    on_gpu, trains, encoder = device == "cuda", group.direction == "training", group.part == "encoder"
     if group.part == "stages":
-        listed = [Configuration(0, way) for way in ("fused", "explicit")]
-        return listed + [Configuration(0, way, library=name) for name in LIBRARIES for way in ("fused", "explicit")]
-    listed = [Configuration(0), Configuration(10)]
-    small = on_gpu or group.size <= 512  # what is larger takes a CPU too long
-    if group.part == "encoder":
-        listed.append(Configuration(10, mixer="pooled"))
-        listed += [Configuration(1)] if on_gpu or group.size <= 1024 else []
-        listed += [Configuration(5), Configuration(10, mixer="linear")] if small else []
-        if trains and small:  # the released code's tokens skip the MLP
-            listed.append(Configuration(10, behaviour="no_token_mlp"))
-        if on_gpu or group.size <= 256:
-            listed += [Configuration(number, network="base") for number in (0, 10)]
+        peers = [Configuration(0, way, library=name) for name in LIBRARIES for way in ("fused", "explicit")]
+        return [Configuration(0), *peers]
+    small = on_gpu or (encoder and group.size <= 256)
     ways = {"explicit": small, "bf16": small and bf16_pays, "checkpointing": small and trains, "compiled": on_gpu}
-    if group.part == "model" and not on_gpu:
-        ways = {}
-    return listed + [Configuration(number, way) for way, taken in ways.items() if taken for number in (0, 10)]
+    wanted = {
+        Configuration(10): on_gpu or group.size < 2048 or not trains,  # a minute
+        Configuration(10, mixer="pooled"): encoder,
+        Configuration(10, mixer="linear"): encoder and (on_gpu or group.size <= 512),
+        Configuration(1): encoder and (on_gpu or group.size <= 512),
+        Configuration(10, behaviour="no_token_mlp"): encoder and small and trains,  # as in the released code
+        Configuration(0, network="base"): encoder and on_gpu,
+        Configuration(10, network="base"): encoder and on_gpu,
+    }
+    wanted |= {Configuration(number, way): taken for way, taken in ways.items() for number in (0, 10)}
+    return [Configuration(0), *(one for one, taken in wanted.items() if taken)]
 
 
 def one_pass(configuration: Configuration, group: Group, device: str) -> tuple[nn.Module, Callable[[], None]]:
@@ -134,29 +136,42 @@ def one_pass(configuration: Configuration, group: Group, device: str) -> tuple[n
 
 
 def time_in_turn(
-    passes: dict[Configuration, Callable[[], None]], rounds: int
-) -> tuple[dict[Configuration, list[float]], dict[Configuration, list[float]]]:
-    """Return by configuration the seconds of every round, and those of its Swin right before; one pass warms up.
+    passes: dict[Configuration, Callable[[], None]], least: int, most: int
+) -> dict[Configuration, list[tuple[float, float]]]:
+    """Return by configuration the seconds of its passes, each with those of its Swin right before (Swin: its own).
 
-    The clock is torch's, which waits for a GPU. (`Timer.timeit` would warm up by two passes every time.)
+    There are ``least`` to ``most`` rounds, until the quartiles of all ratios lie within 2 % of each other. A pass warms
+    each configuration up, but only Swin if there is one round. The clock is torch's, which waits for a GPU.
+    (`Timer.timeit` would warm up by two passes every time.)
     """
 
-    def seconds(configuration: Configuration) -> float:
+    def seconds(one: Configuration) -> float:
         start = benchmark.timer()
-        passes[configuration]()
+        passes[one]()
         return benchmark.timer() - start
 
-    for run in passes.values():
-        run()
-    taken, beside = defaultdict(list), defaultdict(list)
-    for _ in range(rounds):
-        for one in passes:
+    def varies(one: Configuration) -> bool:
+        ratios = [after / before for after, before in pairs[one]]
+        return not benchmark.Measurement(1, ratios, benchmark.TaskSpec("", "")).meets_confidence(0.02)
+
+    for one, run in passes.items():
+        if most > 1 or one == one.swin:
+            run()
+    pairs = {one: [] for one in passes}
+    followed = {one.swin for one in passes if one != one.swin}
+    compared = [one for one in passes if one not in followed]
+    for number in range(most):
+        if number >= least and not any(varies(one) for one in compared):
+            break
+        for one in compared:
+            before = seconds(one.swin)
+            pairs[one].append((seconds(one), before))
             if one != one.swin:
-                beside[one].append(seconds(one.swin))
-            taken[one].append(seconds(one))
-    return taken, {one: beside.get(one, taken[one]) for one in passes}
+                pairs[one.swin].append((before, before))
+    return pairs
 
 
+@cache
 def matmul_gflops(device: str, dtype: torch.dtype = torch.float32) -> float:
     """Return the GFLOP/s of a product of square matrices, two operations a multiply-add."""
     side = 8192 if device == "cuda" else 1024
@@ -177,10 +192,9 @@ def peak_mib(configuration: Configuration, group: Group, device: str, threads: i
 def apart(function: Callable, *arguments: object) -> object:
     """Return a call's value from a fresh process, NaN if it needs more memory than there is.
 
-    A server that has imported the library forks the process, but for `measure`, which starts a server of its own: one
-    server below another never ends.
+    A server that has imported the library forks the process.
     """
-    context = multiprocessing.get_context("spawn" if function is measure else "forkserver")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["glamlib.bench.speed"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
@@ -194,34 +208,35 @@ def _spread(name: str, rounds: pd.Series) -> dict[str, float]:
     return {name: rounds.median(), f"{name}_low": rounds.min(), f"{name}_high": rounds.max()}
 
 
-def measure(group: Group, device: str, threads: int, rounds: int, flush_denormal: bool) -> pd.DataFrame:
+def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     """Return a group's rows of the table, one a configuration.
 
-    ``seconds`` is the median of the rounds (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
+    ``seconds`` is the median of all passes (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
     quotients with Swin right before, ``macs_ratio`` what multiply-adds predict. ``way_ratio`` is over the same network
     fused, ``exchange_ratio`` is this ratio over G-MSA's. ``gmacs`` are useful multiply-adds (a backward pass is twice
     the forward), ``share`` the part of the machine's rate of matrix products that is reached. NaN: does not fit.
     """
-    torch.set_flush_denormal(flush_denormal)
     torch.set_num_threads(threads)
     rates = {bf16: matmul_gflops(device, torch.bfloat16 if bf16 else torch.float32) for bf16 in (False, True)}
     listed = configurations(group, device, rates[True] > 1.1 * rates[False])
+    torch.cuda.empty_cache()
     peaks = {one: apart(peak_mib, one, group, device, threads) for one in listed}
-    fitting = [one for one in listed if rounds and pd.notna(peaks[one])]
-    times = time_in_turn({one: one_pass(one, group, device)[1] for one in fitting}, rounds)
-    taken, beside = (pd.DataFrame(seconds).reindex(columns=listed) for seconds in times)
-    ratios = taken / beside
-    macs = {c: macs_by_module(c.build(group), group.size, group.size)[""] for c in listed if c.library == "glamlib"}
+    passes = {one: one_pass(one, group, device)[1] for one in listed if pd.notna(peaks[one])}
+    pairs = time_in_turn(passes, *(ROUNDS_ON_CPU.get(group.size, (3, 9)) if device == "cpu" else (3, 9)))
+    taken = {one: pd.DataFrame(pairs.get(one, []), columns=["own", "swin"]) for one in listed}
+    ratios = {one: seconds["own"] / seconds["swin"] for one, seconds in taken.items()}
+    with torch.device("meta"):
+        macs = {c: macs_by_module(c.build(group), group.size, group.size)[""] for c in listed if c.library == "glamlib"}
     same = {"device": device_name(device), "threads": threads, **origin()}
-    same |= {"rounds": rounds, "denormals": "flushed" if flush_denormal else "not"}
+    same["denormals"] = "not" if torch.tensor(1e-40).mul(1).item() else "flushed"
     rows = []
     for one in listed:
         row = {"part": group.part, "pass": group.direction, "size": group.size} | asdict(one)
-        row |= _spread("seconds", taken[one]) | _spread("ratio", ratios[one])
-        row |= _spread("exchange_ratio", ratios[one] / ratios[replace(one, mixer="gmsa")])
-        row["way_ratio"] = (taken[one] / taken[replace(one, way="fused")]).median()
+        row |= _spread("seconds", taken[one]["own"]) | _spread("ratio", ratios[one])
+        row |= _spread("exchange_ratio", ratios[one] / ratios.get(replace(one, mixer="gmsa"), np.nan))
+        row["way_ratio"] = row["seconds"] / taken[replace(one, way="fused")]["own"].median()
         counted = macs[one if one in macs else one.swin]
-        row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one]}
+        row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one], "rounds": len(taken[one])}
         row["gmacs"] = counted * (3 if group.direction == "training" else 1) / 1e9
         row["share"] = 2 * row["gmacs"] / row["seconds"] / rates[one.way == "bf16"]
         rows.append(row | same)
@@ -252,16 +267,12 @@ def speed(
         flush_denormal: let the processor take denormal numbers for 0.
     """
     tables, device = [], resolve_device(device)
+    torch.set_flush_denormal(flush_denormal)
     for group in groups(device):
         file = cache / f"{device}{'-flushed' * flush_denormal}" / f"{group.part}-{group.direction}-{group.size}.csv"
         if not file.exists():
             print(f"bench {file.stem}", flush=True)
-            rounds = 5 if device == "cuda" or (group.size <= 512 and group.part != "model") else 3
-            if device == "cpu" and group == Group("encoder", "training", 2048):
-                rounds = 0  # memory alone: a round takes minutes
-            rows = apart(measure, group, device, threads, rounds, flush_denormal)
-            if not isinstance(rows, pd.DataFrame):
-                raise InputError(f"bench {file.stem}: there is too little memory to time it")
+            rows = measure(group, device, threads)
             write_whole(file, rows.to_csv(index=False, float_format="%.5g"))
         tables.append(pd.read_csv(file))
     write_whole(out, pd.concat(tables).sort_values(["part", "pass", "size"], kind="stable").to_csv(index=False))
