@@ -48,6 +48,7 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
         )
     except PapermillExecutionError as error:
         raise InputError(f"{notebook.name} stopped: {error.ename}: {error.evalue} (see {failed})") from None
+    document.metadata["seconds"] = document.metadata["papermill"]["duration"]
     for part in (document, *document.cells):
         part.metadata.pop("papermill", None)  # times and paths of this machine
     nbformat.write(document, failed)
