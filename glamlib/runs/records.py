@@ -22,11 +22,11 @@ from glamlib.runs.places import CHECKPOINT, run_folder
 from glamlib.runs.provenance import commit, computing_digest, device_name, peak_memory_mib, process_seconds, versions
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
-from glamlib.training.checkpoint import NO_EFFECT, ROUNDING, set_aside
+from glamlib.training.checkpoint import NO_MATTER, changes, set_aside
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
-NO_MATTER = ("seed", *NO_EFFECT, *ROUNDING)  # the record stays the same but for its last digits
+_ALIKE = ("seed", *NO_MATTER)  # may differ between the runs of one mean
 _BESIDE = ("history.csv", "pictures.npz", "best.safetensors", "last.safetensors")
 _LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
 _PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
@@ -89,23 +89,21 @@ def write_record(
 def put_aside(folder: Path, record: dict[str, object]) -> None:
     """Keep a record of other parameters or data than ``record`` as record-old-1.json, the files beside it likewise."""
     path = folder / "record.json"
-    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *NO_MATTER))):
+    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *_ALIKE))):
         for file in [folder / name for name in (*_BESIDE, path.name)]:
             kept = set_aside(file) if file.exists() else None
         print(f"{folder}: {other}: the old record is kept as {kept.name}")
 
 
-def identity(record: dict[str, object], but: Iterable[str] = NO_MATTER) -> dict[str, object]:
+def identity(record: dict[str, object], but: Iterable[str] = _ALIKE) -> dict[str, object]:
     """Return what decides a record's numbers, by name: parameters, data and code, without the names in ``but``."""
     made_by = record["parameters"] | {"data": record.get("data"), "code": record.get("code")}
     return {name: value for name, value in json.loads(json.dumps(made_by)).items() if name not in but}
 
 
-def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = NO_MATTER) -> str:
+def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = _ALIKE) -> str:
     """Return how the identities of two records differ, "steps 12 -> 1, code 0a.. -> 1b..", or an empty string."""
-    first, second = identity(record, but), identity(other, but)
-    names = [name for name in first | second if first.get(name) != second.get(name)]
-    return ", ".join(f"{name} {first.get(name)} -> {second.get(name)}" for name in names)
+    return ", ".join(changes(identity(record, but), identity(other, but)))
 
 
 def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], list[str]]:
@@ -116,7 +114,7 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     rates = [variant.lr for variant in study.variants.values()]
-    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *NO_MATTER)
+    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_ALIKE)
 
     def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
         keys = [json.dumps(identity(record, but), sort_keys=True) for record in records]
@@ -126,7 +124,7 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
     by_variant = defaultdict(list)
     for record in largest(records, own):
         by_variant[record["parameters"]["variant"]].append(record)
-    by_variant = {variant: largest(group, NO_MATTER) for variant, group in by_variant.items()}
+    by_variant = {variant: largest(group, _ALIKE) for variant, group in by_variant.items()}
     kept, others = list(chain(*by_variant.values())), []
     for record in (record for record in records if record not in kept):
         variant, seed = (record["parameters"][name] for name in ("variant", "seed"))

@@ -23,10 +23,11 @@ from glamlib.runs.kernels import start_server
 from glamlib.runs.notebook import execute, execute_all
 from glamlib.runs.places import ROOT, imagenet_file, run_folder
 from glamlib.runs.provenance import computing_digest, digest
-from glamlib.runs.records import NO_MATTER, differences, read_record
+from glamlib.runs.records import differences, read_record
 from glamlib.studies import STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
+from glamlib.training.checkpoint import NO_MATTER
 
 
 def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:

@@ -6,6 +6,7 @@ A run that is killed while it writes keeps its previous checkpoint, and never a 
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from glamlib.files import write_whole
 UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
 NO_EFFECT = ("root", "workers", "checkpoint_every")
 # They change the order of sums, and ``accumulate`` how much of a batch a batch normalisation sees; not the experiment.
-ROUNDING = ("threads", "device", "compile", "accumulate")
+NO_MATTER = (*NO_EFFECT, "threads", "device", "compile", "accumulate")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict[str, object]) -> None:
@@ -71,16 +72,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     return tensors, progress
 
 
-def changes(held: dict[str, object], made_by: dict[str, object]) -> tuple[list[str], list[str]]:
-    """Return how a checkpoint's ``made_by`` differs from a run's: in what decides the result, and in the last digits.
-
-    What changes nothing (see `NO_EFFECT`) is left out.
-    """
-    decisive, rounding = [], []
-    for name, value in json.loads(json.dumps(made_by)).items():
-        if held.get(name) != value and name not in NO_EFFECT:
-            (rounding if name in ROUNDING else decisive).append(f"{name} {held.get(name)} -> {value}")
-    return decisive, rounding
+def changes(held: dict[str, object], now: dict[str, object], but: Iterable[str] = NO_MATTER) -> list[str]:
+    """Return how what made a checkpoint or record differs from what would make it now, "steps 12 -> 1" each."""
+    now = json.loads(json.dumps(now))
+    names = [name for name in held | now if name not in but and held.get(name) != now.get(name)]
+    return [f"{name} {held.get(name)} -> {now.get(name)}" for name in names]
 
 
 def set_aside(path: Path) -> Path:

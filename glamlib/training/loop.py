@@ -28,7 +28,7 @@ from glamlib.evaluation.inference import memory_suffices
 from glamlib.layers.block import GlamBlock
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.batches import TrainingView, step_batches
-from glamlib.training.checkpoint import changes, read_checkpoint, restore, save_checkpoint, set_aside
+from glamlib.training.checkpoint import NO_EFFECT, changes, read_checkpoint, restore, save_checkpoint, set_aside
 from glamlib.training.datasets import AnyDataset, data_identity
 from glamlib.training.losses import balanced_weights, total_weight
 from glamlib.training.tasks import task_of
@@ -111,13 +111,12 @@ def _progress(
         raise InputError(f"{checkpoint}: not the same in all processes; all machines must share its file system")
     if not held["step"]:
         return fresh
-    decisive, rounding = changes(held["made_by"], made_by)
-    if decisive:
+    if decisive := changes(held["made_by"], made_by):
         if accelerator.is_main_process:
             print(f"{', '.join(decisive)}: starting again; the old checkpoint is kept as {set_aside(checkpoint).name}")
         return fresh
     restore(checkpoint, tensors, model, optimizer)
-    if rounding:
+    if rounding := changes(held["made_by"], made_by, NO_EFFECT):
         accelerator.print(f"{', '.join(rounding)}: going on from step {held['step']}; last digits may change")
     return held | {"made_by": made_by}
 
