@@ -179,19 +179,13 @@ def test_full_contextual_attention(name: str, gate: float, mixer: str, whole: bo
 @torch.no_grad()
 def test_tokens_of_twins_live_through_a_stage() -> None:
     """The exchange in the first block is read in the third; a stage with one window attention has none."""
-    x = image(1, 3, 64, 64)
-    model = with_tokens(twins)
+    x, model = image(1, 3, 64, 64), with_tokens(twins)
     before = model(x)
-    assert model.blocks[0][0].mixer is not None
-    assert model.blocks[0][2].mixer is None
-    assert type(model.blocks[0][1].attn).__name__ == "GlobalSubSampleAttn"
+    assert [getattr(block, "mixer", None) is not None for block in model.blocks[0]] == [True, False, False]
     nn.init.zeros_(model.blocks[0][0].mixer.proj.weight)
     assert not torch.allclose(model(x), before, rtol=1e-4, atol=1e-4)
     short = with_tokens(lambda: twins(depths=(2, 2)))
     assert not any("mixer" in name for name, _ in short.named_parameters())
-    before = short(x)
-    nn.init.normal_(short.patch_embeds[1].global_tokens)
-    assert not torch.allclose(short(x), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

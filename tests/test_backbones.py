@@ -151,62 +151,26 @@ def test_features_equal_timms(name: str, entry: str) -> None:
 
 @torch.no_grad()
 def test_last_map_equals_timms_at_the_size_that_timm_is_made_for() -> None:
-    x = image(2, 3, 224, 224)
-    for name, net in (
-        ("vit_nano", VisionTransformer(embed_dim=128, depth=8, num_heads=8, num_classes=0)),
-        ("tnt_nano", TNT(embed_dim=128, inner_dim=16, depth=8, num_heads_inner=2, num_heads_outer=8, num_classes=0)),
+    """CrossViT's two maps are resized to a common one; what its last exchange has of its own, patches do not read."""
+    crossvit = {"img_size": 240, "img_scale": (1.0, 224 / 240), "patch_size": (12, 16), "embed_dim": (64, 128)}
+    crossvit |= {"depth": ((1, 2, 0),) * 3, "num_heads": (4, 8), "mlp_ratio": (4, 4, 1)}
+    tnt = {"embed_dim": 128, "inner_dim": 16, "depth": 8, "num_heads_inner": 2, "num_heads_outer": 8}
+    for name, make, sizes, sides in (
+        ("vit_nano", VisionTransformer, {"embed_dim": 128, "depth": 8, "num_heads": 8}, (14,)),
+        ("tnt_nano", TNT, tnt, (14,)),
+        ("crossvit_nano", CrossVit, crossvit, (20, 14)),
     ):
-        ours = backbone_of(name).eval().body
+        x = image(2, 3, *(sizes.get("img_size", 224),) * 2)
+        ours, net = backbone_of(name).eval().body, make(num_classes=0, **sizes).eval()
         randomise(ours, 0.1)
-        net.load_state_dict(ours.net.state_dict())
-        tokens = net.eval().forward_features(x)[:, 1:]
-        torch.testing.assert_close(ours(x).flatten(2).transpose(1, 2), tokens, **CLOSE)
-
-
-@torch.no_grad()
-def test_crossvit_equals_timms_at_the_size_that_timm_is_made_for() -> None:
-    """timm's last exchange is given weights of its own: patches do not depend on them."""
-    torch.manual_seed(1)
-    net = CrossVit(
-        img_size=240, img_scale=(1.0, 224 / 240), patch_size=(12, 16), embed_dim=(64, 128), depth=((1, 2, 0),) * 3,
-        num_heads=(4, 8), mlp_ratio=(4, 4, 1), num_classes=0,
-    ).eval()  # fmt: skip
-    ours = backbone_of("crossvit_nano").eval().body
-    randomise(ours, 0.1)
-    net.load_state_dict(ours.net.state_dict(), strict=False)
-    x = image(2, 3, 240, 240)
-    maps = [tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side)) for tokens, side in
-            zip(net.forward_features(x), (20, 14), strict=True)]  # fmt: skip
-    expected = [F.interpolate(each, size=(15, 15), mode="bilinear") for each in maps]
-    torch.testing.assert_close(ours(x), torch.cat(expected, dim=1), **CLOSE)
-
-
-def multihead(weights: list[Tensor], biases: list[Tensor], proj: nn.Linear, heads: int) -> nn.MultiheadAttention:
-    """torch's attention with the given projections to queries, keys and values."""
-    attention = nn.MultiheadAttention(proj.out_features, heads, batch_first=True).eval()
-    attention.in_proj_weight.copy_(torch.cat(weights))
-    attention.in_proj_bias.copy_(torch.cat(biases))
-    attention.out_proj.load_state_dict(proj.state_dict())
-    return attention
-
-
-@torch.no_grad()
-def test_pvt_attends_to_reduced_keys() -> None:
-    """A first stage of one block: torch's attention from every patch to blocks of 8 x 8 patches."""
-    stage = backbone_of("pvt_nano", depths=[1, 1, 1, 1]).eval().body.stages[0]
-    randomise(stage)
-    x = image(2, 3, 64, 96)
-    block, attn = stage.blocks[0], stage.blocks[0].attn
-    tokens = stage.patch_embed.norm(stage.patch_embed.proj(x).flatten(2).transpose(1, 2))
-    tokens = tokens + F.interpolate(stage.pos_embed, size=(16, 24), mode="bilinear").flatten(2).transpose(1, 2)
-    normal = block.norm1(tokens)
-    reduced = attn.sr(normal.transpose(1, 2).unflatten(2, (16, 24)))
-    assert reduced.shape[2:] == (2, 3)
-    reduced = attn.norm(reduced.flatten(2).transpose(1, 2))
-    attention = multihead([attn.q.weight, attn.kv.weight], [attn.q.bias, attn.kv.bias], attn.proj, heads=2)
-    tokens = tokens + attention(normal, reduced, reduced)[0]
-    tokens = tokens + block.mlp(block.norm2(tokens))
-    torch.testing.assert_close(stage(x), tokens.transpose(1, 2).unflatten(2, (16, 24)), **CLOSE)
+        net.load_state_dict(ours.net.state_dict(), strict=name != "crossvit_nano")
+        tokens = net.forward_features(x)
+        maps = [
+            branch[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+            for branch, side in zip([tokens] if len(sides) == 1 else tokens, sides, strict=True)
+        ]
+        expected = [F.interpolate(each, size=ours(x).shape[2:], mode="bilinear") for each in maps]
+        torch.testing.assert_close(ours(x), torch.cat(expected, dim=1), **CLOSE)
 
 
 @pytest.mark.parametrize("class_tokens", [0, 1])
@@ -229,7 +193,10 @@ def test_cvt_attends_to_convolved_keys(class_tokens: int) -> None:
         return torch.cat([x[:, :class_tokens], out], dim=1)
 
     layers = [projection.linear for projection in projections]
-    attention = multihead([layer.weight for layer in layers], [layer.bias for layer in layers], attn.proj, heads=3)
+    attention = nn.MultiheadAttention(12, 3, batch_first=True).eval()
+    attention.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
+    attention.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
+    attention.out_proj.load_state_dict(attn.proj.state_dict())
     attention.in_proj_weight[:12] *= sqrt(4 / 12)  # torch scales by a head's 4 channels, CvT by all 12
     attention.in_proj_bias[:12] *= sqrt(4 / 12)
     q, k, v = convolved(attn.q, 1), convolved(attn.k, 2), convolved(attn.v, 2)

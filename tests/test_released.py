@@ -201,17 +201,14 @@ def test_unknown_behaviour_lists_the_differences(name: str, behaviour: str, mess
         create_model(name, num_classes=2, behaviour=f"raw_tokens+{behaviour}")
 
 
-def test_dropped_weights_are_refused() -> None:
+def test_weights_that_do_not_fit_are_refused() -> None:
+    """Dropped ones, others' shapes, and two keys of one weight, one of which would be dropped without a word."""
     encoder = Encoder(ModelConfig(embed_dim=8, depths=(1,), num_heads=(1,), num_global_tokens=1))
     weights = {"patch_embed.proj.weight": torch.zeros(8, 3, 4, 4), "layers.0.strange": torch.zeros(1)}
     with pytest.raises(InputError, match=r"1 left over, \d+ missing, 0 of another shape; first: layers.0.strange"):
         load_released(encoder, weights)
     with pytest.raises(InputError, match=r"patch_embed.proj.weight \(\[4, 3, 4, 4\], the model has \[8, 3, 4, 4\]\)"):
         load_released(encoder, {"patch_embed.proj.weight": torch.zeros(4, 3, 4, 4)})
-
-
-def test_two_keys_of_one_weight_are_refused() -> None:
-    """One of the two would be dropped without a word."""
     block = nn.ModuleDict({"decoder": FCNHead(4, 4, 2)})
     weights = {f"decode_head.{key}": value for key, value in block["decoder"].state_dict().items()}
     load_released(block, weights)

@@ -71,16 +71,13 @@ def test_block(name: str) -> None:
 def test_colliding_index(side: int, used: int) -> None:
     """METHOD, section 5, point 21: of (2 w - 1)^3 rows few are used. And by hand, from both patches' places."""
     index = colliding_index((side,) * 3, (side,) * 3, CPU)
+    if side == 4:
+        assert torch.equal(index, reference(BLOCKS[0])[0]["weight/attn.relative_position_index"].long())
     assert len(index.unique()) == used
     for i, j in torch.randint(side**3, (50, 2), generator=torch.Generator().manual_seed(0)).tolist():
         (z, y, x), (z0, y0, x0) = ((n // side**2, n // side % side, n % side) for n in (i, j))
         row = (z - z0 + side - 1) * (3 * side - 1) + (y - y0 + side - 1) * (2 * side - 1) + x - x0 + side - 1
         assert index[i, j] == row
-
-
-def test_colliding_index_is_the_stored_one() -> None:
-    stored = reference(BLOCKS[0])[0]["weight/attn.relative_position_index"]
-    assert torch.equal(colliding_index((4, 4, 4), (4, 4, 4), CPU), stored.long())
 
 
 def network(behaviour: str) -> nn.Module:

@@ -126,26 +126,6 @@ def test_upsampling_by_hand(window: tuple[int, int], size: tuple[int, int]) -> N
     assert trace["cross"].shape == (2, layout.num_windows, HEADS, 4 * cells, cells)
 
 
-@pytest.mark.parametrize(("window", "size"), MAPS)
-def test_a_query_sees_the_coarse_window_facing_it(window: tuple[int, int], size: tuple[int, int]) -> None:
-    """By gradients: all of that window and nothing else of the coarse map; of the skip, its own patch alone."""
-    upsampling = loud(NonLocalUpsampling(DIM, HEADS, window)).double()
-    coarse, skip = (t.double().requires_grad_() for t in maps(size, batch=1))
-    layout = WindowLayout.fit(halved(size), window, shifted=False)
-    y = upsampling(coarse, skip)
-    probe = torch.randn(DIM // 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    for row, column in product(range(size[0]), range(size[1])):
-        answer, asked = torch.autograd.grad(y[0, row, column] @ probe, (coarse, skip), retain_graph=True)
-        seen = answer[0].abs().sum(dim=-1) > 0
-        facing = torch.zeros_like(seen)
-        top, left = (p // (2 * w) * w for p, w in zip((row, column), layout.window, strict=True))
-        facing[top : top + layout.window[0], left : left + layout.window[1]] = True
-        assert torch.equal(seen, facing), (row, column)
-        own = asked[0].abs().sum(dim=-1) > 0
-        # with one key there is nothing to ask for
-        assert own.nonzero().tolist() == ([[row, column]] if layout.window_area > 1 else [])
-
-
 @pytest.mark.parametrize(
     ("window", "columns", "right"), [(4, [0, 2, 0, 2], 4), (7, [0, 2, 4, 6, 1, 3, 5], 7)], ids=["w4", "w7"]
 )
