@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from glamlib.data.check import check_data
-from glamlib.data.datasets import InMemory, dataset_of, has_dataset, load_dataset, survey
+from glamlib.data.datasets import dataset_of, has_dataset, load_dataset, survey
 from glamlib.data.folder import folder, suggest_classes
 from glamlib.data.layout import voc_palette
 from glamlib.errors import InputError
@@ -208,20 +208,6 @@ def test_load_dataset_finds_the_root_by_glam_data(root, monkeypatch):
     for call in (lambda: load_dataset("camvidd", "train"), lambda: has_dataset("camvidd")):
         with refused("'camvidd'", "folder, camvid"):
             call()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_in_memory_is_the_same_data_set_read_once(root, workers):
-    data = load(root)
-    held = InMemory(data, workers=workers)
-    assert (len(held), held.name(1), held.classes, held.palette) == (2, "b", data.classes, data.palette)
-    assert all(torch.equal(mine, theirs) for i in range(2) for mine, theirs in zip(held[i], data[i], strict=True))
-    assert len(InMemory(data, limit=1)) == 1
-    for file in root.glob("train/*/*"):
-        file.unlink()
-    assert held[1][0].shape == (3, 3, 4)
-    with pytest.raises(IndexError):
-        held[2]
 
 
 def test_a_survey_reads_all_and_finds_absent_classes_and_sizes(root):

@@ -126,9 +126,16 @@ def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
         save(root / "imagesTs" / f"new {number}_0000.nii.gz", np.arange(27).reshape(3, 3, 3))
         save(root / "labelsTs" / f"new {number}.nii.gz", np.ones((3, 3, 3)))
     assert names(loaded(root, "test")) == ["new 1", "new 2"]
-    assert "test: 2, imagesTs;" in loaded(root).about
+    assert "test: 2, imagesTs;" in check_data("volumes", root).render()
     with pytest.raises(InputError, match="unknown volumes split 'tests'; allowed: train, val, test, all"):
         loaded(root, "tests")
+    for folder in ("imagesTr", "labelsTr"):  # data to be evaluated alone, prepared as those of training were
+        (root / folder).rename(root / f"no {folder}")
+    for file in (folds, root / "test.txt", root / "train.txt"):
+        file.unlink()
+    assert names(loaded(root, "test", spacing=None, scales=[None])) == ["new 1", "new 2"]
+    with pytest.raises(InputError, match=r"nothing is left for the volumes split 'train' .not found.; .* 3 or more"):
+        loaded(root)
 
 
 def table(**changes):
@@ -182,8 +189,3 @@ def test_what_does_not_fit_together_is_named_and_the_rest_is_checked(tmp_path):
     assert data.sided
     good = names(data).index(next(name for name in names(data) if name[-1] not in "456"))
     assert sorted(data[good][1].unique().tolist()) == [0, 1, 255]
-
-
-def test_a_folder_with_too_few_cases_is_refused(tmp_path):
-    with pytest.raises(InputError, match="nothing is left for the volumes split 'train'"):
-        loaded(own_volumes(tmp_path, "nnunet", ("MRI",), count=2))

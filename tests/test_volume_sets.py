@@ -17,7 +17,8 @@ from glamlib.training.datasets import data_identity
 
 
 def test_hippocampus_splits(tmp_path):
-    root = hippocampus(tmp_path)
+    root = hippocampus(tmp_path / "Task04_Hippocampus")
+    assert len(load_volumes("hippocampus", "train", root=tmp_path)) == 8  # as in the archive
     (root / "imagesTr" / f"._{NAME}").write_bytes(b"a Mac's")
     assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_005", "hippocampus_010"]
     assert len(load_volumes("hippocampus", "train", root=root)) == 8
@@ -36,23 +37,6 @@ def test_hippocampus_splits(tmp_path):
     (root / "val.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(InputError, match=r"val.txt: cannot be read as text"):
         load_volumes("hippocampus", "train", root=root)
-
-
-def test_the_decathlons_own_archive_is_read(tmp_path):
-    root = hippocampus(tmp_path / "hippocampus" / "Task04_Hippocampus").parent
-    assert len(load_volumes("hippocampus", "train", root=root)) == 8
-
-
-def test_files_without_a_partner_and_second_files_are_named(tmp_path):
-    root = hippocampus(tmp_path)
-    (root / "labelsTr" / "hippocampus_002.nii.gz").unlink()
-    (root / "imagesTr" / "hippocampus_003.nii.gz").unlink()
-    save(root / "imagesTr" / "hippocampus_001.nii", np.zeros((6, 7, 8)))
-    with pytest.raises(InputError) as caught:
-        load_volumes("hippocampus", "train", root=root)
-    assert f"{NAME} has the same name as hippocampus_001.nii" in str(caught.value)
-    assert "hippocampus_002.nii.gz has no label" in str(caught.value)
-    assert "hippocampus_003.nii.gz has no image" in str(caught.value)
 
 
 def brains(root, layout):
@@ -169,7 +153,7 @@ def test_bad_options_are_refused(tmp_path, name, split, options, message):
 
 def test_volumes_in_memory_are_the_same(tmp_path):
     volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path))
-    held = InMemory(volumes, limit=3)
+    held = InMemory(volumes, limit=3, workers=2)
     files = [*DataLoader(volumes, None, sampler=range(3), num_workers=1, multiprocessing_context="spawn")]
     for file in (tmp_path / "imagesTr").iterdir():
         file.unlink()
@@ -178,6 +162,8 @@ def test_volumes_in_memory_are_the_same(tmp_path):
     for attribute in ("classes", "palette", "ignore_index", "sided"):
         assert getattr(held, attribute) == getattr(volumes, attribute)
     assert held.spacing(2) == (1.0, 1.0, 1.0)
+    with pytest.raises(IndexError):
+        held[3]
 
 
 @needs("hippocampus")

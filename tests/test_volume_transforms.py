@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from glamlib.data.scenes import CueVolumeConfig, CueVolumes
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
-from glamlib.training.batches import TrainingView
 
 SHAPE = (24, 28, 32)
 EVERYTHING = {"patch_size": (12, 12, 12), "rotate": 15, "scale": (0.9, 1.1), "intensity": 0.1, "noise": 0.1}
@@ -197,16 +194,6 @@ def test_the_generator_decides_and_nothing_is_written_to():
         tensor.zero_()
     assert torch.equal(image, before[0])
     assert torch.equal(label, before[1])
-
-
-def test_workers_change_nothing():
-    volumes = CueVolumes(CueVolumeConfig(), count=3, seed=0)
-    transform = VolumeTransform.for_dataset(volumes, **EVERYTHING)
-    assert transform.flip_axes == (0, 1, 2)
-    view = TrainingView(volumes, 7, transform)
-    one, two = (list(DataLoader(view, sampler=range(6), num_workers=workers)) for workers in (0, 2))
-    for batches in zip(one, two, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
 @pytest.mark.parametrize(
