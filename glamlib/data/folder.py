@@ -27,19 +27,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from glamlib.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label, read_pair, rgb
-from glamlib.data.layout import (
-    NAMED,
-    SPLITS,
-    Files,
-    Labels,
-    Layout,
-    Split,
-    listed,
-    pair,
-    reading,
-    spans,
-    three_splits,
-)
+from glamlib.data.layout import NAMED, SPLITS, Files, Labels, Layout, Split, listed, pair, reading, spans, three_splits
 from glamlib.data.transforms import VOID, Byte
 from glamlib.errors import Checked, InputError, Range
 from glamlib.files import write_whole

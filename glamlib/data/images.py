@@ -114,7 +114,7 @@ def read_pair(labels: Labels, item: Item, each: Catcher = nullcontext) -> tuple[
         label = torch.from_numpy(read_class_numbers(item.label, labels))
     with each():
         if None not in (image, label) and image.shape[1:] != label.shape:
-            have = " and ".join("{} x {}".format(*shape) for shape in (image.shape[1:], label.shape))
+            have = " and ".join(" x ".join(map(str, shape)) for shape in (image.shape[1:], label.shape))
             raise InputError(f"{item.images[0]} and {item.label.name} differ in size: {have} (height x width)")
     return image, label, None
 

@@ -26,8 +26,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 CROP_TRIES = 10  # mmsegmentation's RandomCrop takes the last of ten crops when none keeps cat_max_ratio
 BRIGHTNESS_DELTA = 32 / 255
-CONTRAST_RANGE = (0.5, 1.5)
-SATURATION_RANGE = (0.5, 1.5)
+STRETCH = (0.5, 1.5)  # of contrast and saturation
 HUE_DELTA = 18 / 180  # of the colour circle: mmsegmentation's 18 counts OpenCV's hue steps, which are 2 degrees each
 
 
@@ -82,8 +81,7 @@ class TrainTransform(Checked):
     # Draw the crop again, up to ten times, while one class covers this share of the pixels that are not void; 1.0 takes
     # the first crop. mmsegmentation: 0.75.
     cat_max_ratio: Annotated[float, Range(0.01, 1)] = 1.0
-    # The factor multiplies these pixels, and the image is resized to `keep_ratio_size` within them, whatever its own
-    # size. mmsegmentation's img_scale; ADE20K: (2048, 512).
+    # The factor multiplies these pixels, in which the image is fitted. mmsegmentation's img_scale; ADE20K: (2048, 512)
     long_short: tuple[Side, Side] | None = None
     # (r, g, b) around an image smaller than the crop. mmsegmentation pads with 0 after normalising: (124, 116, 104).
     fill: tuple[Byte, Byte, Byte] = (0, 0, 0)
@@ -118,11 +116,9 @@ class TrainTransform(Checked):
     def _window(self, label: Tensor, generator: np.random.Generator) -> tuple[slice, slice]:
         """Draw the crop's rows and columns; smaller than the crop size where the label (H, W) is."""
         for _ in range(CROP_TRIES):
-            starts = [
-                generator.integers(max(have - want, 0) + 1)
-                for have, want in zip(label.shape, self.crop_size, strict=True)
-            ]
-            window = tuple(slice(start, start + want) for start, want in zip(starts, self.crop_size, strict=True))
+            sides = zip(label.shape, self.crop_size, strict=True)
+            starts = [(generator.integers(max(have - want, 0) + 1), want) for have, want in sides]
+            window = tuple(slice(start, start + want) for start, want in starts)
             if self.cat_max_ratio == 1.0:
                 break
             counts = torch.bincount(label[window].flatten(), minlength=VOID + 1)[:VOID]
@@ -140,12 +136,12 @@ def photometric_distortion(image: Tensor, generator: np.random.Generator) -> Ten
     if generator.random() < 0.5:
         rgb = (rgb + generator.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA)).clamp_(0, 1)
     # mmsegmentation's contrast is a plain factor: torchvision's brightness. torchvision's own contrast keeps the mean.
-    contrast = generator.uniform(*CONTRAST_RANGE) if generator.random() < 0.5 else 1.0
+    contrast = generator.uniform(*STRETCH) if generator.random() < 0.5 else 1.0
     contrast_first = generator.random() < 0.5
     if contrast_first:
         rgb = functional.adjust_brightness(rgb, contrast)
     if generator.random() < 0.5:
-        rgb = scale_saturation(rgb, generator.uniform(*SATURATION_RANGE))
+        rgb = scale_saturation(rgb, generator.uniform(*STRETCH))
     if generator.random() < 0.5:
         rgb = functional.adjust_hue(rgb, generator.uniform(-HUE_DELTA, HUE_DELTA))
     if not contrast_first:

@@ -52,9 +52,8 @@ class VolumeTransform(Checked):
         """
         made = cls.from_dict({"flip_axes": (0, 1) if dataset.sided else (0, 1, 2), **options})
         if dataset.sided and LEFT_RIGHT in made.flip_axes:
-            raise InputError(
-                f"{cls.role} flip_axes={made.flip_axes}: must be without {LEFT_RIGHT}, left to right: labels have sides"
-            )
+            wanted = f"must be without {LEFT_RIGHT}, left to right: labels have sides"
+            raise InputError(f"{cls.role} flip_axes={made.flip_axes}: {wanted}")
         return made
 
     def __call__(self, image: Tensor, label: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -7,22 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from glamlib.data.datasets import (
-    DATASETS,
-    VOLUMES,
-    InMemory,
-    SegmentationDataset,
-    VolumeDataset,
-    load_dataset,
-    load_volumes,
-    survey,
-)
+from glamlib.data.datasets import DATASETS, VOLUMES, InMemory, SegmentationDataset, load_dataset, load_volumes, survey
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig
 from glamlib.errors import InputError, Natural, check_options, one_of
 from glamlib.evaluation.processes import is_main
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
-AnyDataset = SegmentationDataset | VolumeDataset
+AnyDataset = SegmentationDataset  # of volumes, too
 Parts = dict[str, AnyDataset]  # "train", "test" and, where the run validates, "val"
 
 PARTS = ("train", "val", "test")
@@ -106,7 +97,7 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     if is_main() and absent:
         print(f"warning: no training label holds {', '.join(absent)}")
     if len(sizes) > 1 and not run.augment:
-        have = " and ".join("{} x {}".format(*size) for size in sorted(sizes)[:: len(sizes) - 1])
+        have = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:: len(sizes) - 1])
         raise InputError(f"option of augment crop_size, or of data size: one is needed, because images differ: {have}")
     return data
 
