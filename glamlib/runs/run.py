@@ -8,6 +8,7 @@ from torch import nn
 
 from glamlib.cost.count import cost
 from glamlib.evaluation.cues import steps_to_criterion
+from glamlib.evaluation.metrics import location_prior
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable
 from glamlib.runs.places import CHECKPOINT, imagenet_file, run_folder
@@ -105,6 +106,8 @@ class Job:
         self.metrics, self.pictures = self.task.evaluate(self.model, self.data["test"], self.run)
         if "guessing_loss" in self.metrics and self.task.ndim == 2:  # volumes have another loss
             self.metrics["steps_to_criterion"] = steps_to_criterion(self.history, self.metrics["guessing_loss"] / 2)
+        if self.run.dataset not in GENERATED:
+            self.metrics["prior"] = location_prior(self.data["train"], self.data["test"])
 
     def write(self) -> Path:
         """Write the record, and return its path: the run counts as done, and its checkpoint goes."""
