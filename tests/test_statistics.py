@@ -101,6 +101,7 @@ def test_welch_by_hand() -> None:
     assert (found.n, found.difference) == (3, pytest.approx(0.07))
     assert found.high == pytest.approx(0.07 + stats.t.ppf(0.975, freedom) * error)
     assert found.p == pytest.approx(2 * stats.t.sf(0.07 / error, freedom))
+    assert found.p == pytest.approx(stats.ttest_ind(one, two, equal_var=False).pvalue)
     assert found.visible == pytest.approx(visible_errors(freedom) * error)
 
 

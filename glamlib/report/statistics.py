@@ -1,7 +1,7 @@
 """What runs show: means over seeds, differences between two variants by tests of scipy, and verdicts by rule."""
 
 from collections.abc import Iterable, Mapping
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -38,17 +38,22 @@ def score_interval(values: Iterable[float]) -> Interval:
     return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
 
 
+def _groups(scores: Iterable[float]) -> list[np.ndarray]:
+    """Return the scores below and above the widest gap."""
+    data = np.sort(np.asarray(scores, dtype=np.float64))
+    return np.split(data, [np.diff(data).argmax() + 1])
+
+
 def bimodal(scores: Iterable[float]) -> bool:
     """Tell whether scores in 0..1 fall into two groups, at least 0.2 apart and each at most half as wide as the gap.
 
     So do those of runs of which some leave the plateau of guessing and some do not.
     """
-    data = np.sort(np.asarray(scores, dtype=np.float64))
-    if data.size < 2:
+    if len(scores) < 2:
         return False
-    split = np.diff(data).argmax()
-    gap = data[split + 1] - data[split]
-    return bool(gap >= _GAP and max(data[split] - data[0], data[-1] - data[split + 1]) <= gap / 2)
+    low, high = _groups(scores)
+    gap = high[0] - low[-1]
+    return bool(gap >= _GAP and max(np.ptp(low), np.ptp(high)) <= gap / 2)
 
 
 class Comparison(NamedTuple):
@@ -119,31 +124,26 @@ def compare(
     one, two = (group.to_numpy() for group in groups)
     found = Comparison(n, float(one.mean() - two.mean()), direction=direction)
     if success or (np.isinf(cap) and (bimodal(one) or bimodal(two))):
-        return _counted(found, one, two, 0.5 if success else _widest_gap(np.concatenate(groups)), LEVEL / family)
+        low, high = ([0], [1]) if success else _groups(np.concatenate(groups))
+        return _counted(found, one, two, (low[-1] + high[0]) / 2, LEVEL / family)
     if n < 2:
         return found
     if max(one.max(), two.max()) >= cap:
         censored = (stats.CensoredData.right_censored(group, group >= cap) for group in (one, two))
         return found._replace(p=float(stats.logrank(*censored).pvalue))
-    test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
-    spread = np.ptp(one - two) if paired else max(np.ptp(one), np.ptp(two))
-    if spread <= 1e-12:  # no test without a spread: what is seen is what is
-        different = abs(found.difference) > max(1e-12, margin if direction == "equal" else 0)
-        equivalent = float(abs(found.difference) >= margin) if margin else np.nan
-        ends = {"low": found.difference, "high": found.difference, "visible": 0.0}
-        return found._replace(**ends, p=float(not different), p_equivalent=equivalent)
-    result = test(one, two)
-    low, high = result.confidence_interval()
-    error = (high - low) / 2 / stats.t.ppf(0.975, result.df)
-    p, p_equivalent = result.pvalue, np.nan
-    if direction == "equal":
-        beyond = abs(found.difference) > margin
-        p = test(one - np.sign(found.difference) * margin, two).pvalue if beyond else 1.0
-    if margin:
-        above, below = test(one + margin, two, alternative="greater"), test(one - margin, two, alternative="less")
-        p_equivalent = float(max(above.pvalue, below.pvalue))
-    visible = float(error * visible_errors(result.df, LEVEL / family))
-    return found._replace(low=float(low), high=float(high), p=float(p), p_equivalent=p_equivalent, visible=visible)
+    samples = [one - two] if paired else [one, two]
+    variances = np.array([sample.var(ddof=1) / len(sample) + 1e-24 for sample in samples])  # of means; never 0
+    error = np.sqrt(variances.sum())
+    freedom = variances.sum() ** 2 / sum(variances**2 / [len(sample) - 1 for sample in samples])  # Satterthwaite's
+    student, distance = stats.t(freedom), abs(found.difference)
+    half = student.ppf(0.975) * error
+    return found._replace(
+        low=float(found.difference - half),
+        high=float(found.difference + half),
+        p=float(min(1, 2 * student.sf((distance - margin * (direction == "equal")) / error))),
+        p_equivalent=float(student.sf((margin - distance) / error)) if margin else np.nan,
+        visible=float(error * visible_errors(freedom, LEVEL / family)),
+    )
 
 
 @cache
@@ -153,16 +153,10 @@ def visible_errors(freedom: float, level: float = LEVEL) -> float:
     return optimize.brentq(lambda true: stats.nct.sf(critical, freedom, true) - POWER, 0, 10 * critical)
 
 
-def _widest_gap(scores: np.ndarray) -> float:
-    """Return the middle of the widest gap."""
-    data = np.sort(scores)
-    split = np.diff(data).argmax()
-    return data[split : split + 2].mean()
-
-
 def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, level: float, alpha: float) -> Comparison:
     (hits, n), (others, m) = ((int((group > level).sum()), len(group)) for group in (one, two))
-    (low, high), (lower, higher) = (wilson(hits, n), wilson(others, m))
+    wilson = (stats.binomtest(k, size).proportion_ci(method="wilson") for k, size in ((hits, n), (others, m)))
+    (low, high), (lower, higher) = wilson
     rate, other = hits / n, others / m
     test = stats.fisher_exact([[hits, n - hits], [others, m - others]])
     rates = (k / n for k in range(1, n + 1) if stats.fisher_exact([[k, n - k], [0, m]]).pvalue <= alpha)
@@ -174,11 +168,6 @@ def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, level: float, 
         visible=next(rates, np.inf),
         counts=f"{hits} of {n} against {others} of {m}",
     )
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the ends of Wilson's 95 % interval of a rate of success."""
-    return tuple(map(float, stats.binomtest(successes, n).proportion_ci(method="wilson")))
 
 
 def holm(p: Iterable[float]) -> np.ndarray:
