@@ -14,7 +14,7 @@ from glamlib.data.datasets import load_dataset
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.evaluation.cues import BIN, CueAccuracy, steps_to_criterion
+from glamlib.evaluation.cues import BIN, CueAccuracy, ceiling_by_distance, steps_to_criterion
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.evaluation.gallery import Gallery
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
@@ -162,6 +162,26 @@ def test_cue_accuracy_by_hand() -> None:
     for index in range(len(scenes)):
         perfect.update(index, *[torch.from_numpy(scenes.scene(index).label)] * 2)
     assert [perfect.metrics()[name] for name in ("found", "right_given_found", "escaped")] == [1, 1, 1]
+
+
+def test_what_windows_allow_by_hand() -> None:
+    """Two blocks of windows of 4 patches of 4 px, the second shifted by 2: a patch p sees those from 4k to 4k + 7, with
+    k = floor((p - 2) / 4); the decoder interpolates between two patches."""
+    scenes = CueScenes(SceneConfig(), 20, 2)
+    found = ceiling_by_distance(small("swin_nano_linear"), scenes).set_index("distance")["accuracy"]
+    rows = {middle: [] for middle in found.index}
+    for index in range(len(scenes)):
+        scene = scenes.scene(index)
+        for pixel in np.argwhere(scene.shapes):
+            between = np.floor((pixel + 0.5) / 4 - 0.5)
+            low, high = between.clip(0), (between + 1).clip(max=15)
+            start, stop = 16 * ((low - 2) // 4), 16 * ((high - 2) // 4) + 32
+            told = all(a < c + 9 and c < b for a, b, c in zip(start, stop, scene.cells[0], strict=True))
+            rows[scene.distances[scene.shapes[tuple(pixel)] - 1] // 8 * 8 + 4].append(1.0 if told else 0.5)
+    for middle, values in rows.items():
+        assert found[middle] == pytest.approx(np.mean(values))
+    assert found.iloc[0] > 0.99
+    assert found.iloc[-1] == 0.5
 
 
 def test_steps_to_a_criterion_by_hand() -> None:

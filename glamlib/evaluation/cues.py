@@ -3,8 +3,9 @@ by distance to the cue, and what guessing would give."""
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import entropy
-from torch import Tensor
+from torch import Tensor, nn
 
 from glamlib.data.scenes import CueScenes, CueVolumes
 from glamlib.evaluation.processes import summed
@@ -67,3 +68,24 @@ def steps_to_criterion(history: list[dict[str, float]], loss: float) -> float:
     """Return the first step after which the mean ``loss`` of five rows of a history is below ``loss``; NaN for none."""
     rows = pd.DataFrame(history)
     return float(rows["step"][rows["loss"].rolling(5).mean() < loss].min())
+
+
+def ceiling_by_distance(model: nn.Module, scenes: CueScenes) -> pd.DataFrame:
+    """Return the share of found shape pixels that a network whose fields are boxes cannot exceed on cue scenes.
+
+    A pixel whose field holds no pixel of the tile can only be guessed. Fields are those of ``model`` untrained, by its
+    gradient along the diagonal. Returns rows of distance (the middle of a bin) and accuracy.
+    """
+    config, places = scenes.config, torch.arange(scenes.config.size)
+    images = torch.randn(config.size, len(scenes[0][0]), *(config.size,) * config.dims, requires_grad=True)
+    logits = model.eval()(images)[(places, slice(None), *(places,) * config.dims)]  # (size, classes): pixel i of item i
+    (gradient,) = torch.autograd.grad((logits * torch.randn(logits.shape[1])).sum(), images)
+    sees = (gradient.flatten(3).abs().amax(dim=(1, 3)) > 0).numpy()  # (size, size): pixel i sees place j
+    start, stop, rows = sees.argmax(axis=1), config.size - sees[:, ::-1].argmax(axis=1), []
+    for scene in map(scenes.scene, range(len(scenes))):
+        pixels, corner = np.argwhere(scene.shapes), np.array(scene.cells[0])
+        told = ((start[pixels] < corner + config.cue_size) & (corner < stop[pixels])).all(axis=1)
+        distance = scene.distances[scene.shapes[tuple(pixels.T)] - 1]
+        rows.append(pd.DataFrame({"distance": distance // BIN * BIN + BIN / 2, "accuracy": told}))
+    found = pd.concat(rows).groupby("distance", as_index=False).mean()
+    return found.assign(accuracy=found["accuracy"] + (1 - found["accuracy"]) / config.num_cues)

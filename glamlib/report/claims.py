@@ -131,8 +131,8 @@ def claims_html(claims: pd.DataFrame) -> str:
     with pd.option_context("display.max_colwidth", None):
         shown = claims[~absent].rename(columns={"sentence": "claim"})[["claim", "measured", "verdict"]]
         table = shown.to_html(index=False, border=0, classes="claims", justify="left")
-    line = " ".join(f"{row.sentence} ({row.measured})" for row in claims[absent].itertuples())
-    return f"{table}<p>Not tested here: {line}</p>" if line else table
+    lines = [f"{why}: {' '.join(rows['sentence'])}" for why, rows in claims[absent].groupby("measured", sort=False)]
+    return table + "".join(f"<p>Not tested, {line}</p>" for line in lines)
 
 
 def claims_markdown(results: Path, study: studies.Study) -> str:

@@ -120,11 +120,11 @@ def score_against_cost(study: Study, results: Path) -> Figure:
     return _finished(axes, cost, f"{METRIC_NAMES[study.metric]} (95 % interval over seeds)")
 
 
-def accuracy_by_distance(study: Study, results: Path, reach: float | None = None) -> Figure:
-    """Share of shape pixels of the right class against the distance from the cue, mean over seeds.
+def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | None = None) -> Figure:
+    """Share of found shape pixels of the right class against the distance from the cue, over all seeds.
 
     Args:
-        reach: pixels (voxels) beyond which the baseline cannot see the cue along an axis, drawn as a line.
+        ceiling: what the baseline cannot exceed, of `ceiling_by_distance`, drawn as a line.
     """
     held = [one for one in records.read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     label_of = {name: variant.label for name, variant in study.variants.items()}
@@ -132,15 +132,17 @@ def accuracy_by_distance(study: Study, results: Path, reach: float | None = None
     rows = pd.concat(bins, ignore_index=True)
     rows["label"] = rows["variant"].map(label_of)
     rows["distance"] = (rows["from_px"] + rows["to_px"]) / 2
+    rows["found_pixels"] = rows["found"] * rows["pixels"]
+    rows["accuracy"] /= rows["found"]
     unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
     axes = plt.subplots(figsize=(7, 4))[1]
     axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
-    if reach:
-        label = f"reach of {label_of[study.baseline]}'s two blocks"
-        axes.axvline(reach, color="0.4", linewidth=1, linestyle=":", label=label)
-    sns.lineplot(**_look(study, rows), x="distance", y="accuracy", weights="pixels", errorbar=None, ax=axes)
+    if ceiling is not None:
+        label = f"ceiling of {label_of[study.baseline]}'s windows"
+        axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=3, alpha=0.5, label=label)
+    sns.lineplot(**_look(study, rows), x="distance", y="accuracy", weights="found_pixels", errorbar=None, ax=axes)
     axes.set_ylim(0, 1.02)
-    return _finished(axes, f"distance from cue to shape ({unit}s, bins of {BIN})", f"shape {unit}s of the right class")
+    return _finished(axes, f"distance from cue to shape ({unit}s, bins of {BIN})", f"right class, of {unit}s found")
 
 
 def _loss_of(study: Study) -> str:
