@@ -131,7 +131,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
     found = {study.name for study in reproduce.chosen_studies("all", "quick")}
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
-    write_plan(tmp_path, tmp_path, profile="paper")
+    reproduce.main(tmp_path, tmp_path, profile="paper", jobs=0)  # plans alone
     said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22

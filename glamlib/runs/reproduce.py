@@ -155,7 +155,8 @@ def main(
         names = write_plan(build, results, profile, study, seeds, device)
         waiting = unfinished(names, build, results)
         runs = next_runs(waiting) if jobs else waiting
-        execute_all([partial(execute_run, name) for name in runs if jobs], jobs)
+        if jobs:
+            execute_all([partial(execute_run, name) for name in runs], jobs)
 
 
 if __name__ == "__main__":
