@@ -121,12 +121,12 @@ def test_test_subjects_are_resampled_beside_seeds(tmp_path: Path, monkeypatch: p
     rng = np.random.default_rng(0)
     gains = rng.normal(0.1, 0.02, 40)
     records = [
-        {"parameters": {"variant": variant}, "metrics": {"cases": [
+        {"parameters": {"variant": variant, "seed": 0}, "metrics": {"cases": [
             {"name": str(1000 + i), "dice": [0.5 + gain * (variant == "glam_10"), None]} for i, gain in enumerate(gains)
         ]}}
         for variant in ("nnformer", "glam_10")
     ]  # fmt: skip
-    monkeypatch.setattr(claims, "read_records", lambda *_: records)
+    monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
     runs = table("volumes_hippocampus", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
     found = judged(tmp_path, runs).loc["hippocampus_10"]
     half = 2.02 * gains.std(ddof=1) / np.sqrt(38)  # of 38 subjects: 1023 and 1024, 1025 are scans of others

@@ -15,13 +15,13 @@ from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
 from glamlib.report.statistics import INCONCLUSIVE, Comparison, compare, holm, mean_interval
 from glamlib.report.tables import METRIC_NAMES, read_table, write_tables
-from glamlib.runs.records import read_records
+from glamlib.runs.records import comparable
 
 CLAIMS = pd.read_csv(Path(studies.__file__).with_name("claims.csv"), keep_default_na=False, comment="#")
 NOT_TESTED, NOT_TRAINED, SATURATED = "not tested", "not trained enough", "saturated"
 _NAMES = METRIC_NAMES | {"right_given_found": "right class, of those found", "escaped": "runs past guessing"}
 _NAMES |= {"steps_to_criterion": "steps to criterion", "gmacs": "G multiply-adds"}
-_CEILING = 0.995  # of right_given_found: what differs above it are single pixels
+_CEILING = 0.98  # of right_given_found: what differs above it are single shapes and pixels
 _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain
 
 
@@ -64,9 +64,11 @@ def _asked(claim: dict[str, object], runs: pd.DataFrame | None) -> dict[str, obj
     values = [runs[runs["variant"] == claim[name]].set_index("seed") for name in ("variant", "comparison")]
     if not all(map(len, values)) or claim["metric"] not in runs:
         return row | {"reason": f"study {study.name} has no such runs"}
+    values = [table[claim["metric"]] for table in values]
     if claim["outcome"] == "time":
         row["cap"] = runs["steps"].max()
-    row["values"] = values = [table[claim["metric"]].fillna(row["cap"]) for table in values]
+        values = [steps.fillna(row["cap"]) for steps in values]
+    row["values"] = values
     prior = runs["prior"].iloc[0] if "prior" in runs and claim["metric"] == study.metric else -np.inf
     if any(mean_interval(scores).low <= prior for scores in values):
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
@@ -86,7 +88,8 @@ def _over_subjects(row: dict[str, object], results: Path) -> tuple[float, float]
     """Return the interval of the difference over subjects, each the mean of its seeds, scans and structures."""
     cases = [
         {"variant": record["parameters"]["variant"], "subject": _RESCANS.get(case["name"], case["name"]), "dice": dice}
-        for record in read_records(results, row["study"])
+        for record in comparable(results, studies.STUDIES[row["study"]])[0]
+        if record["parameters"]["seed"] < row["seeds"]
         for case in record["metrics"]["cases"]
         for dice in case["dice"]
     ]

@@ -103,16 +103,15 @@ def compare(
 ) -> Comparison:
     """Compare two variants by the values of their runs, which come by seed.
 
-    The tests are Student's, paired by seed, or Welch's. Where the scores of a variant are `bimodal`, successes are
-    counted, runs above the widest gap, and tested by Fisher's exact test; the interval is Newcombe's, of two Wilson
-    intervals (Statistics in Medicine 17, 1998). Of steps of which some reach the ``cap``, the log-rank test is left.
+    The tests are Student's, ``paired`` by the seeds of both, or Welch's. Where the scores of a variant are `bimodal`,
+    runs above the widest gap are counted as successes, and tested by Fisher's exact test; the interval is Newcombe's,
+    of two Wilson intervals (Statistics in Medicine 17, 1998). Of steps of which some reach the ``cap``, because the run
+    ended before, the log-rank test is left.
 
     Args:
         margin: the smallest difference that matters; 0 for any.
         direction: "higher", "lower" or "equal": what is claimed of ``first``.
-        paired: only seeds of both count.
         success: values are 1 (success) or 0.
-        cap: values are steps, and those of ``cap`` mean that the run ended before.
         family: how many claims share the level of 5 %, for ``visible`` (see `holm`).
     """
     scores = pd.DataFrame({"first": pd.Series(first), "second": pd.Series(second)}, dtype=np.float64)
