@@ -136,7 +136,7 @@ def test_labels_that_are_all_void_are_warnings(root):
     for name in "de":  # as in a published test split, whose labels are kept back
         add_pair(root / "test", name, [[9, 9]])
     add_pair(root / "test", "c", [[9]])
-    assert "test: all pixels are void, of 3 labels" in check_data("folder", root).warnings
+    assert "test: all pixels are void, in all 3 labels" in check_data("folder", root).warnings
 
 
 @pytest.mark.parametrize(

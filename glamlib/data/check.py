@@ -61,10 +61,9 @@ class CheckReport:
 
 
 def _summary(split: dict) -> str:
-    volumes, numbers = "spacings" in split, spans(split["class_numbers"]) or "none"
-    axes = "depth x height x width" if volumes else "height x width"
-    text = f"{split['pairs']} pairs; {axes}: {_range(split['sizes']) or 'none'}; class numbers: {numbers}"
-    if not volumes:
+    axes = "depth x height x width" if "spacings" in split else "height x width"
+    text = f"{split['pairs']} pairs; {axes}: {_range(split['sizes'])}; class numbers: {spans(split['class_numbers'])}"
+    if "spacings" not in split:
         return text
     absent = ", ".join(f"{name} ({count})" for name, count in split["absent"].items()) or "none"
     return f"{text}; mm: {_range(split['spacings'])}; absent (cases): {absent}"
@@ -74,7 +73,7 @@ def _range(sizes: dict[str, int]) -> str:
     """Return the least and the largest of "a x b x c" axis by axis, as "a..A x b..B x c..C"."""
     axes = zip(*(size.split(" x ") for size in sizes), strict=True)
     ends = ((min(axis, key=float), max(axis, key=float)) for axis in axes)
-    return " x ".join(low if low == high else f"{low}..{high}" for low, high in ends)
+    return " x ".join(low if low == high else f"{low}..{high}" for low, high in ends) or "none"
 
 
 def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
@@ -106,13 +105,14 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
 
 def _checked(report: CheckReport, layout: Layout, name: str) -> dict:
     """Return what a split holds, for JSON: shares of the classes in all class pixels, of void in these and void."""
-    items, classes = layout.splits[name].items, layout.labels.classes
+    items, classes, volumes = layout.splits[name].items, layout.labels.classes, bool(layout.channels)
+    nothing = "no voxel of any structure" if volumes else "all pixels are void"
     sizes, spacings, absent, counts, void = Counter(), Counter(), Counter(), np.zeros(VOID + 1, int), []
     for item in items:
         image, label, spacing = layout.read(item, report.catching)
         if image is not None:
             sizes[" x ".join(map(str, image.shape[1:]))] += 1
-            if spacing is None and image.max() < DARK:
+            if not volumes and image.max() < DARK:
                 report.warnings.append(f"{item.images[0]}: nearly black, its values end at {image.max()} of 255")
         if spacing is not None:
             spacings[" x ".join(f"{side:.3g}" for side in spacing)] += 1
@@ -120,14 +120,12 @@ def _checked(report: CheckReport, layout: Layout, name: str) -> dict:
             present = np.bincount(np.ravel(label), minlength=VOID + 1)
             counts += present
             absent.update(name for name, count in zip(classes, present, strict=False) if not count)
-            if not present[0 if spacing is None else 1 : VOID].any():
-                void.append(
-                    f"{item.label}: {'all pixels are void' if spacing is None else 'no voxel of any structure'}"
-                )
+            if not present[volumes:VOID].any():
+                void.append(f"{item.label}: {nothing}")
     if not items and not layout.splits[name].problems:
         report.warnings.append(f"no images for the split {name!r}")
     if len(void) == len(items) > 1:  # a split that has no labels, such as Cityscapes' test
-        void = [f"{name}: {void[0].partition(': ')[2]}, of {len(items)} labels"]
+        void = [f"{name}: {nothing}, in all {len(items)} labels"]
     report.warnings += void
     pixels = counts[: len(classes)]
     labelled = pixels.sum()
@@ -138,4 +136,4 @@ def _checked(report: CheckReport, layout: Layout, name: str) -> dict:
         "class_percent": dict(zip(classes, (100 * pixels / labelled).tolist(), strict=True)) if labelled else {},
         "void_percent": float(100 * counts[VOID] / max(counts.sum(), 1)),
     }
-    return found | ({"spacings": dict(sorted(spacings.items())), "absent": dict(absent)} if spacings else {})
+    return found | ({"spacings": dict(sorted(spacings.items())), "absent": dict(absent)} if volumes else {})

@@ -26,7 +26,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from glamlib.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label, read_pair, rgb
+from glamlib.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label, read_pair
 from glamlib.data.layout import NAMED, SPLITS, Files, Labels, Layout, Split, listed, pair, reading, spans, three_splits
 from glamlib.data.transforms import VOID, Byte
 from glamlib.errors import Checked, InputError, Range
@@ -206,8 +206,8 @@ def suggest_classes(root: Path) -> str:
             count = max(present) + 1
             entries |= {"ignore_index": VOID} if numbers[VOID] else {}
     else:
-        common = [rgb(key) for key, pixels in sorted(colours.items()) if pixels >= RARE * colours.total()]
-        rare = [rgb(key) for key, pixels in colours.most_common() if pixels < RARE * colours.total()]
+        common = [list(key.to_bytes(3)) for key, pixels in sorted(colours.items()) if pixels >= RARE * colours.total()]
+        rare = [list(key.to_bytes(3)) for key, pixels in colours.most_common() if pixels < RARE * colours.total()]
         if len(common) > VOID:
             raise InputError(f"{root}: its labels have {len(common)} colours; allowed: one a class, at most {VOID}")
         entries |= {"colors": common} | ({"ignore_colors": rare} if rare else {})

@@ -85,11 +85,6 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield ImageOps.exif_transpose(image)
 
 
-def rgb(colour: int) -> list[int]:
-    """Return [r, g, b] of a colour of `read_label`."""
-    return [int(colour) >> shift & 255 for shift in (16, 8, 0)]
-
-
 def read_class_numbers(path: Path, labels: Labels) -> np.ndarray:
     """Return a label file's class numbers and 255, uint8 (H, W); InputError for values or colours of no class."""
     values = read_label(path, coloured=bool(labels.colours))
@@ -98,8 +93,9 @@ def read_class_numbers(path: Path, labels: Labels) -> np.ndarray:
         values = places.get_indexer(pixels.ravel()).reshape(pixels.shape)
         if (values < 0).any():
             unknown, counts = np.unique(pixels[values < 0], return_counts=True)
+            most = list(int(unknown[counts.argmax()]).to_bytes(3))
             raise InputError(
-                f"{path}: {len(unknown)} colour(s) of no class, most often {rgb(unknown[counts.argmax()])} "
+                f"{path}: {len(unknown)} colour(s) of no class, most often {most} "
                 f"({counts.max()} pixels); classes.json lists the classes' in colors, those of void in ignore_colors"
             )
     return labels.decode(path, values)

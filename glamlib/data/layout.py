@@ -146,10 +146,8 @@ class Layout:
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
             raise InputError("; ".join(problems[:NAMED]) + more)
         if not any(part.items for part in parts):
-            raise InputError(
-                f"nothing is left for the {self.title} split {split!r} ({parts[0].where}); without splits, 3 or more "
-                "labelled images are needed"
-            )
+            needed = "without splits, 3 or more labelled images are needed"
+            raise InputError(f"nothing is left for the {self.title} split {split!r} ({parts[0].where}); {needed}")
         return [*chain(*(part.items for part in parts))]
 
 
@@ -187,7 +185,7 @@ class Files(NamedTuple):
             if match and not path.name.startswith(".") and found.setdefault(match[1], path) != path:
                 problems.append(f"{path} has the same name as {found[match[1]].name}")
         if not found:
-            problems.append(f"{self.folder}: no files {self.name.replace('(.+)', '*')}{', *'.join(self.ends)}")
+            problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}")
         return found
 
 

@@ -226,8 +226,8 @@ def _own(root: Path) -> Layout:
     return Layout("volumes", labels, splits, read, unions, about=about, channels=channels)
 
 
-VOLUMES = {
-    "hippocampus": VolumeSet(
+_SETS = (
+    VolumeSet(
         title="hippocampus",
         source="Task04_Hippocampus of the Medical Segmentation Decathlon, http://medicaldecathlon.com",
         num_cases=260,
@@ -236,7 +236,7 @@ VOLUMES = {
         split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
         labels=partial(_labels, "hippocampus", False),
     ),
-    "brains": VolumeSet(
+    VolumeSet(
         title="brains",
         source="inst/extdata of https://github.com/muschellij2/malf.templates",
         num_cases=35,
@@ -246,7 +246,7 @@ VOLUMES = {
     ),
     # Either as unpacked, or as the Decathlon's programs want it: img0001.nii.gz, BCV_0001.nii.gz, BCV_0001_0000.nii.gz.
     # The files' own spacings differ, from 2.5 x 0.6 x 0.6 to 5 x 1 x 1 mm; these are those of MONAI's recipes.
-    "synapse": VolumeSet(
+    VolumeSet(
         title="synapse",
         source="Abdomen/RawData.zip of https://www.synapse.org/Synapse:syn3193805 (registration needed)",
         num_cases=30,
@@ -260,5 +260,6 @@ VOLUMES = {
         scale=SOFT_TISSUE,
         spacing=(2.0, 1.5, 1.5),
     ),
-    "volumes": VolumeSet(),
-}
+    VolumeSet(),
+)
+VOLUMES = {volumes.title: volumes for volumes in _SETS}
