@@ -75,8 +75,7 @@ def create_model(
         **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`, for the neighbours of `BackboneConfig`.
 
     Returns:
-        A module whose ``model(x)`` gives logits ``(B, num_classes, H, W)`` for ``(B, in_channels, H, W)`` of any size;
-        for volumes, both with D before H.
+        A module: ``(B, in_channels, H, W)`` of any size to logits ``(B, num_classes, H, W)``; of volumes, D before H.
 
     Raises:
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.

@@ -5,50 +5,14 @@ section 3.1; Themyr et al. (WACV 2023), section 3.1, for the tokens.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import torch.nn.functional as F
-from einops import rearrange
-from timm.layers import trunc_normal_
+from timm.layers import PatchEmbed, calculate_drop_path_rates, trunc_normal_
+from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
-from glamlib.layers.windows import padding_to
 from glamlib.models.config import StagedConfig
 from glamlib.models.stage import Stage
-
-
-class PatchEmbed(nn.Module):
-    """Turn images ``(B, C_in, H, W)`` into channels-last features ``(B, ceil(H / patch), ceil(W / patch), C)``."""
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Conv2d(in_channels, dim, patch_size, patch_size)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.proj(F.pad(x, padding_to(x.shape[2:], (self.patch_size,) * 2)))  # (B, C, h, w)
-        return self.norm(x.movedim(1, -1))  # (B, h, w, C)
-
-
-class PatchMerging(nn.Module):
-    """Halve the map and double the channels: ``(B, H, W, C)`` to ``(B, ceil(H / 2), ceil(W / 2), 2 C)``."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, *padding_to(x.shape[1:3], (2, 2))))
-        # Swin's order of the four corners: down, then right
-        x = rearrange(x, "b (h down) (w right) c -> b h w (right down c)", down=2, right=2)
-        return self.reduction(self.norm(x))
-
-
-def stage_drop_paths(drop_path: float, depths: tuple[int, ...]) -> list[list[float]]:
-    """Return each block's drop path rate, stage by stage: from 0 linearly to ``drop_path`` at the last block."""
-    last = max(sum(depths) - 1, 1)
-    return [[drop_path * (sum(depths[:i]) + j) / last for j in range(depth)] for i, depth in enumerate(depths)]
 
 
 class Encoder(nn.Module):
@@ -70,14 +34,16 @@ class Encoder(nn.Module):
         super().__init__()
         self.dims = config.dims
         self.skips = skips
-        self.patch_embed = patch_embed or PatchEmbed(in_channels, config.embed_dim, config.patch_size)
+        # timm's, with zeros beyond a border that is no whole patch
+        embed = partial(PatchEmbed, None, norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
+        self.patch_embed = patch_embed or embed(config.patch_size, in_channels, config.embed_dim)
         self.layers = nn.ModuleList(
             make_stage(
                 **config.stage(level),
                 drop_paths=rates,
                 downsample=make_merging(self.dims[level - 1]) if level else None,
             )
-            for level, rates in enumerate(stage_drop_paths(config.drop_path, config.depths))
+            for level, rates in enumerate(calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True))
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in (self.dims[-1:] if skips else self.dims))
 

@@ -75,9 +75,9 @@ class Stage(nn.Module):
         for block in self.blocks:
             if self.grad_checkpointing and traces is None and torch.is_grad_enabled():
                 x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
-                continue
-            trace = None if traces is None else {}
-            x, tokens = block(x, tokens, trace)
-            if traces is not None:
-                traces.append(trace)
+            elif traces is None:
+                x, tokens = block(x, tokens)
+            else:
+                traces.append({})
+                x, tokens = block(x, tokens, traces[-1])
         return x

@@ -207,11 +207,13 @@ class TwinsTokenEmbed(PatchEmbed):
         return x, size
 
 
+# What a module of timm becomes, by its class
 _BECOMES = {
-    **{SwinTransformerStage: SwinTokenStage, SwinTransformerBlock: SwinTokenBlock, WindowAttention: SwinTokenAttention},
-    **{SwinTransformerV2Stage: SwinV2TokenStage, SwinTransformerV2Block: SwinV2TokenBlock},
-    **{WindowAttentionV2: SwinV2TokenAttention},
-    **{PatchEmbed: TwinsTokenEmbed, Block: TwinsTokenBlock, LocallyGroupedAttn: TwinsTokenAttention},
+    ours.__bases__[-1]: ours
+    for ours in (
+        *(SwinTokenStage, SwinTokenBlock, SwinTokenAttention, SwinV2TokenStage, SwinV2TokenBlock, SwinV2TokenAttention),
+        *(TwinsTokenEmbed, TwinsTokenBlock, TwinsTokenAttention),
+    )
 }
 
 

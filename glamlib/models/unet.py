@@ -9,13 +9,13 @@ from math import prod
 
 import torch
 from einops import rearrange
-from timm.layers import DropPath, Mlp, trunc_normal_
+from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.layers.attention import Attended, attend
 from glamlib.layers.windows import WindowLayout, cached, from_windows, relative_position_index, to_windows
 from glamlib.models.config import ModelConfig
-from glamlib.models.encoder import Encoder, stage_drop_paths
+from glamlib.models.encoder import Encoder
 from glamlib.models.stage import Stage
 
 
@@ -145,7 +145,7 @@ class UNetDecoder(nn.Module):
         upsampling: Callable[..., NonLocalUpsampling] | None = None,
     ) -> None:
         super().__init__()
-        dims, rates = config.dims, stage_drop_paths(config.drop_path, config.depths)
+        dims, rates = config.dims, calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True)
         levels = range(len(dims) - 2, -1, -1)  # from coarse to fine
         window = (config.window_size,) * 2
         self.ups = nn.ModuleList(
@@ -173,9 +173,8 @@ class UNetDecoder(nn.Module):
             if isinstance(up, PatchExpand):
                 x = up(x, tuple(skip.shape[1:3]))
             else:
-                trace = None if traces is None else {}
-                x = up(x, skip, trace)
                 if traces is not None:
-                    traces.append(trace)
+                    traces.append({})
+                x = up(x, skip, traces[-1] if traces else None)
             x = stage(back(torch.cat([x, skip], dim=-1)))
         return self.output(self.up(self.norm_up(x)).movedim(-1, 1))

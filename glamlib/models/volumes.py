@@ -7,11 +7,12 @@ Parameter names, and the places of activations and norms, are those of themyrl/m
 from collections.abc import Callable
 
 import torch.nn.functional as F
+from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
 from glamlib.layers.windows import padding_to
 from glamlib.models.config import VolumeConfig
-from glamlib.models.encoder import Encoder, init_linear, stage_drop_paths
+from glamlib.models.encoder import Encoder, init_linear
 from glamlib.models.segmenter import PAPER, Parts
 from glamlib.models.stage import Stage
 
@@ -88,7 +89,7 @@ class VolumeDecoder(nn.Module):
 
     def __init__(self, config: VolumeConfig, num_classes: int, make_stage: Callable[..., Stage] = Stage) -> None:
         super().__init__()
-        rates = stage_drop_paths(config.drop_path, config.depths[-2::-1])[::-1]
+        rates = calculate_drop_path_rates(config.drop_path, config.depths[-2::-1], stagewise=True)[::-1]
         self.ups = nn.ModuleList(VolumeExpand(dim) for dim in config.dims[1:])
         self.layers_up = nn.ModuleList(make_stage(**config.stage(i), drop_paths=each) for i, each in enumerate(rates))
         self.head = nn.ConvTranspose3d(config.dims[0], num_classes, config.patch, config.patch)
