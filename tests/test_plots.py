@@ -112,14 +112,3 @@ def test_where_a_linear_exchange_pays() -> None:
     assert set(speed_tables.payoff(doubtful)[slower]) == {"1024"}
     assert set(speed_tables.payoff(table[table["size"] < 512])[start]) == {"never"}
     assert set(speed_tables.payoff(table[table["size"] > 512])[start]) == {1024}
-
-
-def test_accuracy_given_up_is_paired_by_seed(tmp_path: Path) -> None:
-    assert speed_tables.accuracy_given_up(speed_tables.exchange_runs(tmp_path)).empty
-    (tmp_path / "tables").mkdir()
-    scores = {"gmsa": (0.8, 0.9), "pooled": (0.7, 0.8), "linear": (0.8, 0.9), "memory": (0.1, 0.1)}
-    rows = [(name, seed, miou, 48) for name, values in scores.items() for seed, miou in enumerate(values)]
-    runs = pd.DataFrame(rows, columns=["variant", "seed", "miou", "height"])
-    runs.to_csv(tmp_path / "tables" / "mixers_48.csv")
-    found = speed_tables.accuracy_given_up(speed_tables.exchange_runs(tmp_path)).set_index("exchange")
-    assert found["mean"].to_dict() == pytest.approx({"pooled keys": -0.1, "linear attention": 0.0})

@@ -138,9 +138,9 @@ def claims_html(claims: pd.DataFrame) -> str:
     return table + "".join(f"<p>Not tested, {line}</p>" for line in lines)
 
 
-def claims_markdown(results: Path, study: studies.Study) -> str:
-    """Return the claims on a study as a Markdown list, each with what was measured and the verdict."""
-    rows = read_claims(results, study.name).itertuples()
+def claims_markdown(results: Path, *asked: studies.Study) -> str:
+    """Return the claims on studies as a Markdown list, each with what was measured and the verdict."""
+    rows = read_claims(results, *(study.name for study in asked)).itertuples()
     return "\n".join(f"- {row.sentence} {row.measured}: **{row.verdict}**" for row in rows)
 
 

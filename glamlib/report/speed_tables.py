@@ -1,16 +1,9 @@
-"""What is read off the table of the speed benchmark, and what a linear exchange pays and gives up."""
-
-from pathlib import Path
+"""What is read off the table of the speed benchmark, and from which size on a linear exchange pays."""
 
 import numpy as np
 import pandas as pd
 
-from glamlib.report.statistics import paired_difference
-from glamlib.report.tables import read_table
-
 EXCHANGES = {"gmsa": "G-MSA", "pooled": "pooled keys", "linear": "linear attention"}
-# Studies that train these exchanges on cue scenes, each at a size of its own.
-ACCURACY_STUDIES = ("mixers_48", "mixers", "mixers_96")
 
 
 def headline(table: pd.DataFrame, part: str = "encoder", networks: tuple[str, ...] = ("tiny",)) -> pd.DataFrame:
@@ -53,21 +46,4 @@ def payoff(table: pd.DataFrame) -> pd.DataFrame:
         row = {"exchange": name, "pass": direction, "faster from (px)": "never" if start is None else round(start)}
         row["time over G-MSA's"] = f"{last['exchange_ratio']:.2f} at {last['size']} px"
         found.append(row | {"but slower in some round at (px)": ", ".join(map(str, slower))})
-    return pd.DataFrame(found)
-
-
-def exchange_runs(results: Path) -> pd.DataFrame:
-    """Return the runs of `EXCHANGES` on cue scenes of all sizes that have run; ``height`` is the side of the scenes."""
-    tables = [table for name in ACCURACY_STUDIES if (table := read_table(results, name)) is not None]
-    runs = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"variant": []})
-    return runs[runs["variant"].isin(EXCHANGES)]
-
-
-def accuracy_given_up(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the mIoU of each linear exchange minus G-MSA's, paired by seed, at each size of scenes."""
-    found = []
-    for side, rows in runs.groupby("height") if len(runs) else ():
-        for mixer, name in list(EXCHANGES.items())[1:]:
-            gain = paired_difference(rows, mixer, "gmsa", "miou")
-            found.append({"exchange": name, "side (px)": side} | gain._asdict())
     return pd.DataFrame(found)
