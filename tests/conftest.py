@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,13 @@ torch.set_num_threads(1)
 REPOSITORY = Path(__file__).resolve().parent.parent
 REFERENCE = REPOSITORY.parent / "shared" / "reference"
 SMALL_REFERENCE = REPOSITORY / "tests" / "reference"
+
+
+def python(*arguments: object) -> subprocess.CompletedProcess:
+    """Run Python at the project's root, on the library of this clone and with one thread."""
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
 def _reference_file(name: str, suffix: str) -> Path:

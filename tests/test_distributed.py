@@ -4,16 +4,13 @@ On the CPU (gloo) batch normalisation knows its own process's part alone, so the
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import python
 from safetensors.torch import load_file
 from test_training import RUN
 
@@ -76,14 +73,9 @@ def counted(model: torch.nn.Module) -> tuple[np.ndarray, list[int]]:
 
 def launch(folder: Path, stop: int = 0) -> int:
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    program = folder / "program.py"
-    program.write_text(_PROGRAM)
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(program), str(folder), str(stop)],
-        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    (folder / "program.py").write_text(_PROGRAM)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    done = python(*launcher, folder / "program.py", folder, stop)
     assert stop or done.returncode == 0, done.stderr[-3000:]
     return done.returncode
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, python
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
@@ -19,13 +19,6 @@ def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.1)
-
-
-def run_notebook(*arguments: object) -> subprocess.CompletedProcess:
-    """Execute a notebook as `make` does."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "glamlib.runs.notebook", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +34,7 @@ def run_notebook(*arguments: object) -> subprocess.CompletedProcess:
 )
 def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     name, *options = arguments
-    done = run_notebook(f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", *options)
+    done = python("-m", "glamlib.runs.notebook", f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", *options)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
@@ -51,7 +44,7 @@ def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str
 @pytest.mark.slow
 def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
     output = tmp_path / "out.ipynb"
-    done = run_notebook("notebooks/04_train.ipynb", output, "--set", "lr=1e-3")
+    done = python("-m", "glamlib.runs.notebook", "notebooks/04_train.ipynb", output, "--set", "lr=1e-3")
     assert done.returncode == 1
     assert not output.exists()
     assert "parameter lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)" in done.stderr
@@ -63,7 +56,7 @@ def test_figures_are_in_the_output(tmp_path: Path) -> None:
     cells += [nbformat.v4.new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "a.ipynb")
-    assert run_notebook(tmp_path / "a.ipynb", tmp_path / "b.ipynb").returncode == 0
+    assert python("-m", "glamlib.runs.notebook", tmp_path / "a.ipynb", tmp_path / "b.ipynb").returncode == 0
     assert "image/png" in (tmp_path / "b.ipynb").read_text()
 
 

@@ -2,16 +2,13 @@
 
 import fnmatch
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import python
 from PIL import Image
 from torch import distributed
 
@@ -99,13 +96,10 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     plan_file = tmp_path / "plan.json"
     plan_file.write_text(json.dumps({"parameters": PLANNED.to_dict(), "code": ""}))
-    launcher = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "glamlib", "train", "--plan", str(plan_file), "--out", str(results), "--weights", str(weights)]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    command = ("-m", "glamlib", "train", "--plan", plan_file, "--out", results, "--weights", weights)
     changes = [f"{name}={json.dumps(value)}" for name, value in SMALLER.items()]
-    done = subprocess.run(
-        [*launcher, *command, "--set", *changes],
-        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = python(*launcher, *command, "--set", *changes)
     assert done.returncode == 0, done.stderr[-3000:]
 
     folder = results / "runs/cityscapes/glam_10_tiny_upernet/seed-91"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, python
 
 from glamlib import studies
 from glamlib.cost.count import COMPONENTS, Cost
@@ -179,9 +179,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None
         "try: write_whole(Path(sys.argv[1]), b'x' * 2000)\n"
         "except InputError as error: sys.exit(str(error))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = python("-c", program, path)
     assert (done.returncode, done.stderr.strip()) == (1, f"cannot write {path}: File too large")
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]

@@ -1,8 +1,5 @@
 """Training: bits and seeds, the order of items, parameter groups, losses, validation, compiled blocks."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPOSITORY
+from conftest import python
 from safetensors.torch import load_file
 from torch import nn
 
@@ -113,9 +110,7 @@ multiprocessing.set_start_method({method!r})
 trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
 """
     checkpoint = tmp_path / "run.safetensors"
-    command = [sys.executable, "-W", "ignore", "-c", program, str(checkpoint)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    done = python("-c", program, checkpoint)
     assert done.returncode == 0, done.stderr[-3000:]
     here, _ = trained(replace(RUN, steps=4), tmp_path / "here.safetensors", count=2000)
     assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())

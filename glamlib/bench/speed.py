@@ -31,7 +31,7 @@ from glamlib.bench.peers import BUILDERS, LIBRARIES
 from glamlib.cost.count import macs_by_module
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.runs.provenance import device_name, origin, peak_memory_mib
+from glamlib.runs.provenance import commit, device_name, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
 from glamlib.zoo import create_model
 
@@ -227,7 +227,7 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     ratios = {one: seconds["own"] / seconds["swin"] for one, seconds in taken.items()}
     with torch.device("meta"):
         macs = {c: macs_by_module(c.build(group), group.size, group.size)[""] for c in listed if c.library == "glamlib"}
-    same = {"device": device_name(device), "threads": threads, **origin()}
+    same = {"device": device_name(device), "threads": threads, "torch": torch.__version__, **commit()}
     same["denormals"] = "not" if torch.tensor(1e-40).mul(1).item() else "flushed"
     rows = []
     for one in listed:

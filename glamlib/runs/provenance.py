@@ -68,11 +68,6 @@ def commit() -> dict[str, object]:
     return {"commit": head, "dirty": bool(changes)}
 
 
-def origin() -> dict[str, object]:
-    """Return what a row of a benchmark says of its code: torch's version, commit, dirty."""
-    return {"torch": torch.__version__, **commit()}
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that a number can depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
