@@ -14,7 +14,7 @@ from timm.models.twins import Twins
 from torch import Tensor, nn
 
 from glamlib import InputError, add_global_tokens
-from glamlib.models.stage import Stage
+from glamlib.models.encoder import Stage
 
 ADDED = ("global_tokens", "gate", "mixer", "norm_mixer")
 

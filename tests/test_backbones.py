@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glamlib import InputError, create_model
 from glamlib.backbones.config import BACKBONES, TIMM_WEIGHTS
-from glamlib.backbones.cvt import ConvAttention
+from glamlib.backbones.stages import ConvAttention
 from glamlib.backbones.t2t_vit import TokenPerformer, TokensToToken, sinusoid
 from glamlib.backbones.vil import SlidingChunkAttention
 from glamlib.cost import count

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from glamlib import InputError, create_model, list_models
 from glamlib.layers.mixers import MIXERS
 from glamlib.models.config import VolumeConfig
-from glamlib.models.stage import Stage
+from glamlib.models.encoder import Stage
 from glamlib.models.upernet import UPerNetDecoder
 from glamlib.zoo import MODELS, model_config
 

@@ -14,8 +14,7 @@ from glamlib.models.encoder import Encoder
 from glamlib.models.upernet import FCNHead
 from glamlib.released import DIFFERENCES, load_released
 from glamlib.released.parts import differences_of, parts_of
-from glamlib.released.stages import ReleasedBlock, ReleasedStage, TableAttention
-from glamlib.released.upsampling import ReleasedUpsampling, ScrambledAttention
+from glamlib.released.stages import ReleasedBlock, ReleasedStage, ReleasedUpsampling, ScrambledAttention, TableAttention
 
 ALL = differences_of("released")
 # The released "opti" classes build no G-MSA in the last block of a stage

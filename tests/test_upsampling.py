@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from glamlib.layers.windows import WindowLayout, to_windows
 from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand, fine_to_coarse_index
-from glamlib.released.upsampling import ReleasedUpsampling, scrambled_index
+from glamlib.released.stages import ReleasedUpsampling, scrambled_index
 
 Module = TypeVar("Module", bound=nn.Module)
 CPU = torch.device("cpu")

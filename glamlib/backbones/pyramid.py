@@ -1,67 +1,12 @@
 """From the maps of any backbone to a feature pyramid of an image of any size."""
 
-from collections.abc import Callable
-from functools import partial
 from math import ceil
 
 import torch.nn.functional as F
-from einops import rearrange
-from timm.layers import LayerNorm2d, calculate_drop_path_rates
-from timm.models.twins import Block
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from glamlib.backbones.config import BackboneConfig
-
 STRIDES = (4, 8, 16, 32)
-
-
-class BlockStage(nn.Module):
-    """Patches and blocks: ``(B, C_in, H, W)`` to ``(B, C, H / stride, W / stride)``.
-
-    A subclass sets ``blocks`` and, unless it has an `embed` of its own, the convolution ``proj`` and its ``norm``.
-    """
-
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Return patches ``(B, h * w, C)``, after tokens if there are some, and (h, w)."""
-        x = self.proj(x)
-        return self.norm(x.flatten(2).transpose(1, 2)), tuple(x.shape[2:])
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, size = self.embed(x)
-        for block in self.blocks:
-            x = block(x, size)
-        return rearrange(x[:, -size[0] * size[1] :], "b (h w) c -> b c h w", h=size[0]).contiguous()
-
-
-def block_of(attention: nn.Module, config: BackboneConfig, i: int, drop_path: float, eps: float = 1e-6) -> Block:
-    """Return a block of stage i: an attention that takes ``(x, size)``, and an MLP, each residual and pre-norm."""
-    sizes = (config.embed_dims[i], config.num_heads[i], config.mlp_ratios[i])
-    block = Block(*sizes, drop_path=drop_path, norm_layer=partial(nn.LayerNorm, eps=eps), ws=1)
-    block.attn = attention
-    return block
-
-
-class Stages(nn.Module):
-    """Stages of strides 4, 8, 16 and 32, or three and the maximum of the last.
-
-    ``make_stage`` takes the config, the stage's number, the channels that come in and the blocks' drop path rates.
-    """
-
-    def __init__(self, make_stage: Callable[..., nn.Module], config: BackboneConfig, in_channels: int) -> None:
-        super().__init__()
-        dims, rates = config.embed_dims, calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True)
-        self.dims = (*dims, dims[-1])[: len(STRIDES)]
-        self.stages = nn.ModuleList(
-            make_stage(config, i, channels, rates[i]) for i, channels in enumerate((in_channels, *dims[:-1]))
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the map after each stage, channels-first; none is normalised."""
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps if len(maps) == len(STRIDES) else [*maps, F.max_pool2d(x, 2)]
 
 
 class SimplePyramid(nn.Module):

@@ -3,9 +3,8 @@
 from functools import partial
 
 from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.cvt import CvTStage
-from glamlib.backbones.pvt import PVTStage
-from glamlib.backbones.pyramid import STRIDES, Backbone, Stages
+from glamlib.backbones.pyramid import STRIDES, Backbone
+from glamlib.backbones.stages import CvTStage, PVTStage, Stages
 from glamlib.backbones.t2t_vit import T2TViT
 from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
 from glamlib.backbones.vil import ViLStage

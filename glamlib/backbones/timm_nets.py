@@ -25,6 +25,11 @@ def _common(config: BackboneConfig, in_channels: int) -> dict[str, object]:
     return {"in_chans": in_channels, "num_classes": 0, "drop_path_rate": config.drop_path}
 
 
+def _one_scale(config: BackboneConfig, in_channels: int) -> dict[str, object]:
+    sizes = {"embed_dim": config.embed_dims[-1], "depth": config.depths[0], "mlp_ratio": config.mlp_ratios[0]}
+    return _common(config, in_channels) | sizes
+
+
 class TimmPyramid(nn.Module):
     """Twins-PCPVT (global attention to reduced keys), Twins-SVT (the same in every second block), or PVT v2.
 
@@ -53,14 +58,8 @@ class ViTBody(nn.Module):
     def __init__(self, config: BackboneConfig, in_channels: int) -> None:
         super().__init__()
         (self.dims,) = config.embed_dims
-        self.net = VisionTransformer(
-            embed_dim=self.dims,
-            depth=config.depths[0],
-            num_heads=config.num_heads[0],
-            mlp_ratio=config.mlp_ratios[0],
-            dynamic_img_size=True,
-            **_common(config, in_channels),
-        )
+        sizes = _one_scale(config, in_channels)
+        self.net = VisionTransformer(num_heads=config.num_heads[0], dynamic_img_size=True, **sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last map, normalised, ``(B, C, H / 16, W / 16)``."""
@@ -72,16 +71,9 @@ class TNTBody(nn.Module):
 
     def __init__(self, config: BackboneConfig, in_channels: int) -> None:
         super().__init__()
-        inner, self.dims = config.embed_dims
-        self.net = TNT(
-            inner_dim=inner,
-            embed_dim=self.dims,
-            depth=config.depths[0],
-            num_heads_inner=config.num_heads[0],
-            num_heads_outer=config.num_heads[1],
-            mlp_ratio=config.mlp_ratios[0],
-            **_common(config, in_channels),
-        )
+        (inner, self.dims), heads = config.embed_dims, config.num_heads
+        sizes = _one_scale(config, in_channels) | {"num_heads_inner": heads[0], "num_heads_outer": heads[1]}
+        self.net = TNT(inner_dim=inner, **sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last map of the outer transformer, normalised, ``(B, C, H / 16, W / 16)``."""

@@ -14,7 +14,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.pyramid import BlockStage, block_of
+from glamlib.backbones.stages import BlockStage, block_of
 from glamlib.layers.windows import relative_position_index
 
 

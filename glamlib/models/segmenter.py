@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from glamlib.models.config import Config, ModelConfig
-from glamlib.models.encoder import Encoder, init_linear
-from glamlib.models.stage import Stage
+from glamlib.models.encoder import Encoder, Stage, init_linear
 from glamlib.models.unet import NonLocalUpsampling, UNetDecoder
 from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, resize
 

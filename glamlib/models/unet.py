@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from glamlib.layers.attention import Attended, attend
 from glamlib.layers.windows import WindowLayout, cached, from_windows, relative_position_index, to_windows
 from glamlib.models.config import ModelConfig
-from glamlib.models.encoder import Encoder
-from glamlib.models.stage import Stage
+from glamlib.models.encoder import Encoder, Stage
 
 
 class PatchExpand(nn.Module):
@@ -30,22 +29,17 @@ class PatchExpand(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Expand; with ``size``, cut to it, because the merging had padded an odd map."""
-        x = self.expand(x)
-        x = rearrange(x, "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=self.scale, p2=self.scale)
-        if size is not None:
-            x = x[:, : size[0], : size[1]]
-        return self.norm(x)
+        x = rearrange(self.expand(x), "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=self.scale, p2=self.scale)
+        return self.norm(x if size is None else x[:, : size[0], : size[1]])
 
 
 @cached
 def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return the row of the bias table for each (fine query, coarse key) of a window pair, ``(2**n P, P)`` integers.
+    """Return the row of the bias table for each (fine query, coarse key) of a window pair, ``(4 P, P)`` integers.
 
     A query of the fine window, twice as wide, has the offset of the coarse cell that it lies in.
     """
-    cells = torch.arange(prod(window), device=device).view(window)
-    for axis in range(len(window)):
-        cells = cells.repeat_interleave(2, dim=axis)
+    cells = torch.arange(prod(window), device=device).view(window).repeat_interleave(2, 0).repeat_interleave(2, 1)
     return relative_position_index(window, table_window, device)[cells.flatten()]
 
 

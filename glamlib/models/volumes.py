@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from glamlib.layers.windows import padding_to
 from glamlib.models.config import VolumeConfig
-from glamlib.models.encoder import Encoder, init_linear
+from glamlib.models.encoder import Encoder, Stage, init_linear
 from glamlib.models.segmenter import PAPER, Parts
-from glamlib.models.stage import Stage
 
 
 class ConvPair(nn.Module):
@@ -77,8 +76,7 @@ class VolumeExpand(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Expand and cut to ``size``, because the merging had padded an odd map."""
-        x = self.up(self.norm(x).movedim(-1, 1)).movedim(1, -1)
-        return x[(slice(None), *(slice(0, s) for s in size))]
+        return _cut(self.up(self.norm(x).movedim(-1, 1)), size).movedim(1, -1)
 
 
 class VolumeDecoder(nn.Module):

@@ -10,8 +10,7 @@ from functools import partial
 from glamlib.errors import one_of
 from glamlib.models.config import StagedConfig
 from glamlib.models.segmenter import PAPER, Parts
-from glamlib.released.stages import ReleasedStage
-from glamlib.released.upsampling import ReleasedUpsampling
+from glamlib.released.stages import ReleasedStage, ReleasedUpsampling
 
 _SHARED = {
     "raw_tokens": "tokens enter window attention without the norm that patches get",

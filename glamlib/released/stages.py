@@ -1,10 +1,11 @@
-"""Stages, blocks and attentions as the released code has them, difference by difference, for images and for volumes.
+"""Stages, blocks, attentions and upsampling as the released code has them, difference by difference.
 
-Sources: themyrl/glam at 44abe55, mmseg/models/backbones/swin_transformer_gtv8.py; for volumes, themyrl/medseg at
-35de82e, models/glam.py and models/nnformer.py.
+Sources: themyrl/glam at 44abe55, mmseg/models/backbones/swin_transformer_gtv8.py and, for upsampling, the class
+SwinUNetV2GTV8CrossAttentionUpsample; for volumes, themyrl/medseg at 35de82e, models/glam.py and models/nnformer.py.
 """
 
 from functools import partial
+from math import prod
 
 import torch
 from timm.layers import trunc_normal_
@@ -14,7 +15,8 @@ from glamlib.errors import InputError
 from glamlib.layers.attention import Attended, GlobalAttention, WindowAttention
 from glamlib.layers.block import GlamBlock
 from glamlib.layers.windows import WindowLayout, cached, relative_position_index
-from glamlib.models.stage import Stage
+from glamlib.models.encoder import Stage
+from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling
 
 
 class TableAttention(GlobalAttention):
@@ -72,9 +74,8 @@ class ReleasedBlock(GlamBlock):
         if "bare_gmsa" in differences:
             self.norm_mixer = None
         if "colliding_bias" in differences:
-            self.attn = CollidingAttention(
-                options["dim"], options["num_heads"], self.window_size, self.attn.mask_tokens
-            )
+            sizes = (options["dim"], options["num_heads"], self.window_size)
+            self.attn = CollidingAttention(*sizes, self.attn.mask_tokens)
 
     def layout_of(self, x: Tensor) -> WindowLayout:
         size = tuple(x.shape[1:-1])
@@ -124,3 +125,46 @@ class ReleasedStage(Stage):
         if len(self.window_size) == 3:
             return (32 // self.window_size[0] * num_tokens // 2**self.level) ** 3
         return (45 * num_tokens // 2**self.level) ** 2
+
+
+@cached
+def scrambled_index(window: tuple[int, int], device: torch.device) -> Tensor:
+    """Return the released rows of the bias table for square windows, ``(4 w**2, w**2)``.
+
+    The keys' coordinates are every fourth entry of the list of the fine window's, which gives the right row but columns
+    out of order: 0, 2, 4, 6, 1, 3, 5 where they should be 0 to 6.
+    """
+    side = window[0]
+    fine = torch.arange(4 * side**2, device=device)
+    cells = torch.stack([fine // (2 * side) // 2, fine % (2 * side) // 2])  # (2, 4 w**2)
+    offsets = cells[:, :, None] - cells[:, None, ::4] + side - 1
+    return offsets[0] * (2 * side - 1) + offsets[1]
+
+
+class ScrambledAttention(CrossWindowAttention):
+    """Cross-attention whose position bias has the keys' columns in the wrong order, in a table too large."""
+
+    def table_rows(self) -> int:
+        return prod(4 * w - 1 for w in self.window_size)
+
+    def index(self, layout: WindowLayout) -> Tensor:
+        if layout.window != self.window_size:  # on a map smaller than a window: no such rows exist
+            return super().index(layout)
+        return scrambled_index(layout.window, self.relative_position_bias_table.device)
+
+
+class ReleasedUpsampling(NonLocalUpsampling):
+    """Non-local upsampling with some of the released code's differences; otherwise as `NonLocalUpsampling`."""
+
+    def __init__(self, *arguments: object, differences: frozenset[str]) -> None:
+        if "scrambled_bias" in differences:
+            self.attention = ScrambledAttention
+        super().__init__(*arguments)
+        self.fixed_windows = "fixed_windows" in differences
+        if "raw_skip" in differences:
+            self.norm_skip = nn.Identity()
+
+    def layout_of(self, x: Tensor) -> WindowLayout:
+        if not self.fixed_windows:
+            return super().layout_of(x)
+        return WindowLayout(tuple(x.shape[1:3]), self.window_size, (0, 0))
