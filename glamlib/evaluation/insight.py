@@ -30,7 +30,7 @@ def stage_layout(encoder: Encoder, size: Sequence[int], stage: int) -> WindowLay
         raise InputError("attention rollout: of Swin and GLAM alone, with any mixer of tokens")
     if not 0 <= stage < len(encoder.layers):
         raise one_of("stage", stage, range(len(encoder.layers)))
-    stride = encoder.patch_embed.patch_size * 2**stage
+    stride = encoder.patch_embed.patch_size[0] * 2**stage
     return WindowLayout.fit(tuple(-(-side // stride) for side in size), encoder.layers[stage].window_size, False)
 
 

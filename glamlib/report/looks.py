@@ -74,7 +74,7 @@ def where_it_looks(
 def _rollout(encoder: Encoder, image: Tensor, at: tuple[int, int], stage: int) -> tuple[np.ndarray, int]:
     """Return the row of the pixel's patch as a map of patches, and their side in pixels."""
     height, width = stage_layout(encoder, image.shape[1:], stage).size
-    stride = encoder.patch_embed.patch_size * 2**stage
+    stride = encoder.patch_embed.patch_size[0] * 2**stage
     query = at[0] // stride * width + at[1] // stride
     x = normalise(image[None].to(next(encoder.parameters()).device))
     return attention_rollout(encoder, x, stage, [query]).view(height, width).cpu().numpy(), stride
