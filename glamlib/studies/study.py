@@ -51,11 +51,6 @@ class Profile:
     augment: dict = field(default_factory=dict)
     overrides: dict = field(default_factory=dict)
 
-    @property
-    def run(self) -> dict:
-        """All parameters of a run that the profile decides."""
-        return self.parameters | {"data": self.data, "augment": self.augment}
-
 
 @dataclass(frozen=True)
 class Study:
@@ -95,7 +90,8 @@ class Study:
         if overrides.get("window_size") == "map":
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
         values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
-        values |= {"model": chosen.model, "overrides": overrides} | size.run
+        values |= {"model": chosen.model, "overrides": overrides, "data": size.data, "augment": size.augment}
+        values |= size.parameters
         return RunParameters.from_dict(values if chosen.lr is None else values | {"lr": chosen.lr})
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
