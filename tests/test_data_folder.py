@@ -124,7 +124,7 @@ def test_missing_folders_say_what_is_expected(root):
     with refused("train/images: no files *.jpg, *.jpeg, *.png"):
         load(root)
     (root / "train" / "labels").rename(root / "train" / "lables")
-    with refused("nothing is left for the folder split 'train' (not found)"):
+    with refused("the folder split 'train' is empty (not found)"):
         load(root)
     assert (len(load(root, "val")), len(load(root, "all"))) == (1, 2)
     for split in ("val", "test"):
@@ -350,7 +350,7 @@ def test_too_few_images_have_no_splits_and_two_places_are_refused(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))
     in_root(tmp_path, "ab")
     assert len(load(tmp_path, None)) == 2
-    with refused("nothing is left for the folder split 'train'", "3 or more"):
+    with refused("the folder split 'train' is empty", "at least 3"):
         load(tmp_path)
     in_root(tmp_path, "c")
     assert [len(load(tmp_path, split)) for split in ("train", "val", "test")] == [1, 1, 1]

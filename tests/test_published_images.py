@@ -187,7 +187,7 @@ def test_ade20k_in_check_data(ade, monkeypatch):
     for kind in ("images/training/ADE_train_00000002.jpg", "annotations/training/ADE_train_00000002.png"):
         (ade / kind).unlink()
     (problem,) = check_data("ade20k", ade).problems
-    assert "2 pairs; ADE20K train has 4; those of the numbers 2, 4 are missing" in problem
+    assert "2 pairs; ADE20K train has 4; the numbers 2, 4 are missing" in problem
     monkeypatch.setitem(PAIRS, "ade20k", {"train": 2, "val": 2})
     assert check_data("ade20k", ade).ok
 

@@ -82,7 +82,7 @@ BAD_FILES = {
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read as NIfTI"),
     "4D": (lambda path: save(path, np.zeros((6, 7, 8, 2))), "4 axes (6 x 7 x 8 x 2); allowed: volumes of three"),
     "2D": (lambda path: save(path, np.zeros((6, 7))), "2 axes (6 x 7)"),
-    "complex": (lambda path: save(path, np.ones((6, 7, 8)), dtype=np.complex64), "values of type complex64"),
+    "complex": (lambda path: save(path, np.ones((6, 7, 8)), dtype=np.complex64), "values are complex64"),
     "not a number": (lambda path: save(path, np.full((6, 7, 8), np.nan), dtype=np.float32), "not finite"),
     "flat affine": (lambda path: patch(path, 312, bytes(16)), "its affine maps no voxel to a place"),  # srow_z
 }

@@ -123,7 +123,7 @@ def _checked(report: CheckReport, layout: Layout, name: str) -> dict:
             if not present[volumes:VOID].any():
                 void.append(f"{item.label}: {nothing}")
     if not items and not layout.splits[name].problems:
-        report.warnings.append(f"no images for the split {name!r}")
+        report.warnings.append(f"the split {name!r} is empty")
     if len(void) == len(items) > 1:  # a split that has no labels, such as Cityscapes' test
         void = [f"{name}: {nothing}, in all {len(items)} labels"]
     report.warnings += void

@@ -122,7 +122,9 @@ def folders_of(root: Path, names: Sequence[str], places: Places, label_suffix: s
         paths = [(root / name,) * 2 for name in names if any((root / name).glob(f"*{label_suffix}.*"))]
     if len(paths) > 1:
         listed = "; ".join(f"{images} and {labels}" for images, labels in paths)
-        raise InputError(f"{root}: images and labels in several places, {listed}; choose by folders in classes.json")
+        raise InputError(
+            f"{root}: images and labels in several places, {listed}; choose with the entry folders of classes.json"
+        )
     return paths[0] if paths else None
 
 

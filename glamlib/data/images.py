@@ -96,7 +96,7 @@ def read_class_numbers(path: Path, labels: Labels) -> np.ndarray:
             most = list(int(unknown[counts.argmax()]).to_bytes(3))
             raise InputError(
                 f"{path}: {len(unknown)} colour(s) of no class, most often {most} "
-                f"({counts.max()} pixels); classes.json lists the classes' in colors, those of void in ignore_colors"
+                f"({counts.max()} pixels); list the classes' in colors of classes.json, those of void in ignore_colors"
             )
     return labels.decode(path, values)
 

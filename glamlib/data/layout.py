@@ -146,8 +146,8 @@ class Layout:
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
             raise InputError("; ".join(problems[:NAMED]) + more)
         if not any(part.items for part in parts):
-            needed = "without splits, 3 or more labelled images are needed"
-            raise InputError(f"nothing is left for the {self.title} split {split!r} ({parts[0].where}); {needed}")
+            needed = "at least 3 labelled images are needed to hold out splits"
+            raise InputError(f"the {self.title} split {split!r} is empty ({parts[0].where}); {needed}")
         return [*chain(*(part.items for part in parts))]
 
 
@@ -177,7 +177,7 @@ class Files(NamedTuple):
     name: str = "(.+)"
 
     def find(self, deep: bool, problems: list[str]) -> dict[str, Path]:
-        """Return files by name, ``deep`` those in sub-folders; a name's second file becomes a problem, and none."""
+        """Return files by name, where ``deep`` those of sub-folders; a name's second file, or none, is a problem."""
         found: dict[str, Path] = {}
         pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
         for path in sorted(self.folder.glob("*/*" if deep else "*")):

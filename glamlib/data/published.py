@@ -95,7 +95,7 @@ def _find(
         names = {each.name for each in splits[split].items}
         if names and len(names) != count:
             absent = [number for number in range(1, count + 1) if item and item.format(split, number) not in names]
-            which = f"; those of the numbers {spans(absent)} are missing" if absent else ""
+            which = f"; the numbers {spans(absent)} are missing" if absent else ""
             incomplete.append(f"{base}: {len(names)} pairs; {title} {split} has {count}{which}")
     return Layout(title, labels, splits, partial(read_pair, labels), unions or {}, incomplete=incomplete)
 

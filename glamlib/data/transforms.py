@@ -53,19 +53,12 @@ def normalise(images: Tensor) -> Tensor:
     They are uint8, or real numbers from 0 to 1. Raises InputError for anything else, which would become nonsense
     without a sign of it.
     """
-    if images.is_floating_point():
-        if not 0 <= images.min() <= images.max() <= 1:
-            raise InputError(
-                f"images of {images.dtype} from {images.min()} to {images.max()}; allowed: 0 to 1, or uint8"
-            )
-        images = images.to(torch.float32) * 255
+    if images.is_floating_point() and 0 <= images.min() <= images.max() <= 1:
+        images = images * 255
     elif images.dtype != torch.uint8:
-        raise InputError(
-            f"images of dtype {images.dtype} cannot be normalised; allowed: torch.uint8, or real numbers 0..1"
-        )
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
-    return images.to(torch.float32).sub_(mean).div_(std)
+        have = f"{images.dtype} from {images.min()} to {images.max()}"
+        raise InputError(f"images of {have} cannot be normalised; allowed: torch.uint8, or real numbers 0..1")
+    return functional.normalize(images.to(torch.float32), IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclass(frozen=True)

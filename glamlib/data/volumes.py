@@ -84,7 +84,7 @@ def read_volume(path: Path, channels: int = 1) -> Volume:
         image = nib.as_closest_canonical(image)
         values = np.asanyarray(image.dataobj)
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
-            raise InputError(f"{path}: holds values of type {values.dtype} or not finite; allowed: finite real numbers")
+            raise InputError(f"{path}: its values are {values.dtype} or not finite; allowed: finite real numbers")
     affine = in_mm @ image.affine
     return Volume(np.ascontiguousarray(values.T), tuple(nib.affines.voxel_sizes(affine)[::-1].tolist()), affine)
 
