@@ -2,15 +2,21 @@
 
 import colorsys
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import ndimage
 
-from glamlib import InputError
+from glamlib import InputError, create_model
 from glamlib.data.scenes import BACKGROUND, CELL, MAX_KEYS, CueScenes, LegendConfig, draw_scene
 from glamlib.evaluation.cues import CueAccuracy
+from glamlib.runs.records import read_record
+from glamlib.runs.run import run_one
+from glamlib.studies.scenes import LEGEND, LEGEND_MIXERS
 
 CLEAN = [
     LegendConfig(num_keys=4, noise=0),
@@ -131,3 +137,36 @@ def test_bad_options_name_the_value_and_the_range(options: dict, message: str) -
     with pytest.raises(InputError) as caught:
         LegendConfig(**options)
     assert message in str(caught.value)
+
+
+def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path) -> None:
+    """Each study at smoke size; then one whose criterion guessing meets: it ends at its first validation."""
+    for study in (LEGEND, LEGEND_MIXERS):
+        assert study.baseline in study.variants
+        assert {profile for name in study.variants for profile in [study.run(name, 0, "cpu").profile]} == {"cpu"}
+    run = LEGEND.run("k4_n4", 0, "quick")
+    assert (run.data["num_keys"], run.overrides["num_global_tokens"]) == (4, 4)
+    assert LEGEND.run("k8_spread_n1", 0, "cpu").data["spread"] is True
+    for stop_at, steps, reached in ((0.01, 5, 5), (1.1, 10, None)):
+        record = read_record(run_one(replace(run, stop_at=stop_at), tmp_path / str(stop_at)))
+        history = pd.read_csv(tmp_path / str(stop_at) / "runs/legend/k4_n4/seed-0/history.csv")
+        assert history["step"].max() == steps
+        assert "val_right_given_found" in history
+        assert record["metrics"]["steps_to_criterion"] == reached
+    with pytest.raises(InputError, match=r"stop_at=0\.5: needs validate_every"):
+        replace(run, stop_at=0.5, validate_every=0)
+
+
+def test_swin_and_masked_tokens_cannot_know_a_legend() -> None:
+    """Their logits on shapes are the same, to the bit, whatever the legend says; GLAM's differ."""
+    scenes = CueScenes(LegendConfig(size=48, noise=0), 20, seed=3)
+    images = torch.stack([image for image, _ in scenes]) / 255
+    shapes = torch.from_numpy(np.stack([scenes.scene(i).shapes > 0 for i in range(0, 20, 2)]))
+    for name, knows in (("k8_swin", False), ("k8_none", False), ("k8_n1", True)):
+        run = LEGEND.run(name, 0, "cpu")
+        torch.manual_seed(0)
+        model = create_model(run.model, num_classes=3, **run.overrides).eval()
+        with torch.no_grad():
+            change = (model(images[::2]) - model(images[1::2])).abs().amax(dim=1)  # (10, H, W): of a pair of scenes
+        assert (change[shapes].max() > 1e-4) == knows
+        assert change.max() > 1e-2

@@ -19,7 +19,7 @@ from glamlib.runs.records import comparable
 
 CLAIMS = pd.read_csv(Path(studies.__file__).with_name("claims.csv"), keep_default_na=False, comment="#")
 NOT_TESTED, NOT_TRAINED, SATURATED = "not tested", "not trained enough", "saturated"
-_NAMES = METRIC_NAMES | {"right_given_found": "right class, of those found", "escaped": "runs past guessing"}
+_NAMES = METRIC_NAMES | {"escaped": "runs past guessing"}
 _NAMES |= {"steps_to_criterion": "steps to criterion", "gmacs": "G multiply-adds"}
 _CEILING = 0.98  # of right_given_found: what differs above it are single shapes and pixels
 _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain

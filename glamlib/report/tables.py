@@ -11,7 +11,7 @@ from glamlib.report.statistics import paired_difference, score_interval
 from glamlib.runs.records import comparable
 from glamlib.studies.study import Study
 
-METRIC_NAMES = {"miou": "mIoU", "dice": "Dice"}
+METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
 _CUE_SCORES = ["cue_accuracy", "found", "right_given_found", "cue_chance", "cue_constant", "escaped"]
 _CUE_SCORES += ["steps_to_criterion"]
 _VOLUME_SCORES = ["hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]

@@ -113,8 +113,8 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
     has its own. The largest group of runs is kept.
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
-    rates = [variant.lr for variant in study.variants.values()]
-    own = ("variant", "model", "overrides", *(["lr"] if any(rates) else []), *_ALIKE)
+    differ = [name for name in ("lr", "data") if any(getattr(variant, name) for variant in study.variants.values())]
+    own = ("variant", "model", "overrides", *differ, *_ALIKE)
 
     def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
         keys = [json.dumps(identity(record, but), sort_keys=True) for record in records]

@@ -1,5 +1,6 @@
 """One run, from its parameters to its record: `run_one` at once, notebook 04 step by step."""
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -104,7 +105,11 @@ class Job:
     def evaluate(self) -> None:
         """Set ``metrics``, and ``pictures`` of the first seed."""
         self.metrics, self.pictures = self.task.evaluate(self.model, self.data["test"], self.run)
-        if "guessing_loss" in self.metrics and self.task.ndim == 2:  # volumes have another loss
+        if self.run.stop_at:
+            last = self.history[-1]
+            met = last[f"val_{self.task.score_name(self.run)}"] >= self.run.stop_at
+            self.metrics["steps_to_criterion"] = last["step"] if met else math.nan
+        elif "guessing_loss" in self.metrics and self.task.ndim == 2:  # volumes have another loss
             self.metrics["steps_to_criterion"] = steps_to_criterion(self.history, self.metrics["guessing_loss"] / 2)
         if self.run.dataset not in GENERATED:
             self.metrics["prior"] = location_prior(self.data["train"], self.data["test"])

@@ -6,7 +6,17 @@ changes sizes, steps and seeds, never code paths.
 
 from glamlib.errors import one_of
 from glamlib.studies.paper import ADE20K, CITYSCAPES
-from glamlib.studies.scenes import CONTEXT, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE
+from glamlib.studies.scenes import (
+    CONTEXT,
+    DECODERS,
+    LEGEND,
+    LEGEND_GRID,
+    LEGEND_MIXERS,
+    MIXERS,
+    MIXERS_48,
+    MIXERS_96,
+    RELEASE,
+)
 from glamlib.studies.streets import (
     CAMVID,
     CAMVID_ARCHITECTURES,
@@ -21,7 +31,7 @@ from glamlib.studies.volumes import VOLUMES_BRAINS, VOLUMES_CUES, VOLUMES_HIPPOC
 
 PROFILES = ("quick", "cpu", "gpu", "paper")
 
-_SCENES = (CONTEXT, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
+_SCENES = (CONTEXT, LEGEND, LEGEND_GRID, LEGEND_MIXERS, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
 _STREETS = (CAMVID, CAMVID_ARCHITECTURES, CAMVID_TINY_RATES, CAMVID_TINY, CAMVID_IMAGENET_RATES, CAMVID_IMAGENET)
 _VOLUMES = (VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS)
 STUDIES: dict[str, Study] = {

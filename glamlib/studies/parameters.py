@@ -85,6 +85,7 @@ class RunParameters(Checked):
             (`glamlib.training.losses.balanced_weights`).
         validate_every: steps between validations on the data option val, whose scores are in the history; the best
             weights are tested. 0: none, the last weights are tested.
+        stop_at: the score on validation data that ends training; 0: none, all steps are taken.
         compile: train with compiled blocks.
         threads: CPU threads; fixed, because they decide the order of sums. workers: loader processes.
         checkpoint_every: steps between checkpoints.
@@ -114,6 +115,7 @@ class RunParameters(Checked):
     clip_norm: NonNegative = 1.0
     loss: Literal["cross_entropy", "balanced"] = "cross_entropy"
     validate_every: Natural = 0
+    stop_at: NonNegative = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     compile: bool = False
@@ -124,6 +126,8 @@ class RunParameters(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         InferenceOptions.from_dict(self.evaluate)  # raises
+        if self.stop_at and not self.validate_every:
+            raise InputError(f"parameter stop_at={self.stop_at}: needs validate_every, the steps between validations")
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, object], **others: type) -> "RunParameters":

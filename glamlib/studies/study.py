@@ -16,24 +16,30 @@ class Variant:
     """One row of a study's table: a label for readers, a model's name and its overrides.
 
     The override "window_size": "map" makes one window cover the whole map, which is full attention. ``lr`` is the
-    variant's own learning rate, in a learning-rate search.
+    variant's own learning rate, in a learning-rate search; ``data`` are its own options of the data.
     """
 
     label: str
     model: str
     overrides: dict = field(default_factory=dict)
     lr: float | None = None
+    data: dict = field(default_factory=dict)
 
 
 def variants_of(study: str) -> dict[str, Variant]:
     """Return the variants that ``variants.csv`` lists for a study, by name."""
     with Path(__file__).with_name("variants.csv").open() as file:
         rows = [row for row in csv.DictReader(line for line in file if line[0] != "#") if row["study"] == study]
-    return {row["variant"]: Variant(row["label"], row["model"], _overrides(row["overrides"])) for row in rows}
+    variants = {}
+    for row in rows:
+        options = _options(row["overrides"])
+        data = {name.removeprefix("data."): options.pop(name) for name in list(options) if name.startswith("data.")}
+        variants[row["variant"]] = Variant(row["label"], row["model"], options, data=data)
+    return variants
 
 
-def _overrides(text: str) -> dict[str, object]:
-    """Return the overrides of a text such as "num_global_tokens=[2,0] mixer=none"."""
+def _options(text: str) -> dict[str, object]:
+    """Return the options of a text such as "num_global_tokens=[2,0] mixer=none data.num_keys=8"."""
     pairs = [item.split("=") for item in text.split()]
     return {name: json.loads(value) if value[0] in "[0123456789" or value == "true" else value for name, value in pairs}
 
@@ -58,7 +64,7 @@ class Study:
 
     Attributes:
         baseline: the variant that the others are compared with.
-        metric: what is compared: "miou", or "dice" for volumes.
+        metric: what is compared: "miou", of legend scenes "right_given_found", of volumes "dice".
         needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
         rate_search: the study that chooses this one's learning rate on validation data (`glamlib.runs.reproduce`).
     """
@@ -90,8 +96,8 @@ class Study:
         if overrides.get("window_size") == "map":
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
         values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
-        values |= {"model": chosen.model, "overrides": overrides, "data": size.data, "augment": size.augment}
-        values |= size.parameters
+        values |= {"model": chosen.model, "overrides": overrides, "data": size.data | chosen.data}
+        values |= {"augment": size.augment} | size.parameters
         return RunParameters.from_dict(values if chosen.lr is None else values | {"lr": chosen.lr})
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:

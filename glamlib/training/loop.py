@@ -165,7 +165,8 @@ def train(
     another name. ``code`` is a digest of the code that decides what is computed.
 
     Every ``run.validate_every`` steps and after the last, if not 0, the task's score on ``validation`` is taken. This
-    changes no bit of the training. ``on_best`` is called, in process 0, whenever it is higher than all before.
+    changes no bit of the training, but that a score of ``run.stop_at`` ends it. ``on_best`` is called, in process 0,
+    whenever the score is higher than all before.
 
     Returns the history, a row (step, loss, lr, and where it was taken val_METRIC) every `HISTORY_EVERY` steps, at every
     validation and at the end, and the seconds of training. Raises InputError for no such device, a batch that cannot be
@@ -205,12 +206,14 @@ def train(
     if run.compile:
         compile_blocks(model)
 
-    history, metric = progress["history"], f"val_{task.metric}"
+    history, metric = progress["history"], f"val_{task.score_name(run)}"
     loss_sum = torch.tensor(progress["loss"], dtype=torch.float64, device=device)
     started = time.perf_counter() - progress["seconds"]
     done, hidden = progress["step"], None if rank == 0 else True  # None: where there is no terminal
     bar = tqdm(total=run.steps, initial=done, disable=hidden, unit="step", mininterval=2)
     for step in range(done + 1, run.steps + 1):
+        if run.stop_at and history and history[-1].get(metric, -np.inf) >= run.stop_at:
+            break  # its checkpoint is there: no score before was as high
         schedule.step_update(step - 1)
         # stochastic depth and dropout depend on nothing but this; the last word keeps the stream apart from the data's
         torch.manual_seed(int(np.random.SeedSequence([run.seed, step, rank, 2]).generate_state(1)[0]))
