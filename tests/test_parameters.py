@@ -180,7 +180,7 @@ def test_every_study_gives_runs_that_can_be_run(study_name: str, profile: str) -
 
 
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)
-def test_variants_differ_in_the_model_alone(study_name: str, profile: str) -> None:
+def test_variants_differ_in_the_model_and_own_data_alone(study_name: str, profile: str) -> None:
     study = find_study(study_name)
     assert study.baseline in study.variants
     models, others = [], []
@@ -189,7 +189,9 @@ def test_variants_differ_in_the_model_alone(study_name: str, profile: str) -> No
         assert values.pop("variant") == variant
         model = values.pop("model"), values.pop("overrides")
         rate = values.pop("lr") if study.variants[variant].lr else None  # of a search's candidates
-        models.append((model_config(model[0], **model[1]), rate))
+        own = study.variants[variant].data  # legends of other numbers of keys
+        values["data"] = {name: value for name, value in values["data"].items() if name not in own}
+        models.append((model_config(model[0], **model[1]), rate, tuple(own.items())))
         others.append(values)
     assert all(values == others[0] for values in others)
     assert len(set(models)) == len(models)  # no variant is another under a second name
@@ -211,7 +213,9 @@ def test_full_attention_is_one_window_of_the_whole_map() -> None:
 
 
 def test_unknown_studies_variants_and_profiles_list_what_there_is() -> None:
-    with pytest.raises(InputError, match="unknown study 'contxt'; allowed: context, decoders, mixers, mixers_48, mix"):
+    with pytest.raises(
+        InputError, match="unknown study 'contxt'; allowed: context, legend, legend_grid, legend_mixers, dec"
+    ):
         find_study("contxt")
     study = find_study("context")
     with pytest.raises(InputError, match=r"variant of study context: 'glam'; allowed: swin, .*glam_10"):

@@ -122,7 +122,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    generated = {"context", "decoders", "mixers", "release", "volumes_cues"}
+    generated = {"context", "legend", "legend_mixers", "decoders", "mixers", "release", "volumes_cues"}
     assert {study.name for study in reproduce.chosen_studies("all", "quick")} == generated
     assert reproduce.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
     with pytest.raises(InputError, match=f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"):
@@ -152,14 +152,14 @@ def test_plan_refuses_in_one_line(tmp_path: Path, options: dict, message: str) -
 
 def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path: Path) -> None:
     study, results = studies.CONTEXT, tmp_path / "results"
-    names = write_plan(tmp_path, results, "cpu", "context", 2)  # 16 runs
+    names = write_plan(tmp_path, results, "cpu", "context", 2)  # 22 runs
     waiting = unfinished(names, tmp_path, results)
     assert reproduce.time_left(names, waiting, results, jobs=2) == ""
     record(results, study.run("swin", 0, "cpu"), seconds=600.0)
     waiting = unfinished(names, tmp_path, results)
     assert waiting == [name for name in names if name != "context/swin/seed-0"]
-    assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 75 min left"  # 15 * 10 / 2
-    assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 2 h left"
+    assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 105 min left"  # 21 * 10 / 2
+    assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 4 h left"
     os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
     assert unfinished(names, tmp_path, results) == names
 

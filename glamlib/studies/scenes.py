@@ -99,7 +99,7 @@ MIXERS_48, MIXERS_96 = _exchanges_at(48, steps=400), _exchanges_at(96, steps=700
 
 # Outlines are most of a scene's loss, and what is asked a small part: with balanced classes training leaves the plateau
 # in half as many steps. A run ends once it answers nearly all shapes of the validation scenes.
-_LEGEND = {"steps": 700, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50, "loss": "balanced"}
+_LEGEND = {"steps": 800, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50, "loss": "balanced"}
 _LEGEND |= {"validate_every": 50, "stop_at": 0.985}
 _LEGEND_DATA = {"size": 48, "num_shapes": 3, "train": 4000, "val": 100, "test": 300}
 _LEGEND_QUICK = Profile(
