@@ -14,7 +14,7 @@ from glamlib.layers.mixers import MIXERS
 from glamlib.models.config import VolumeConfig
 from glamlib.models.encoder import Stage
 from glamlib.models.upernet import UPerNetDecoder
-from glamlib.zoo import MODELS, model_config
+from glamlib.zoo import MODELS
 
 
 def image(*shape: int) -> Tensor:
@@ -117,16 +117,6 @@ def test_a_training_batch_of_one_under_upernet_is_a_clear_error() -> None:
     model = create_model("swin_nano_upernet", num_classes=2).train()
     with pytest.raises(InputError, match="a batch of 1: UPerNet's batch norm needs at least 2 images"):
         model(torch.zeros(1, 3, 64, 64))
-
-
-def test_config_is_frozen_and_overrides_leave_the_table_alone() -> None:
-    before = dict(MODELS)
-    config = model_config("glam_swin_nano_linear", depths=[1, 3], num_heads=[2, 2], num_global_tokens=3, drop_path=0)
-    assert (config.depths, config.num_global_tokens, config.drop_path) == ((1, 3), 3, 0.0)
-    assert type(config.drop_path) is float
-    assert before == MODELS
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.window_size = 3
 
 
 def test_overrides_and_channels_shape_the_model() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from glamlib.layers.windows import WindowLayout, to_windows
 from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand, fine_to_coarse_index
-from glamlib.released.stages import ReleasedUpsampling, scrambled_index
+from glamlib.released.stages import scrambled_index
 
 Module = TypeVar("Module", bound=nn.Module)
 CPU = torch.device("cpu")
@@ -146,15 +146,3 @@ def test_the_released_index_by_its_formula(window: int, columns: list[int], righ
     assert correct.view(window, window)[:, 0].all()
     # METHOD: 42 of the 49 rows that w = 4 could use; w = 7 uses all 169 (the table has 27**2)
     assert len(index.unique()) == {4: 42, 7: 169}[window]
-
-
-@pytest.mark.parametrize("fixed", [True, False])
-@torch.no_grad()
-def test_released_upsampling_on_a_map_smaller_than_a_window(fixed: bool) -> None:
-    """With fixed windows it pads to a whole one, without it clips; the scrambled index has no rows for the latter."""
-    differences = frozenset({"scrambled_bias"} | ({"fixed_windows"} if fixed else set()))
-    upsampling = loud(ReleasedUpsampling(DIM, HEADS, (7, 7), 4.0, 0.0, differences=differences))
-    coarse, skip = maps((5, 9))
-    trace: dict = {}
-    assert upsampling(coarse, skip, trace).shape == skip.shape
-    assert trace["layout"].window == ((7, 7) if fixed else (3, 5))

@@ -21,10 +21,8 @@ from glamlib.layers.windows import relative_position_index
 class SlidingChunkAttention(nn.Module):
     """Patches attend to the 3 x 3 chunks around them and to the global token; the token attends to everything.
 
-    Args:
-        dim, num_heads: channels and heads.
-        chunk: side of a chunk in patches.
-        updates_token: whether the global token is read afterwards; in the last block of a stage it is not.
+    ``chunk`` is the side of a chunk in patches. A stage's last block has no ``updates_token``:
+    nothing reads the token afterwards.
     """
 
     def __init__(self, dim: int, num_heads: int, chunk: int, updates_token: bool) -> None:

@@ -54,8 +54,8 @@ def load_weights(encoder: nn.Module, name: str, source: bool | str | Path) -> No
     Raises:
         InputError: no such weights, no connection (says which file to fetch), or keys that do not fit.
     """
-    net = getattr(encoder, "body", encoder)
-    net = getattr(net, "net", net)
+    body = getattr(encoder, "body", encoder)
+    net = getattr(body, "net", body)
     if source is True:
         if name not in _TIMM:
             raise InputError(f"pretrained=True: no ImageNet weights for {name}; timm has {', '.join(_TIMM)}")

@@ -24,10 +24,7 @@ _COMPONENT_OF = {
     "patch_embed": "patch_embedding",
     "downsample": "merging",
     "attn": "w_msa",
-    "mixer": "g_msa",
-    "norm_mixer": "g_msa",
-    "global_tokens": "g_msa",
-    "position_table": "g_msa",
+    **dict.fromkeys(("mixer", "norm_mixer", "global_tokens", "position_table"), "g_msa"),
     "mlp": "mlp",
 }
 

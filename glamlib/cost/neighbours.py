@@ -35,9 +35,7 @@ PUBLISHED = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbon
 @lru_cache(maxsize=1)
 def _model(network: str, mixer: str | None) -> nn.Module:
     """Return a network without memory for its weights; with a mixer that acts on patches it has no global tokens."""
-    options = {} if mixer is None else {"mixer": mixer}
-    if mixer is not None and acts_on_patches(mixer):
-        options["num_global_tokens"] = 0
+    options = {} if mixer is None else {"mixer": mixer, "num_global_tokens": 0 if acts_on_patches(mixer) else 10}
     with torch.device("meta"):
         return create_model(f"{network}_upernet", num_classes=1, **options)
 

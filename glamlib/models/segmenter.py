@@ -18,8 +18,8 @@ class Parts:
     Attributes:
         make_stage, upsampling: what makes a `Stage` and a `NonLocalUpsampling`.
         resize_to_image: resize the logits to the image's size instead of cutting off the padded border.
-        auxiliary_side: voxels that an auxiliary head makes of a patch along each dimension; None for a patch's own.
-        max_auxiliary: the most auxiliary heads for volumes; None for one on each level between finest and coarsest.
+        auxiliary_side, max_auxiliary: voxels a side that an auxiliary head for volumes makes of a patch, and the most
+            such heads; None for a patch's own, and for a head on each level between the finest and the coarsest.
         initialise: whether linear layers of volumes are initialised as configured, or left as PyTorch makes them.
     """
 

@@ -166,8 +166,8 @@ class TwinsTokenBlock(TokenBlock, Block):
         return x.flatten(1, 2)
 
 
-class TokenStage:
-    """What a stage of Swin becomes: its tokens start here and live through its blocks."""
+class TokenStage(SwinTransformerStage):
+    """What a stage of Swin or Swin V2 (of the same methods) becomes: tokens start here and live through its blocks."""
 
     global_tokens: nn.Parameter
 
@@ -179,14 +179,6 @@ class TokenStage:
             else:
                 x, tokens = block(x, tokens)
         return x
-
-
-class SwinTokenStage(TokenStage, SwinTransformerStage):
-    """Swin's stage."""
-
-
-class SwinV2TokenStage(TokenStage, SwinTransformerV2Stage):
-    """Swin V2's stage."""
 
 
 class StageSize(tuple):
@@ -208,13 +200,10 @@ class TwinsTokenEmbed(PatchEmbed):
 
 
 # What a module of timm becomes, by its class
-_BECOMES = {
-    ours.__bases__[-1]: ours
-    for ours in (
-        *(SwinTokenStage, SwinTokenBlock, SwinTokenAttention, SwinV2TokenStage, SwinV2TokenBlock, SwinV2TokenAttention),
-        *(TwinsTokenEmbed, TwinsTokenBlock, TwinsTokenAttention),
-    )
-}
+_BECOMES = {SwinTransformerStage: TokenStage, SwinTransformerV2Stage: TokenStage, PatchEmbed: TwinsTokenEmbed}
+_BECOMES |= {SwinTransformerBlock: SwinTokenBlock, SwinTransformerV2Block: SwinV2TokenBlock, Block: TwinsTokenBlock}
+_BECOMES |= {WindowAttention: SwinTokenAttention, WindowAttentionV2: SwinV2TokenAttention}
+_BECOMES |= {LocallyGroupedAttn: TwinsTokenAttention}
 
 
 def add_global_tokens(model: nn.Module, num_global_tokens: int = 10, mixer: str = "gmsa") -> nn.Module:
