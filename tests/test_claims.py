@@ -107,6 +107,7 @@ def test_bimodal_runs_and_times(tmp_path: Path) -> None:
     volumes = table("volumes_cues", nnformer=[0.5] * 5, glam_10=[0.5, 0.99, 0.51, 0.98, 0.97])
     found = judged(tmp_path, unet, soon, never, volumes)
     assert found.loc["unet", "measured"].startswith("3 of 3 against 1 of 3 runs (95 % interval")
+    assert "3 seeds, Fisher)" in found.loc["unet", "measured"]
     assert "none would have been visible" in found.loc["unet", "measured"]
     assert found.loc["full_steps", "verdict"] == EQUIVALENT
     assert found.loc["pooled_96", "measured"].startswith("+262 steps to criterion (3 seeds; runs that ended before")

@@ -115,7 +115,8 @@ def _words(row: tuple) -> str:
     unit = _NAMES[row.metric]
     text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
     if not np.isnan(row.low):
-        text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {row.test})"
+        how = "Fisher" if row.counts else row.test
+        text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {how})"
     elif row.n > 1:
         text += f" ({row.n} seeds; runs that ended before count until there)"
     else:
@@ -132,8 +133,9 @@ def claims_html(claims: pd.DataFrame) -> str:
     """Return claims as an HTML table, and below it in one line those that are not tested."""
     absent = claims["verdict"] == NOT_TESTED
     with pd.option_context("display.max_colwidth", None):
-        shown = claims[~absent].rename(columns={"sentence": "claim"})[["claim", "measured", "verdict"]]
-        table = shown.to_html(index=False, border=0, classes="claims", justify="left")
+        shown = claims[~absent].rename(columns={"sentence": "claim", "margin": "matters from"})
+        shown = shown[["claim", "matters from", "measured", "verdict"]]
+        table = shown.to_html(index=False, border=0, classes="claims", justify="left", float_format="{:g}".format)
     lines = [f"{why}: {' '.join(rows['sentence'])}" for why, rows in claims[absent].groupby("measured", sort=False)]
     return table + "".join(f"<p>Not tested, {line}</p>" for line in lines)
 
