@@ -42,9 +42,7 @@ class VolumeDataset(SegmentationDataset, Protocol):
     sided: bool  # whether left and right differ: then no mirror along `LEFT_RIGHT`
     preprocessing: Preprocessing | None  # None: drawn data
 
-    def spacing(
-        self, index: int
-    ) -> Spacing: ...  # (depth, height, width) in mm of the voxels of item ``index``'s label
+    def spacing(self, index: int) -> Spacing: ...  # of the voxels of item ``index``'s label
 
 
 def load_dataset(

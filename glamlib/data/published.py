@@ -42,13 +42,12 @@ class Classes(NamedTuple):
     palette: Palette
 
 
+_ROWS = pd.read_csv(Path(__file__).with_name("published_classes.csv")).groupby("set")
 CLASSES = {
     name: Classes(
-        tuple(rows["name"]),
-        tuple(rows["value"].tolist()),
-        tuple(rows[["red", "green", "blue"]].itertuples(index=False, name=None)),
+        tuple(rows["name"]), tuple(rows["value"].tolist()), tuple(map(tuple, rows.iloc[:, -3:].values.tolist()))
     )
-    for name, rows in pd.read_csv(Path(__file__).with_name("published_classes.csv")).groupby("set")
+    for name, rows in _ROWS
 }
 
 PAIRS = {
