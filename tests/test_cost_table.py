@@ -22,6 +22,8 @@ def test_swin_upernet_beside_published_and_released() -> None:
     assert (row["published_parameters"], row["published_gmacs"]) == (60_000_000, 945)
     assert row["published_gmacs_percent"] == pytest.approx(-0.065, abs=0.001)
     assert row["why"] == ""
+    table = cost_table("swin_tiny_upernet")
+    assert list(table["gmacs"]) == list(table["released_gmacs"])  # at every size
 
 
 def test_released_unet_runs_a_gmsa_that_nothing_reads() -> None:

@@ -24,14 +24,13 @@ class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
     Args:
-        dim, num_heads, window_size, mixer, mlp_ratio, mask_tokens: as in `GlamBlock`.
+        dim, num_heads, window_size, mixer, mlp_ratio, mask_tokens: as in `GlamBlock`, for ``make_block``.
         drop_paths: drop path rate of each block; as many blocks are built.
-        num_global_tokens: tokens per window; every window starts from the same learned vectors. Without tokens no mixer
-            of tokens is built.
+        num_global_tokens: tokens per window, which all start from the same learned vectors. Without tokens no mixer of
+            tokens is built.
         level: 0 for the highest resolution.
         grad_checkpointing: recompute each block's activations in its backward pass: less memory, a third more time.
         downsample: the merging; None in a decoder and in the first stage.
-        make_block: `GlamBlock` or a subclass.
     """
 
     def __init__(
