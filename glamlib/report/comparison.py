@@ -19,8 +19,9 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     """
     tables.write_tables(results, study)
     runs, metric, volumes = tables.run_table(results, study), study.metric, study.dataset == "volumes"
-    scores, verdicts = runs.pivot(index="seed", columns="variant", values=metric), {}
-    found = {name: compare(scores[name], scores.get(study.baseline, {})) for name in scores if name != study.baseline}
+    scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=list(study.variants))
+    baseline, family, verdicts = scores.pop(study.baseline), max(1, scores.shape[1]), {}
+    found = {name: compare(scores[name], baseline, family=family) for name in scores}
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
         verdicts[name] = one._replace(p=p).verdict
         if verdicts[name] == INCONCLUSIVE and one.n > 1:
