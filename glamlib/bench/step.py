@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import pandas as pd
 import torch
 import tyro
 from torch.utils.data import TensorDataset
@@ -31,7 +32,6 @@ from glamlib.zoo import create_model, model_config
 
 CLASSES = 150
 BATCH = 2  # images; one process's share in the recipe of 8 GPUs
-Kind = tuple[str, str, tuple[int, int]]  # model, overrides, crop
 
 
 class _Enough(Exception):
@@ -78,32 +78,28 @@ def open_runs(build: Path, results: Path) -> list[RunParameters]:
     return [RunParameters.from_dict(planned(name, build)) for name in unfinished(names, build, results)]
 
 
-def kind_of(run: RunParameters) -> Kind:
-    """Return what decides the time of an image in training."""
-    return run.model, json.dumps(run.overrides, sort_keys=True), tuple(run.augment["crop_size"])
-
-
-def image_seconds(runs: list[RunParameters], device: str) -> dict[Kind, float]:
-    """Return the seconds of an image in training, for every kind among the runs."""
-    kinds = {kind_of(run): replace(run, device=device) for run in runs}
+def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
+    """Return the seconds of an image in training, for each run; each kind of network and crop is timed once."""
+    kinds = [(run.model, json.dumps(run.overrides, sort_keys=True), tuple(run.augment["crop_size"])) for run in runs]
+    trials = {kind: replace(run, device=device) for kind, run in zip(kinds, runs, strict=True)}
     if device == "cuda":
-        return {kind: apart(step_seconds, run, 5) / BATCH for kind, run in kinds.items()}
-    configs = {kind: model_config(run.model, **run.overrides) for kind, run in kinds.items()}
-    macs = {kind: macs_of(config, *kind[2])["total"] for kind, config in configs.items()}
-    smallest = min(macs, key=macs.get)
-    rate = apart(step_seconds, kinds[smallest], 2) / BATCH / macs[smallest]
-    return {kind: rate * number for kind, number in macs.items()}
+        seconds = {kind: apart(step_seconds, run, 5) / BATCH for kind, run in trials.items()}
+    else:
+        configs = {kind: model_config(run.model, **run.overrides) for kind, run in trials.items()}
+        macs = {kind: macs_of(config, *kind[2])["total"] for kind, config in configs.items()}
+        smallest = min(macs, key=macs.get)
+        rate = apart(step_seconds, trials[smallest], 2) / BATCH / macs[smallest]
+        seconds = {kind: rate * number for kind, number in macs.items()}
+    return [seconds[kind] for kind in kinds]
 
 
-def listing(runs: list[RunParameters], seconds: dict[Kind, float]) -> str:
-    """Return a line a run, with its hours in one process, and the sum."""
-    hours = [seconds[kind_of(run)] * run.batch_size * run.steps / 3600 for run in runs]
-    names = [f"{run.study} {run.variant} seed {run.seed}" for run in runs]
-    lines = [
-        f"{name:<{max(map(len, names))}}  {run.steps} steps of {run.batch_size}  {time:9.1f} h"
-        for name, run, time in zip(names, runs, hours, strict=True)
-    ]
-    return "\n".join([*lines, f"{len(runs)} runs, {sum(hours):.0f} hours, one process each"])
+def listing(runs: list[RunParameters], seconds: list[float]) -> str:
+    """Return a table of the runs, with their hours in one process, and the sum."""
+    columns = ("study", "variant", "seed", "steps", "batch_size")
+    table = pd.DataFrame([[getattr(run, name) for name in columns] for run in runs], columns=columns)
+    table["hours"] = table["steps"] * table["batch_size"] * seconds / 3600
+    total = f"{len(runs)} runs, {table['hours'].sum():.0f} hours, one process each"
+    return f"{table.round(1).to_string(index=False)}\n{total}"
 
 
 def confirm(build: Path, results: Path, yes: bool = False) -> None:

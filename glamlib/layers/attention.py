@@ -26,7 +26,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, return_a
     fused = bias is None or not bias.requires_grad or q.device.type != "cpu"
     if fused and not return_attention:
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        # exported, the order of its memory is another one from decomposition to decomposition
+        # torch decomposes an exported kernel in several ways, which lay its output out differently in memory
         return (y.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else y), None
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     weights = (logits if bias is None else logits + bias).softmax(dim=-1)
@@ -75,9 +75,9 @@ class WindowAttention(nn.Module):
         """
         bias = self.bias(layout, num_tokens)
         # Fused kernels take four dimensions. Folded like this, the bias broadcasts over images (and windows, if it is
-        # the same for all) and is never copied.
+        # the same for all) and is never copied. The second way copies q, k and v; one image does not need it.
         folded = "(b w) h n d"
-        if len(bias) > 1:
+        if len(bias) > 1 and x.shape[0] > 1:
             folded, bias = "b (w h) n d", bias.flatten(0, 1)[None]  # (1, nW * heads, T + P, T + P)
         q, k, v = rearrange(self.qkv(x), f"b w n (three h d) -> three {folded}", three=3, h=self.num_heads)
         y, weights = attend(q, k, v, bias.to(q.dtype), return_attention)
