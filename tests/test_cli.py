@@ -127,4 +127,4 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert [name for name in ("models", "cost", "check-data", "train", "evaluate", "predict") if name not in text] == []
+    assert [name for name in ("models", "cost", "check-data", "train", "compare", "evaluate") if name not in text] == []
