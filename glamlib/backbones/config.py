@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from glamlib.errors import Count, InputError, Range
 from glamlib.models.config import Config, Counts, DecoderChannels, Rate, WeightInit
 
+STRIDES = (4, 8, 16, 32)  # of the levels of a pyramid, in pixels
 _STAGES = tuple(f"stage {i}" for i in range(4))
 _BRANCHES = ("small patches", "large patches")
 # What the numbers of a family's embed_dims, num_heads, and depths and mlp_ratios are for

@@ -15,8 +15,7 @@ from timm.layers import calculate_drop_path_rates, trunc_normal_
 from timm.models.twins import Block, GlobalSubSampleAttn, PatchEmbed
 from torch import Tensor, nn
 
-from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.pyramid import STRIDES
+from glamlib.backbones.config import STRIDES, BackboneConfig
 from glamlib.models.upernet import resize
 
 IMAGE_SIZE = 224  # side in pixels of the images that the positions are learned for

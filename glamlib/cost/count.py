@@ -56,7 +56,7 @@ def component(name: str) -> str:
     maps, "auxiliary" a training head (parameters only), "backbone" all of a non-Swin backbone.
     """
     parts = name.split(".")
-    if parts[:2] in (["encoder", "body"], ["encoder", "pyramid"]):  # see glamlib.backbones.pyramid.Backbone
+    if parts[:2] in (["encoder", "body"], ["encoder", "pyramid"]):  # see glamlib.backbones.segmenter.Backbone
         return "backbone"
     for part, belongs in _COMPONENT_OF.items():
         if part in parts:
