@@ -363,7 +363,7 @@ def test_weights_of_other_classes_are_not_scored(
         Image.new("L", (32, 32)).save(root / "val" / kind / "a.png")
     (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "test"]
+    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "val"]
     refused(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
     (root / "classes.json").write_text(
         json.dumps({"classes": load_model(trained / "w.safetensors").classes, "ignore_index": None})
