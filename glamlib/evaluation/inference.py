@@ -46,12 +46,7 @@ def batches_of_one_size(items: Iterable[tuple], batch_size: int) -> Iterator[lis
 
 
 def slide_logits(
-    model: Callable[[Tensor], Tensor],
-    x: Tensor,
-    window: Sequence[int],
-    stride: Sequence[int],
-    mode: str = "constant",
-    batch_size: int = 1,
+    model: Callable, x: Tensor, window: Sequence[int], stride: Sequence[int], mode: str = "constant", batch: int = 1
 ) -> Tensor:
     """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
@@ -66,7 +61,7 @@ def slide_logits(
     def in_full(part: Tensor) -> Tensor:  # under bfloat16 the sum of weighted windows would lose small weights
         return model(part).float()
 
-    return sliding_window_inference(x, window, batch_size, in_full, overlap=overlap, mode=mode)
+    return sliding_window_inference(x, window, batch, in_full, overlap=overlap, mode=mode)
 
 
 def predict_logits(
@@ -96,7 +91,7 @@ def _view_logits(
         logits = model(x)
     else:
         window = tuple(min(side, length) for side, length in zip(options.crop, view, strict=True))
-        logits = slide_logits(model, x, window, options.stride, batch_size=len(x))
+        logits = slide_logits(model, x, window, options.stride, batch=len(x))
     if view != size:
         logits = resize(logits, size)
     return logits.flip(-1) if flipped else logits

@@ -90,15 +90,8 @@ def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
 
 def _optimiser(model: nn.Module, run: RunParameters) -> tuple[AdamW, PolyLRScheduler]:
     optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=True)
-    schedule = PolyLRScheduler(
-        optimizer,
-        t_initial=run.steps,
-        power=1.0,
-        warmup_t=run.warmup_steps,
-        warmup_lr_init=run.lr * 1e-6,
-        t_in_epochs=False,
-    )
-    return optimizer, schedule
+    warmup = {"warmup_t": run.warmup_steps, "warmup_lr_init": run.lr * 1e-6}
+    return optimizer, PolyLRScheduler(optimizer, t_initial=run.steps, power=1.0, t_in_epochs=False, **warmup)
 
 
 def _progress(
@@ -122,18 +115,16 @@ def _progress(
 
 
 def _gradients(
-    accelerator: Accelerator,
-    wrapped: nn.Module,
-    parts: list[tuple[Tensor, Tensor]],
-    run: RunParameters,
-    ignore_index: int,
-    weights: Tensor | None,
+    accelerator: Accelerator, wrapped: nn.Module, parts: list, run: RunParameters, void: int, weights: Tensor | None
 ) -> Tensor:
-    """Add up the gradients of a step, whose batch comes in ``parts``; return its loss, the mean over processes."""
+    """Add up the gradients of a step, whose batch comes in ``parts``; return its loss, the mean over processes.
+
+    Parts are pairs of images and labels; ``void`` is the label that is ignored.
+    """
     task, device = task_of(run), accelerator.device
     parts = [tuple(tensor.to(device, non_blocking=True) for tensor in part) for part in parts]
     # gradients are averaged over processes, so each divides its sum of losses by the mean count of valid pixels
-    count = sum(total_weight(labels, ignore_index, weights) for _, labels in parts)
+    count = sum(total_weight(labels, void, weights) for _, labels in parts)
     count = accelerator.reduce(count, "sum").clamp(min=1) / accelerator.num_processes
     total = torch.zeros((), dtype=torch.float64, device=device)
     for number, (images, labels) in enumerate(parts, start=1):
@@ -141,7 +132,7 @@ def _gradients(
         with nullcontext() if number == len(parts) else accelerator.no_sync(wrapped):
             with torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16"):
                 outputs = wrapped(task.prepare(images), auxiliary=True)
-            loss = task.loss(outputs, labels, ignore_index, count, weights)
+            loss = task.loss(outputs, labels, void, count, weights)
             loss.backward()
         total += loss.detach()
     return accelerator.reduce(total, "mean")  # stays on the device: a GPU need not wait for every step
