@@ -35,6 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]
     names: dict[str, object] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        torch.manual_seed(0)
         exec(TRAINING, names)
         yield names
 
