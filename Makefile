@@ -33,7 +33,7 @@ OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, th
 NOTEBOOK := "$(PYTHON)" -m glamlib.runs.notebook
 SET = --set profile=$(PROFILE) results=$(RESULTS)
 READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_your_own_data
+  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_your_own_data 15_legend
 # What decides the plan beside the code
 export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
