@@ -1,7 +1,7 @@
 """The studies: what is compared with what, on which data, at which size.
 
-A study is a set of variants that differ in the model alone (in a learning-rate search, in the rate too). A profile
-changes sizes, steps and seeds, never code paths.
+A study is a set of variants that differ in the model alone (in a learning-rate search also in the rate, in the study of
+legends also in the number of facts). A profile changes sizes, steps and seeds, never code paths.
 """
 
 from glamlib.errors import one_of
