@@ -98,7 +98,7 @@ build/readme.done: $(RESULTS)/report.html
 	@touch $@
 
 # Finished groups of a bench that was interrupted are not timed again.
-bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and their notebook; 12 minutes on two quiet cores
+bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and their notebook; a quarter of an hour on two quiet cores
 	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
 	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb $(SET)
 
