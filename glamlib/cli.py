@@ -97,7 +97,7 @@ def check_data(
     """Open every file of a dataset and print what is there; exit status 1 if anything is wrong with it.
 
     Args:
-        name: which dataset: camvid, ade20k, cityscapes, folder (images), hippocampus, brains or synapse (volumes).
+        name: camvid, ade20k, cityscapes, folder (one's own images), hippocampus, brains, synapse, volumes (one's own).
         path: the folder that holds it.
         json_output: print JSON instead of text.
         suggest: of a folder without a classes.json, write one that says what its labels hold.

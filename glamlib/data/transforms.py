@@ -31,10 +31,7 @@ HUE_DELTA = 18 / 180  # of the colour circle: mmsegmentation's 18 counts OpenCV'
 
 
 def keep_ratio_size(height: int, width: int, long: int, short: int) -> tuple[int, int]:
-    """Return the (height, width) in pixels of the largest image of this aspect within ``long`` x ``short``.
-
-    Source: mmcv's ``rescale_size``, the rule of mmsegmentation's ``Resize(img_scale=(long, short), keep_ratio=True)``.
-    """
+    """Return the (height, width) of the largest image of this aspect within ``long`` x ``short``, by mmcv's rule."""
     scale = min(long / max(height, width), short / min(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -50,8 +47,7 @@ def resize(image: Tensor, label: Tensor, size: tuple[int, int]) -> tuple[Tensor,
 def normalise(images: Tensor) -> Tensor:
     """Turn RGB images (B, 3, H, W) into float32, normalised by the ImageNet mean and standard deviation.
 
-    They are uint8, or real numbers from 0 to 1. Raises InputError for anything else, which would become nonsense
-    without a sign of it.
+    They are uint8, or real numbers from 0 to 1. Raises InputError for anything else.
     """
     if images.is_floating_point() and 0 <= images.min() <= images.max() <= 1:
         images = images * 255
@@ -121,10 +117,7 @@ class TrainTransform(Checked):
 
 
 def photometric_distortion(image: Tensor, generator: np.random.Generator) -> Tensor:
-    """Distort a uint8 RGB image (3, H, W) as mmsegmentation's PhotoMetricDistortion does.
-
-    Brightness, contrast (before or after the colours), saturation and hue change with probability 0.5 each.
-    """
+    """Distort a uint8 RGB image (3, H, W) as mmsegmentation's PhotoMetricDistortion does: with probability 0.5 each."""
     rgb = image.to(torch.float32) / 255
     if generator.random() < 0.5:
         rgb = (rgb + generator.uniform(-BRIGHTNESS_DELTA, BRIGHTNESS_DELTA)).clamp_(0, 1)

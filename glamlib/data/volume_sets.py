@@ -3,19 +3,15 @@
 Three are known by name; one's own are `volumes`, a folder with a dataset.json of the Medical Segmentation Decathlon or
 of nnU-Net (documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet, version 2).
 
-Hippocampus: 260 MR crops of about 35 x 50 x 36 voxels of 1 mm, anterior and posterior part labelled. Medical
-Segmentation Decathlon, Task04, training part (http://medicaldecathlon.com; Antonelli et al., Nature
-Communications 2022; CC BY-SA 4.0).
+Hippocampus: MR crops, Task04 of the Decathlon (Antonelli et al., Nature Communications 2022; CC BY-SA 4.0).
 
-Brains: 35 skull-stripped T1 volumes of about 160 x 200 x 165 voxels of 1 mm. MICCAI 2012 Grand Challenge on Multi-Atlas
-Labeling, as packaged in https://github.com/muschellij2/malf.templates, inst/extdata (CC BY-NC): MRI of the OASIS
-project (Marcus et al., Journal of Cognitive Neuroscience 2007), labels by Neuromorphometrics, Inc. Beware: the skull
-was stripped with the labels, so the image gives brain against background away; score structures only. Five test
-subjects were scanned twice (1003/1023, 1004/1024, 1005/1025, 1018/1038, 1019/1039).
+Brains: skull-stripped T1 volumes of MICCAI 2012's Multi-Atlas Labeling challenge (CC BY-NC): MRI of OASIS (Marcus et
+al., Journal of Cognitive Neuroscience 2007), labels by Neuromorphometrics, Inc. Beware: the skull was stripped with the
+labels, so the image gives brain against background away; score structures only. Five test subjects were scanned twice
+(1003/1023, 1004/1024, 1005/1025, 1018/1038, 1019/1039).
 
-Synapse: 30 abdominal CT volumes with 13 organs, the training part of "Beyond the Cranial Vault" (BCV, also BTCV),
-https://www.synapse.org/Synapse:syn3193805 (registration needed); Landman et al., MICCAI 2015. The split into 18 and 12
-cases and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other cases are labelled: choose nothing on
+Synapse: abdominal CT, the training part of "Beyond the Cranial Vault" (BCV or BTCV; Landman et al., MICCAI 2015). The
+splits and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other cases are labelled: choose nothing on
 "test".
 """
 
@@ -26,7 +22,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -69,16 +65,8 @@ def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
     return _labels(f"synapse_{organs}", sided=True)
 
 
-class Table(NamedTuple):
-    """What a dataset.json tells; if it lists training cases, the name of the image of each label."""
-
-    labels: Labels
-    channels: tuple[str, ...]
-    images: dict[str, str]
-
-
-def read_table(path: Path) -> Table:
-    """Read a dataset.json of the Decathlon or of nnU-Net; InputError for one that is neither, or has regions.
+def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
+    """Return the labels, the channels' names and, of listed cases, the image's name by the label's.
 
     The label named "ignore" is nnU-Net's: its voxels count nowhere. Classes are sided if one is called left or right.
     """
@@ -94,17 +82,16 @@ def read_table(path: Path) -> Table:
         ignored = {value: VOID for value, name in names.items() if name.lower() == "ignore"}
         values = sorted(names.keys() - ignored, key=lambda value: (value != 0, value))
         if 0 not in values or not 2 <= len(values) <= VOID or len(set(names.values())) < len(table["labels"]):
+            have = ", ".join(f"{value} {name!r}" for value, name in pairs)
             allowed = f"0, the background, and 1 to {VOID - 1} more, each with a name of its own"
-            raise ValueError(
-                f"its labels are {', '.join(f'{value} {name!r}' for value, name in pairs)}; allowed: {allowed}"
-            )
+            raise ValueError(f"its labels are {have}; allowed: {allowed}")
         channels = table.get("channel_names") or table["modality"]
         channels = tuple(str(channels[key]) for key in sorted(channels, key=int))
         cases = [(case["image"], case.get("label", case["image"])) for case in table.get("training", ())]
         told = {_stem(label): _stem(image) for image, label in cases}
     sided = any(re.search(r"(?<![a-z])(left|right|[lr]h?)(?![a-z])", name.lower()) for name in names.values())
     numbers = {value: number for number, value in enumerate(values)} | ignored
-    return Table(Labels(tuple(names[value] for value in values), numbers, sided), channels, told)
+    return Labels(tuple(names[value] for value in values), numbers, sided), channels, told
 
 
 def _stem(path: str) -> str:
@@ -160,22 +147,17 @@ class VolumeSet:
     files: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = ()
     bases: tuple[str, ...] = ("",)
     split: Callable[[list[str]], dict[str, list[str]]] | None = None  # all names, unless there are lists
-    labels: Callable[..., Labels] | None = None  # its keyword arguments are options of the set
+    labels: Callable[..., Labels] = _read_table  # its keyword-only arguments are options of the set
     scale: Scale | None = None  # as in `Preprocessing`, unless told otherwise
     spacing: Spacing | None = None
 
-    @property
-    def options(self) -> tuple[Callable, ...]:
-        """What takes the set's options, for `check_options`."""
-        return (Options, self.labels) if self.labels else (Options,)
-
     def open(self, root: Path, split: str, **options: object) -> FileVolumes:
         """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
-        options = check_options("option of volumes", options, *self.options)
+        options = check_options("option of volumes", options, Options, self.labels)
         given = {name: options.pop(name) for name in ("spacing", "scales") if name in options}
         layout = self.find(root, **options)
         usual = {"spacing": self.spacing, "scales": (self.scale,)}
-        if not self.labels and len(given) < 2:
+        if not self.files and len(given) < 2:
             items = tuple((item, item.images[0].stat().st_mtime_ns) for item in layout.chosen("train"))
             usual = statistics(items, layout.labels, layout.channels)
         preprocessing = Preprocessing(layout.labels.values, **usual | given)
@@ -184,11 +166,8 @@ class VolumeSet:
         return FileVolumes(layout, split, preprocessing)
 
     def find(self, root: Path, **options: object) -> Layout:
-        """Look through a folder, without opening a volume; InputError where there are none of the expected names.
-
-        ``options`` are those of ``labels``.
-        """
-        if not self.labels and (root / "dataset.json").is_file():
+        """Describe a folder, of which no volume is opened; InputError where there are none of the expected names."""
+        if not self.files and (root / "dataset.json").is_file():
             return _own(root)
         for base, files in product(self.bases, self.files):
             pairs = pair(*(Files(root / base / folder, ENDS, name) for folder, name in files))
@@ -205,7 +184,7 @@ class VolumeSet:
 
 def _own(root: Path) -> Layout:
     """Describe a folder with a dataset.json."""
-    labels, channels, told = read_table(root / "dataset.json")
+    labels, channels, told = _read_table(root / "dataset.json")
     found = {
         split: pair(Files(root / f"images{end}", ENDS), Files(root / f"labels{end}", ENDS), False, len(channels), told)
         for split, end in (("train", "Tr"), ("test", "Ts"))

@@ -17,7 +17,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, reading
+from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, by, reading
 from glamlib.errors import Checked, InputError, Range
 
 Length = Annotated[float, Range(0.01, 100)]
@@ -43,7 +43,7 @@ class Volume(NamedTuple):
         """Raise InputError, which begins with ``differ``, if corners lie more than a tenth of a voxel apart."""
         shape, theirs = self.values.shape[-3:], other.values.shape[-3:]
         if shape != theirs:
-            raise InputError(f"{differ} shape: {_by(shape)} and {_by(theirs)} voxels (depth x height x width)")
+            raise InputError(f"{differ} shape: {by(shape)} and {by(theirs)} voxels (depth x height x width)")
         corners = np.indices((2, 2, 2)).reshape(3, 8).T * (np.array(shape[::-1]) - 1)  # (x, y, z) of voxels
         apart = np.linalg.norm(nib.affines.apply_affine(self.affine - other.affine, corners), axis=1).max()
         if apart > 0.1 * min(self.spacing):
@@ -80,7 +80,7 @@ def read_volume(path: Path, channels: int = 1) -> Volume:
         image, in_mm = _open(path)
         if image.ndim < 3 or image.shape[3:] != (channels,) * (channels > 1) or 0 in image.shape:
             allowed = "volumes of three axes" + f" and a fourth of {channels} channels" * (channels > 1)
-            raise InputError(f"{path}: {image.ndim} axes ({_by(image.shape)}); allowed: {allowed}")
+            raise InputError(f"{path}: {image.ndim} axes ({by(image.shape)}); allowed: {allowed}")
         image = nib.as_closest_canonical(image)
         values = np.asanyarray(image.dataobj)
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
@@ -115,10 +115,6 @@ def label_file(label: np.ndarray, like: Path) -> bytes:
     made.set_data_dtype(label.dtype)
     made.header["cal_min"] = made.header["cal_max"] = 0  # the range of grey values to show
     return gzip.compress(made.to_bytes(), mtime=0)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def read_case(

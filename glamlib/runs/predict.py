@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glamlib.data.images import IMAGE_SUFFIXES, read_image
-from glamlib.data.published import CLASSES
+from glamlib.data.published import LABELS
 from glamlib.data.volumes import label_file, read_channels
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_volume_classes, view_sizes
@@ -23,7 +23,7 @@ from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.tasks import task_of
 
-CITYSCAPES = CLASSES["cityscapes"]
+CITYSCAPES = LABELS["cityscapes"]
 _RAW_IDS = np.array(CITYSCAPES.values, np.uint8)
 
 
@@ -73,7 +73,7 @@ def predict_files(
     Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
     RGB images, or an ``out`` that cannot be written to.
     """
-    if raw_ids and tuple(saved.classes) != CITYSCAPES.names:
+    if raw_ids and tuple(saved.classes) != CITYSCAPES.classes:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
         raise InputError(

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 
 from glamlib.data.datasets import DATASETS, VOLUMES, InMemory, SegmentationDataset, load_dataset, load_volumes, survey
+from glamlib.data.layout import by
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig
+from glamlib.data.volume_sets import Options
 from glamlib.errors import InputError, Natural, check_options, one_of
 from glamlib.evaluation.processes import is_main
 from glamlib.studies.parameters import Count, RunParameters, Sides
@@ -56,7 +58,7 @@ class ImageFiles(Files):
 OPTIONS = (  # what takes the options of each data set
     {name: (Drawn, config) for name, (_, config) in GENERATED.items()}
     | dict.fromkeys(DATASETS, (ImageFiles,))
-    | {name: (Files, *volumes.options) for name, volumes in VOLUMES.items()}
+    | {name: (Files, Options, volumes.labels) for name, volumes in VOLUMES.items()}
 )
 
 
@@ -97,7 +99,7 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     if is_main() and absent:
         print(f"warning: no training label holds {', '.join(absent)}")
     if len(sizes) > 1 and not run.augment:
-        have = " and ".join(" x ".join(map(str, size)) for size in sorted(sizes)[:: len(sizes) - 1])
+        have = f"{by(min(sizes))} and {by(max(sizes))}"
         raise InputError(f"option of augment crop_size, or of data size: one is needed, because images differ: {have}")
     return data
 
