@@ -35,7 +35,8 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
 
 {tables.provenance_sentence(runs)} Scores are of the test data, by the weights that scored highest on validation data.
 The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
-(Holm). Where it is inconclusive, so many seeds show differences from the number beside it on, with probability 0.8.
+(Holm). Where it is inconclusive, the number beside it is the smallest difference that this many seeds would show with
+probability 0.8.
 
 {tables.summary_markdown(summary, study)}
 
