@@ -235,9 +235,8 @@ def evaluate(
         check_writable(out)
     items = run_data(run, "test")
     if tuple(items.classes) != saved.classes:
-        raise InputError(
-            f"{weights}: classes {', '.join(saved.classes)}; the data have other ones: {', '.join(items.classes)}"
-        )
+        known, others = (", ".join(one.classes) for one in (saved, items))
+        raise InputError(f"{weights}: classes {known}; the data have other ones: {others}")
     # as in training, as far as this machine has them: they decide the order of sums
     torch.set_num_threads(min(run.threads, os.cpu_count()))
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
@@ -331,7 +330,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "interrupted; a training goes on from its last checkpoint when the command is given again", file=sys.stderr
-        )
+        print("interrupted; the same command goes on from a training's last checkpoint", file=sys.stderr)
         return 130

@@ -48,9 +48,8 @@ def with_headline(readme: str, text: str) -> str:
 def main(command: str, source: str, target: str) -> None:
     """Write the report TARGET from the notebook SOURCE, or the results of TARGET into the README SOURCE."""
     if command == "report":
-        write_whole(
-            Path(target), page_html(nbformat.read(source, as_version=4), "GLAM, reproduced: the report", Path())
-        )
+        notebook = nbformat.read(source, as_version=4)
+        write_whole(Path(target), page_html(notebook, "GLAM, reproduced: the report"))
     elif command == "readme":
         write_whole(Path(source), with_headline(Path(source).read_text(), headline(Path(target))))
     else:

@@ -64,7 +64,7 @@ class Comparison(NamedTuple):
         difference, low, high: first minus second, with the 95 % interval; NaN where there is none.
         p: of no difference, two-sided; for the direction "equal", of a difference within the margin.
         p_equivalent: of a difference of the margin or more (two one-sided tests); NaN without a margin.
-        visible: the smallest true difference that so many seeds show with probability 0.8.
+        visible: the smallest true difference that this many seeds show with probability 0.8.
         direction: "higher", "lower" or "equal": what is claimed of the first.
         counts: of bimodal runs, the successes: "3 of 5 against 5 of 5".
     """
@@ -110,7 +110,6 @@ def compare(
 
     Args:
         margin: the smallest difference that matters; 0 for any.
-        direction: "higher", "lower" or "equal": what is claimed of ``first``.
         success: values are 1 (success) or 0.
         family: how many claims share the level of 5 %, for ``visible`` (see `holm`).
     """

@@ -23,10 +23,9 @@ from glamlib.runs.kernels import ForkedKernelManager, start_server, stop_kernels
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
-    """Execute ``notebook`` in a fresh kernel at the project's root and write it to ``output``.
+    """Execute ``notebook`` in a fresh kernel at the project's root, write it to ``output``; InputError if it fails.
 
-    A notebook with a parameter ``more`` gets there what has no name of its own. InputError for an unknown parameter, or
-    an error in the notebook (the message says which).
+    A notebook with a parameter ``more`` gets there what has no name of its own.
     """
     known = papermill.inspect_notebook(str(notebook))
     others = {name: value for name, value in parameters.items() if name not in known}
@@ -80,9 +79,7 @@ def main() -> None:
     parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     parser.add_argument("output", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="how many notebooks are executed at a time")
-    parser.add_argument(
-        "--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="parameters; strings"
-    )
+    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="strings")
     options = parser.parse_args()
     if unnamed := [change for change in options.set if "=" not in change]:
         raise InputError(f"--set {unnamed[0]!r}: must be NAME=VALUE")

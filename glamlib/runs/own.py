@@ -130,10 +130,10 @@ def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
 
 
 def _volumes(run: RunParameters, voxels: float) -> tuple[int, int, dict[str, object]]:
-    """Return the same of volumes. The patch has their median size, in multiples of 8.
+    """Return the same of volumes, with a patch of their median size, in multiples of 8.
 
-    Beyond ``voxels`` its sides shrink one after the other, always the one that covers most: nnU-Net's rule (Isensee et
-    al., 2021). Volumes are rotated where voxels are nearly cubes.
+    Beyond ``voxels`` the side that covers most shrinks, again and again: nnU-Net's rule (Isensee et al., 2021).
+    Volumes are rotated where voxels are nearly cubes.
     """
     options = {key: value for key, value in run.data.items() if key in ("spacing", "scales")}
     volumes = load_volumes("volumes", "train", root=run.root, **options)

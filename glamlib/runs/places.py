@@ -21,10 +21,7 @@ def run_folder(results: Path, run: RunParameters) -> Path:
 
 
 def imagenet_file(model: str) -> Path | None:
-    """Return the file of Swin's ImageNet weights for a model's size, or None where timm would have to fetch them.
-
-    It lies in GLAM_DATA/weights, under the name that Microsoft and timm give it, as safetensors or pth.
-    """
+    """Return GLAM_DATA/weights/swin_SIZE_patch4_window7_224.safetensors or .pth, of a model's size; None if absent."""
     size, folder = re.search(r"_(tiny|small|base)_", model), os.environ.get("GLAM_DATA")
     if not size or not folder:
         return None

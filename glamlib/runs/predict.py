@@ -66,9 +66,7 @@ def predict_files(
     """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken image stops nothing.
 
     A label map is a palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered
-    by the classes' colours. With ``confidence`` also ``out/confidence/NAME.png``, grey from probability 0 of the class
-    to 1, with ``raw_ids`` also ``out/raw_ids/CITY_SEQUENCE_FRAME_labelIds.png`` for the Cityscapes server.
-    ``run`` says how (`in_windows`); ``run.batch_size`` images of one size are predicted together.
+    by the classes' colours. ``confidence``, ``raw_ids``: as in the command `predict`. ``run`` says how (`in_windows`).
 
     Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
     RGB images, or an ``out`` that cannot be written to.
@@ -76,9 +74,7 @@ def predict_files(
     if raw_ids and tuple(saved.classes) != CITYSCAPES.classes:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
-        raise InputError(
-            f"{saved.run.model} with {saved.model.in_channels} input channel(s): not a model of RGB images"
-        )
+        raise InputError(f"{saved.run.model} with {saved.model.in_channels} channel(s): not a model of RGB images")
     for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else []), *(["confidence"] if confidence else [])):
         check_writable(out / kind / "probe")
     failed: list[str] = []

@@ -33,11 +33,7 @@ _PATIENCE = 10  # seconds in which the loader processes of a run that was killed
 
 
 def open_run_folder(results: Path, run: RunParameters) -> Path:
-    """Return the run's folder, made, writable and locked; to be called before anything costly.
-
-    InputError where the run's options cannot be used, the folder cannot be written, or another process is at work on
-    the same run.
-    """
+    """Return the run's folder, made, writable and locked, before anything costly; InputError where that fails."""
     check_run(run)
     folder = run_folder(results, run)
     if is_main():

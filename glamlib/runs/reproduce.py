@@ -92,11 +92,6 @@ def write_plan(
     return list(runs)
 
 
-def planned(name: str, build: Path) -> dict[str, object]:
-    """Return the parameters in a run's plan file."""
-    return json.loads((build / "plan" / f"{name}.json").read_text())["parameters"]
-
-
 def unfinished(names: list[str], build: Path, results: Path) -> list[str]:
     """Return the runs, of names STUDY/VARIANT/seed-K, that have no record, or one that is older than the plan file."""
 
@@ -147,7 +142,8 @@ def main(
         waiting = unfinished(names, build, results)
         started = max(started, len(names) - len(waiting)) + 1
         print(f"run {started} of {len(names)} {name}{time_left(names, waiting, results, jobs)}", flush=True)
-        parameters = planned(name, build) | {"results": str(results)}
+        plan = json.loads((build / "plan" / f"{name}.json").read_text())
+        parameters = plan["parameters"] | {"results": str(results)}
         execute(ROOT / "notebooks" / "04_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
 
     runs, waiting = [], None
