@@ -25,7 +25,7 @@ from torch.utils.data import TensorDataset
 from glamlib.bench.speed import apart
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError, one_line_errors
-from glamlib.runs.reproduce import planned, unfinished
+from glamlib.runs.reproduce import unfinished
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import train
 from glamlib.zoo import create_model, model_config
@@ -75,7 +75,8 @@ def step_seconds(run: RunParameters, timed: int) -> float:
 def open_runs(build: Path, results: Path) -> list[RunParameters]:
     """Return the planned runs that have no record newer than their plan, which `make` would run."""
     names = re.findall(r"\$\(RESULTS\)/runs/(\S+)/record\.json", (build / "plan.mk").read_text())
-    return [RunParameters.from_dict(planned(name, build)) for name in unfinished(names, build, results)]
+    plans = [json.loads((build / "plan" / f"{name}.json").read_text()) for name in unfinished(names, build, results)]
+    return [RunParameters.from_dict(plan["parameters"]) for plan in plans]
 
 
 def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
