@@ -31,8 +31,6 @@ class TokenAttention:
     attends as before; training opens it, and at tanh(gate) = 1 this is GLAM's. Tokens always read everything.
     """
 
-    gate: nn.Parameter
-
     def project(self, x: Tensor) -> Tensor:
         """Return queries, keys and values in a row, ``(..., 3 C)``."""
         return self.qkv(x)
@@ -99,9 +97,6 @@ class TokenBlock:
     """
 
     norm_comes_last = False
-    mixer: nn.Module | None
-    norm_mixer: nn.Module | None
-    is_last: bool
 
     def before(self, norm: nn.Module, z: Tensor) -> Tensor:
         return z if self.norm_comes_last else norm(z)
@@ -112,16 +107,6 @@ class TokenBlock:
     def add_mlp(self, z: Tensor) -> Tensor:
         return z + self.drop_path2(self.after(self.norm2, self.mlp(self.before(self.norm2, z))))
 
-    def attend(self, x: Tensor, tokens: Tensor, layout: WindowLayout) -> tuple[Tensor, Tensor]:
-        """Return the updates of map and tokens from W-MSA, without norms."""
-        down, right = self.shift_size
-        patches = to_windows(x.roll((-down, -right), dims=(1, 2)), layout)
-        mask = self.attn_mask
-        if self.dynamic_mask:
-            mask = self.get_attn_mask(x.new_empty(1, *layout.padded, 1))  # it reads the size only
-        tokens, patches = self.attn.attend_jointly(tokens, patches, mask)
-        return from_windows(patches, layout).roll((down, right), dims=(1, 2)), tokens
-
     def forward(self, x: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the new map ``(B, H, W, C)`` and the new tokens ``(B, nW, T, C)``, None after the last block.
 
@@ -130,7 +115,13 @@ class TokenBlock:
         # the layout of the map once it is shifted: timm shifts first, then pads
         layout = WindowLayout(tuple(x.shape[1:3]), tuple(self.window_size), (0, 0))
         tokens = tokens.expand(len(x), layout.num_windows, -1, -1)
-        update, token_update = self.attend(self.before(self.norm1, x), self.before(self.norm1, tokens), layout)
+        down, right = self.shift_size
+        patches = to_windows(self.before(self.norm1, x).roll((-down, -right), dims=(1, 2)), layout)
+        mask = self.attn_mask
+        if self.dynamic_mask:
+            mask = self.get_attn_mask(x.new_empty(1, *layout.padded, 1))  # it reads the size only
+        token_update, update = self.attn.attend_jointly(self.before(self.norm1, tokens), patches, mask)
+        update = from_windows(update, layout).roll((down, right), dims=(1, 2))
         x = self.add_mlp(x + self.drop_path1(self.after(self.norm1, update)))
         if self.is_last:
             return x, None
@@ -169,8 +160,6 @@ class TwinsTokenBlock(TokenBlock, Block):
 class TokenStage(SwinTransformerStage):
     """What a stage of Swin or Swin V2 (of the same methods) becomes: tokens start here and live through its blocks."""
 
-    global_tokens: nn.Parameter
-
     def forward(self, x: Tensor) -> Tensor:
         x, tokens = self.downsample(x), self.global_tokens
         for block in self.blocks:
@@ -184,13 +173,9 @@ class TokenStage(SwinTransformerStage):
 class StageSize(tuple):
     """The size (H, W) of a stage's map, which timm's Twins hands to every block of it; with it go the tokens."""
 
-    tokens: Tensor | None
-
 
 class TwinsTokenEmbed(PatchEmbed):
     """The patch embedding that begins a stage of Twins-SVT: the stage's tokens start here."""
-
-    global_tokens: nn.Parameter
 
     def forward(self, x: Tensor) -> tuple[Tensor, StageSize]:
         x, size = super().forward(x)
