@@ -1,6 +1,6 @@
 """The table of named models: create_model, list_models."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -58,7 +58,12 @@ def model_config(name: str, **overrides: object) -> Config:
     """Return the configuration of a named model with overrides; InputError for an unknown name, key or bad value."""
     if not isinstance(name, str) or name not in MODELS:
         raise one_of("model", name, list_models())
-    return MODELS[name].with_overrides(name, overrides)
+    config = MODELS[name]
+    allowed = [field.name for field in fields(config) if field.name not in config.fixed]
+    for key in overrides:
+        if key not in allowed:
+            raise one_of(f"override for {name}:", key, allowed)
+    return replace(config, **overrides)
 
 
 def create_model(

@@ -118,7 +118,7 @@ def test_swin_with_open_gates_is_glam() -> None:
     """
     model = with_tokens(lambda: swin(depths=(3,)))
     stage = model.layers[0]
-    ours = Stage(16, [0.0] * 3, 2, (4, 4), 3, "gmsa", 4.0, 0)
+    ours = Stage(16, [0.0] * 3, (4, 4), 3, "gmsa", 0, num_heads=2)
     weights = {key: value for key, value in stage.state_dict().items() if not key.endswith("gate")}
     ours.load_state_dict(weights)
     x = image(2, 16, 16, 16)

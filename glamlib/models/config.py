@@ -1,10 +1,10 @@
 """The sizes and options of a network, checked: `ModelConfig` for images, `VolumeConfig` for volumes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from glamlib.errors import Checked, Count, InputError, Natural, Range, one_of
+from glamlib.errors import Checked, Count, InputError, Natural, Range
 from glamlib.layers.mixers import MIXERS
 
 DECODERS = ("upernet", "unet", "unet_nlu", "linear")
@@ -21,14 +21,6 @@ class Config(Checked):
     role: ClassVar[str] = "override"
     ndim: ClassVar[int] = 2
     fixed: ClassVar[tuple[str, ...]] = ()  # no overrides: the model's name says them, or the model has no use for them
-
-    def with_overrides(self, name: str, overrides: dict[str, object]) -> Self:
-        """Return a copy with ``overrides``; InputError that lists what is allowed for any other key."""
-        allowed = [field.name for field in fields(self) if field.name not in self.fixed]
-        for key in overrides:
-            if key not in allowed:
-                raise one_of(f"override for {name}:", key, allowed)
-        return replace(self, **overrides)
 
     def check_heads(self, dims: Sequence[int], parts: Sequence[str]) -> None:
         """Raise an InputError where heads do not divide the channels of their part of the network."""
@@ -55,7 +47,8 @@ class StagedConfig(Config):
         weight_init: see `glamlib.models.encoder.init_linear`.
         behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
             which are defined for the mixers gmsa and none.
-        grad_checkpointing: less memory in training for more time (see `Stage`), with the same result.
+        grad_checkpointing: recompute each block's activations in its backward pass: the same result with less memory,
+            for a third more time.
     """
 
     embed_dim: Count

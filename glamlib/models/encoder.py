@@ -23,30 +23,23 @@ from glamlib.models.config import StagedConfig
 class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
-    Args:
-        dim, num_heads, window_size, mixer, mlp_ratio, mask_tokens: as in `GlamBlock`, for ``make_block``.
-        drop_paths: drop path rate of each block; as many blocks are built.
-        num_global_tokens: tokens per window, which all start from the same learned vectors. Without tokens no mixer of
-            tokens is built.
-        level: 0 for the highest resolution.
-        grad_checkpointing: recompute each block's activations in its backward pass: less memory, a third more time.
-        downsample: the merging; None in a decoder and in the first stage.
+    All windows start from the same ``num_global_tokens`` learned vectors; without tokens no mixer of tokens is built.
+    There is a block for each rate in ``drop_paths``. ``level`` is 0 for the highest resolution. A decoder's stages and
+    the first have no ``downsample``. ``sizes`` are arguments of `GlamBlock`, for ``make_block``.
     """
 
     def __init__(
         self,
         dim: int,
         drop_paths: list[float],
-        num_heads: int,
         window_size: tuple[int, ...],
         num_global_tokens: int,
         mixer: str,
-        mlp_ratio: float,
         level: int,
         grad_checkpointing: bool = False,
-        mask_tokens: bool = False,
         downsample: nn.Module | None = None,
         make_block: Callable[..., GlamBlock] = GlamBlock,
+        **sizes: object,
     ) -> None:
         super().__init__()
         self.downsample = downsample or nn.Identity()
@@ -59,27 +52,21 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(
             make_block(
                 dim=dim,
-                num_heads=num_heads,
                 window_size=window_size,
                 shifted=bool(i % 2),
                 mixer=mixer if num_global_tokens or acts_on_patches(mixer) else "none",
                 is_last=i == len(drop_paths) - 1,
-                mlp_ratio=mlp_ratio,
                 drop_path=drop_path,
-                mask_tokens=mask_tokens,
+                **sizes,
             )
             for i, drop_path in enumerate(drop_paths)
         )
 
-    def start_tokens(self, x: Tensor) -> Tensor | None:
-        """Return the first tokens ``(B, nW, T, C)`` of the windows of the map ``x``, None without tokens."""
-        if self.global_tokens is None:
-            return None
-        return self.global_tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)
-
     def forward(self, x: Tensor, traces: list[dict] | None = None) -> Tensor:
         """Apply the blocks, not the merging, to a map ``(B, *size, C)``; ``traces`` gets one dict a block."""
-        tokens = self.start_tokens(x)
+        tokens = self.global_tokens
+        if tokens is not None:
+            tokens = tokens.expand(len(x), self.blocks[0].layout_of(x).num_windows, -1, -1)  # (B, nW, T, C)
         for block in self.blocks:
             if self.grad_checkpointing and traces is None and torch.is_grad_enabled():
                 x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
