@@ -65,7 +65,7 @@ class CollidingAttention(WindowAttention):
 
 
 class ReleasedBlock(GlamBlock):
-    """A GLAM block with some of the released code's differences; otherwise the arguments of `GlamBlock`."""
+    """A `GlamBlock` with some of the released code's differences."""
 
     def __init__(self, *, differences: frozenset[str], is_last: bool, mixer: str, **options: object) -> None:
         has_last_mixer = "last_gmsa" in differences and mixer != "none"
@@ -113,18 +113,14 @@ class ReleasedStage(Stage):
         if "random_tokens" in differences:
             nn.init.normal_(self.global_tokens)
         if "position_table" in differences:
-            num_tokens, dim = self.global_tokens.shape
-            rows = trunc_normal_(torch.zeros(self.table_rows(num_tokens), dim), std=0.02)
-            self.position_table = nn.ParameterDict({"pe": rows})
+            (num_tokens, dim), ratio = self.global_tokens.shape, 2**self.level
+            count = (45 * num_tokens // ratio) ** 2
+            if len(self.window_size) == 3:  # for 128 voxels a side and patches of 4
+                count = (32 // self.window_size[0] * num_tokens // ratio) ** 3
+            self.position_table = nn.ParameterDict({"pe": trunc_normal_(torch.zeros(count, dim), std=0.02)})
             for block in self.blocks:
                 if block.mixer is not None:
                     block.mixer = TableAttention(dim, block.mixer.num_heads, self.position_table)
-
-    def table_rows(self, num_tokens: int) -> int:
-        """Return the rows of the table of positions, for volumes those of 128 voxels a side and patches of 4."""
-        if len(self.window_size) == 3:
-            return (32 // self.window_size[0] * num_tokens // 2**self.level) ** 3
-        return (45 * num_tokens // 2**self.level) ** 2
 
 
 @cached
