@@ -31,9 +31,7 @@ class BackboneConfig(Config):
         embed_dims, num_heads, depths: channels, attention heads and blocks.
         mlp_ratios: hidden channels of the MLPs over channels, as many as ``depths``.
         window_size: side in patches of Twins-SVT's groups or ViL's chunks; others have none.
-        drop_path: probability of dropping a residual branch in the last block; it rises to this from 0.
-        decoder_channels: channels of UPerNet.
-        weight_init: as in `glamlib.models.encoder.init_linear`.
+        drop_path, weight_init: as in `glamlib.models.config.StagedConfig`. decoder_channels: UPerNet's.
     """
 
     backbone: Literal[*FAMILIES]

@@ -31,10 +31,7 @@ def _one_scale(config: BackboneConfig, in_channels: int) -> dict[str, object]:
 
 
 class TimmPyramid(nn.Module):
-    """Twins-PCPVT (global attention to reduced keys), Twins-SVT (the same in every second block), or PVT v2.
-
-    Twins' maps are not normalised, PVT v2's are.
-    """
+    """Twins-PCPVT, Twins-SVT or PVT v2, whose maps alone are normalised."""
 
     def __init__(self, config: BackboneConfig, in_channels: int) -> None:
         super().__init__()
@@ -112,11 +109,8 @@ class CrossViTBody(nn.Module):
         last.projs = last.fusion = last.revert_projs = None  # they change class tokens, which nothing reads after them
 
     def embed(self, x: Tensor, branch: int) -> tuple[Tensor, list[int]]:
-        """Return the tokens ``(B, 1 + h * w, C)`` of one branch, class token first, and [h, w].
-
-        The image is resized to whole patches, rounded up.
-        """
-        net, grid = self.net, [-(-size * self.cells[branch] // 240) for size in x.shape[2:]]
+        """Return the tokens ``(B, 1 + h * w, C)`` of one branch, class token first, and [h, w]."""
+        net, grid = self.net, [-(-size * self.cells[branch] // 240) for size in x.shape[2:]]  # whole patches
         size = [self.patches[branch] * cells for cells in grid]
         if list(x.shape[2:]) != size:
             x = F.interpolate(x, size=size, mode="bicubic", align_corners=False)

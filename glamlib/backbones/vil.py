@@ -21,8 +21,7 @@ from glamlib.layers.windows import relative_position_index
 class SlidingChunkAttention(nn.Module):
     """Patches attend to the 3 x 3 chunks around them and to the global token; the token attends to everything.
 
-    ``chunk`` is the side of a chunk in patches. A stage's last block has no ``updates_token``:
-    nothing reads the token afterwards.
+    ``chunk`` is its side in patches. A stage's last block does not update the token: nothing reads it afterwards.
     """
 
     def __init__(self, dim: int, num_heads: int, chunk: int, updates_token: bool) -> None:

@@ -46,8 +46,7 @@ def fine_to_coarse_index(window: tuple[int, ...], table_window: tuple[int, ...],
 class CrossWindowAttention(nn.Module):
     """Attention whose queries come from fine windows, keys and values from the coarse windows at the same place.
 
-    The coarse map has D = ``dim`` channels, the fine map D / 2. Coarse windows have ``window_size`` patches a side,
-    fine ones twice as many.
+    The coarse map has D = ``dim`` channels, the fine map D / 2; ``window_size`` is that of coarse windows.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: tuple[int, int]) -> None:
@@ -82,9 +81,9 @@ class CrossWindowAttention(nn.Module):
 
 
 class NonLocalUpsampling(nn.Module):
-    """Double a coarse map of D = ``dim`` channels: patch expanding plus cross-attention from the skip, then an MLP.
+    """Double a coarse map: patch expanding plus cross-attention from the skip, then an MLP.
 
-    The result and the skip have D / 2 channels; coarse windows have ``window_size`` patches a side.
+    Sizes are those of `CrossWindowAttention`; the skip is the fine map.
     """
 
     attention = CrossWindowAttention
@@ -103,7 +102,6 @@ class NonLocalUpsampling(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def layout_of(self, x: Tensor) -> WindowLayout:
-        """Return the layout of the coarse windows."""
         return WindowLayout.fit(tuple(x.shape[1:3]), self.window_size, shifted=False)
 
     def forward(self, x: Tensor, skip: Tensor, trace: dict | None = None) -> Tensor:

@@ -17,10 +17,7 @@ from glamlib.models.segmenter import PAPER, Parts
 
 
 class ConvPair(nn.Module):
-    """Two convolutions of 3 x 3 x 3, GELU and norm after each (after the first alone if ``is_last``).
-
-    ``(B, C_in, *size)`` to ``(B, C, *ceil(size / stride))``; the first convolution has the stride.
-    """
+    """Two convolutions, GELU and norm after each (not after the second if ``is_last``); the first has the stride."""
 
     def __init__(self, in_channels: int, channels: int, stride: tuple[int, ...], is_last: bool) -> None:
         super().__init__()
@@ -35,10 +32,7 @@ class ConvPair(nn.Module):
 
 
 class VolumeEmbed(nn.Module):
-    """Turn ``(B, C_in, *size)`` into channels-last features ``(B, *ceil(size / patch), C)`` of overlapping patches.
-
-    A patch has 1, 2 or 4 voxels along each dimension: the product of the strides of two pairs of convolutions.
-    """
+    """Turn ``(B, C_in, *size)`` into ``(B, *ceil(size / patch), C)`` by two pairs of convolutions of stride 1 or 2."""
 
     def __init__(self, in_channels: int, dim: int, patch_size: tuple[int, ...]) -> None:
         super().__init__()
