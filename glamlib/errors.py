@@ -2,22 +2,21 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from types import NoneType, UnionType
-from typing import Annotated, ClassVar, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
+
+_T = TypeVar("_T")
 
 
 class InputError(ValueError):
-    """Raised for bad input of any kind (a file, a value, a name). Its message is one line, complete in itself.
-
-    A DataLoader raises a worker's error again with the whole traceback as its message: only the last line is kept.
-    """
+    """Raised for bad input of any kind (a file, a value, a name). Its message is one line, complete in itself."""
 
     def __init__(self, message: str) -> None:
-        if message.startswith("Caught InputError in "):
+        if message.startswith("Caught InputError in "):  # of a DataLoader: with the whole traceback of its worker
             message = message.rstrip().rpartition("InputError: ")[2]
         super().__init__(message.replace("\n", "\\n"))  # a file's name may have them
 
@@ -37,8 +36,14 @@ def one_line_errors() -> Iterator[None]:
 
 def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:
     """Return the error for a value outside a list: ``what`` is its role, ``allowed`` what is accepted."""
-    listed = ", ".join(str(item) for item in allowed)
-    return InputError(f"unknown {what} {value!r}; allowed: {listed}")
+    return InputError(f"unknown {what} {value!r}; allowed: {', '.join(map(str, allowed))}")
+
+
+def lookup(what: str, name: str, table: Mapping[str, _T]) -> _T:
+    """Return the entry of a table; the error of `one_of` for an unknown name."""
+    if name not in table:
+        raise one_of(what, name, table)
+    return table[name]
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,9 @@ def check(name: str, value: object, kind: object) -> object:
 
 
 def check_options(role: str, values: dict[str, object], *targets: Callable) -> dict[str, object]:
-    """Return ``values`` checked against the annotations of what takes them; InputError for an unknown or missing name.
+    """Return ``values`` checked against the annotations of a dataclass's fields, or of keyword-only parameters.
 
-    Of a dataclass, all fields are options; of anything else, the keyword-only parameters.
+    InputError for an unknown or missing name.
     """
     options = {
         option.name: option
@@ -126,10 +131,8 @@ def check_options(role: str, values: dict[str, object], *targets: Callable) -> d
         if is_dataclass(target) or option.kind is option.KEYWORD_ONLY
     }
     for name in values:
-        if name not in options:
-            raise one_of(role, name, options)
-    missing = [name for name, option in options.items() if option.default is option.empty and name not in values]
-    if missing:
+        lookup(role, name, options)
+    if missing := [name for name in options if options[name].default is Parameter.empty and name not in values]:
         raise InputError(f"missing {role}: {', '.join(missing)}")
     return {name: check(f"{role} {name}", value, options[name].annotation) for name, value in values.items()}
 

@@ -32,7 +32,7 @@ def record(results: Path, run: RunParameters, miou: float = 0.5, seconds: float 
 
 
 def candidates() -> dict[tuple[str, float], RunParameters]:
-    return {(run.variant.rpartition("_")[0], run.lr): run for run in studies.CAMVID_TINY_RATES.runs("gpu")}
+    return {(run.variant.rpartition("_")[0], run.lr): run for run in studies.CAMVID_TINY.rate_search.runs("gpu")}
 
 
 def test_candidates_see_the_training_images_and_are_scored_on_the_validation_images() -> None:

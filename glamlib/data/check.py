@@ -13,7 +13,7 @@ import pandas as pd
 from glamlib.data.datasets import FINDERS
 from glamlib.data.layout import Layout, by, spans
 from glamlib.data.transforms import VOID
-from glamlib.errors import InputError, one_of
+from glamlib.errors import InputError, lookup
 
 DARK = 16  # of 255: what 12 bits in a file of 16 are read as
 
@@ -79,14 +79,12 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
 
     Raises InputError only for an unknown name or a ``path`` that is no folder. A published set should be complete.
     """
-    if name not in FINDERS:
-        raise one_of("dataset to check", name, FINDERS)
-    root = Path(path)
+    find, root = lookup("dataset to check", name, FINDERS), Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     report = CheckReport(name, str(root))
     with report.catching():
-        layout = FINDERS[name](root)
+        layout = find(root)
         report.about, classes = layout.about, layout.labels.classes
         split_problems = [line for split in layout.splits.values() for line in split.problems]
         report.problems += dict.fromkeys([*layout.problems, *split_problems, *layout.incomplete])

@@ -17,7 +17,7 @@ from glamlib.data.layout import Palette
 from glamlib.data.published import IMAGE_SETS
 from glamlib.data.volume_sets import VOLUMES
 from glamlib.data.volumes import FileVolumes, Preprocessing, Spacing
-from glamlib.errors import InputError, one_of
+from glamlib.errors import InputError, lookup
 
 Root = str | PathLike[str]
 DATASETS = {"folder": folder} | IMAGE_SETS
@@ -53,16 +53,14 @@ def load_dataset(
     The data lie in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names. Raises
     InputError for an unknown name or split, and for data that are missing or malformed.
     """
-    if name not in DATASETS:
-        raise one_of("dataset", name, DATASETS)
-    return ImageFiles(DATASETS[name](_root(name, root)), split, size)
+    find = lookup("dataset", name, DATASETS)
+    return ImageFiles(find(_root(name, root)), split, size)
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
     """The same of volumes; options: those of `Options`, ``sides`` of brains (bool), ``organs`` of synapse (13 or 8)."""
-    if name not in VOLUMES:
-        raise one_of("data set of volumes", name, VOLUMES)
-    return VOLUMES[name].open(_root(name, root), split, **options)
+    volumes = lookup("data set of volumes", name, VOLUMES)
+    return volumes.open(_root(name, root), split, **options)
 
 
 def dataset_of(path: Root) -> Literal["folder", "volumes"]:
@@ -74,8 +72,7 @@ def dataset_of(path: Root) -> Literal["folder", "volumes"]:
 
 def has_dataset(name: str) -> bool:
     """Tell whether a data set of images or volumes lies below GLAM_DATA; InputError for an unknown name."""
-    if name not in FINDERS:
-        raise one_of("dataset", name, FINDERS)
+    lookup("dataset", name, FINDERS)
     base = os.environ.get("GLAM_DATA")
     return bool(base) and Path(base, name).is_dir()
 

@@ -5,7 +5,7 @@ A mixer is a module with ``forward(tokens, grid, return_attention=False) -> (upd
 A mixer of patches gets the map in the same form: each patch ``(B, P, 1, C)`` is a window of its own.
 """
 
-from glamlib.errors import one_of
+from glamlib.errors import lookup
 from glamlib.layers.attention import GlobalAttention
 from glamlib.layers.patch_mixers import FullAttention, PatchMixer, ReducedAttention, SharedTokens, SparseAttention
 from glamlib.layers.token_mixers import (
@@ -35,9 +35,8 @@ MIXERS: dict[str, type[GlobalAttention] | None] = {
 
 def acts_on_patches(name: str) -> bool:
     """Return whether a mixer works between patches, and so without global tokens; InputError for an unknown name."""
-    if name not in MIXERS:
-        raise one_of("mixer", name, MIXERS)
-    return MIXERS[name] is not None and issubclass(MIXERS[name], PatchMixer)
+    mixer = lookup("mixer", name, MIXERS)
+    return mixer is not None and issubclass(mixer, PatchMixer)
 
 
 def create_mixer(name: str, dim: int, num_heads: int, window_size: tuple[int, ...]) -> GlobalAttention | None:

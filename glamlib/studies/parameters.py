@@ -10,6 +10,8 @@ from glamlib.errors import Checked, Count, InputError, Natural, Range, check, on
 NonNegative = Annotated[float, Range(0)]
 Sides = tuple[Count, Count]
 
+_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what it puts into a notebook's namespace
+
 
 class _FolderName:
     def __contains__(self, name: str) -> bool:
@@ -21,9 +23,6 @@ class _FolderName:
 
 Name = Annotated[str, _FolderName()]
 
-# What IPython puts into a notebook's namespace
-_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-
 
 @dataclass(frozen=True)
 class InferenceOptions(Checked):
@@ -34,8 +33,7 @@ class InferenceOptions(Checked):
         crop, stride: [height, width] in pixels, for "slide" alone.
         scales: ratios of the image's size at which it is predicted.
         flip: at each scale also mirrored, left to right.
-        resize: [long, short]: before scaling, the image is resized to the largest size of its aspect within them. The
-            recipe's is [2048, 512] for ADE20K.
+        resize: [long, short]: before scaling, the image is resized to the largest size of its aspect within them.
         size: [height, width] that every image is resized to instead, as training data are by their option of this name.
     """
 
@@ -65,7 +63,7 @@ class InferenceOptions(Checked):
 
 @dataclass(frozen=True)
 class RunParameters(Checked):
-    """Everything that decides what a run computes. Two runs with equal parameters, code and machine are bit-identical.
+    """All that decides what a run computes. Runs with equal parameters, code and machine are bit-identical.
 
     Attributes:
         study, variant, seed, profile: which run this is.
@@ -73,7 +71,7 @@ class RunParameters(Checked):
         pretrained: "" for random weights, "imagenet" for Swin's (`places.imagenet_file`, or fetched by timm), or a file
             of such weights.
         dataset, data: which data and their options (`glamlib.training.datasets.run_data`).
-        root: the folder of the data; "" for the sub-folder ``dataset`` of the one that GLAM_DATA names.
+        root: the folder of the data; "" for the sub-folder ``dataset`` of GLAM_DATA.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         evaluate: options of `InferenceOptions`, for images alone; empty for whole images as they are.
         steps, batch_size: optimiser steps, and images a step in all processes together.
@@ -81,10 +79,8 @@ class RunParameters(Checked):
         lr, weight_decay, warmup_steps: AdamW, linear warm-up to lr, then linear decay to 0.
         decay: which weights decay, "matrices" or as "released" (`parameter_groups`).
         clip_norm: the largest norm of the gradients; 0 for any.
-        loss: of the cross-entropy's classes, all alike or "balanced" by their frequency in the training labels
-            (`glamlib.training.losses.balanced_weights`).
-        validate_every: steps between validations on the data option val, whose scores are in the history; the best
-            weights are tested. 0: none, the last weights are tested.
+        loss: the cross-entropy, of all classes alike or "balanced" (`glamlib.training.losses.balanced_weights`).
+        validate_every: steps between validations on the data option val; the best weights are tested. 0: the last are.
         stop_at: the score on validation data that ends training; 0: none, all steps are taken.
         compile: train with compiled blocks.
         threads: CPU threads; fixed, because they decide the order of sums. workers: loader processes.
@@ -151,20 +147,18 @@ class RunParameters(Checked):
 def notebook_parameters(namespace: dict[str, object], kinds: dict[str, object]) -> dict[str, object]:
     """Return a notebook's parameters from its ``globals()``; to be called right after the parameters cell.
 
-    papermill only warns of an unknown parameter. Here every public name that the cells so far have set must be one of
-    ``kinds`` and of its type, or InputError says which is not. When the cell is run again in the same kernel, later
-    cells have set names of their own, and only types are checked.
+    Raises InputError for a public name that is not one of ``kinds``, of which papermill only warns, or not of its type.
+    When the cell is run again in the same kernel, later cells have set names of their own, and only types are checked.
     """
-    given = {
-        name: value
+    public = {
+        name
         for name, value in namespace.items()
         if not (name.startswith("_") or name in _IPYTHON or isinstance(value, types.ModuleType) or callable(value))
     }
-    unknown = given.keys() - kinds.keys()
-    if unknown and not namespace.get("_parameters_checked"):
+    if (unknown := public - kinds.keys()) and not namespace.get("_parameters_checked"):
         raise one_of("parameter", min(unknown), kinds)
-    if missing := [name for name in kinds if name not in given]:
+    if missing := [name for name in kinds if name not in public]:
         raise InputError(f"missing parameter: {', '.join(missing)}")
-    checked = {name: check(f"parameter {name}", given[name], kind) for name, kind in kinds.items()}
+    checked = {name: check(f"parameter {name}", namespace[name], kind) for name, kind in kinds.items()}
     namespace["_parameters_checked"] = True
     return checked

@@ -44,30 +44,15 @@ CAMVID_ARCHITECTURES = replace(
     profiles=CAMVID.profiles | {"cpu": replace(_CPU, parameters=_CPU.parameters | {"steps": 200, "warmup_steps": 10})},
 )
 
-_TINY_GPU = replace(
-    _GPU, parameters=_GPU.parameters | {"steps": 3000, "compile": True, "workers": 12, "checkpoint_every": 1000}
-)
-_IMAGENET_GPU = replace(_TINY_GPU, parameters=_TINY_GPU.parameters | {"pretrained": "imagenet", "lr": 3e-4})
 
-CAMVID_TINY = Study(
-    name="camvid_tiny",
-    question="Is the paper's Tiny size better with global tokens on street scenes at full resolution?",
-    dataset="camvid",
-    baseline="swin",
-    overrides={"drop_path": 0.1},
-    variants=variants_of("camvid_tiny"),
-    profiles={"gpu": _TINY_GPU},
-)
-
-
-def _rate_search(study: Study, question: str, rates: tuple[float, ...]) -> Study:
-    """Return the learning-rate search of a study: trained on the training images, scored on the validation images.
+def _with_rate_search(study: Study, question: str, rates: tuple[float, ...]) -> Study:
+    """Return a study with its learning-rate search: trained on the training images, scored on the validation images.
 
     The mean of two networks decides, so that the rate is not one's own.
     """
     gpu = study.profiles["gpu"]
     data, parameters = gpu.data | {"train": "train", "test": "val"}, gpu.parameters | {"steps": 1000}
-    return replace(
+    search = replace(
         study,
         name=f"{study.name}_rates",
         question=question,
@@ -78,28 +63,35 @@ def _rate_search(study: Study, question: str, rates: tuple[float, ...]) -> Study
             for key, label in (("swin", "Swin-T"), ("glam_10", "GLAM-Swin-T"))
         },
         profiles={"gpu": replace(gpu, seeds=1, data=data, parameters=parameters)},
+        rate_search=None,
     )
+    return replace(study, rate_search=search)
 
 
-CAMVID_TINY_RATES = _rate_search(
-    CAMVID_TINY, "Which learning rate suits the Tiny size, on the validation images?", (3e-4, 1e-3, 3e-3)
+_TINY = _GPU.parameters | {"steps": 3000, "compile": True, "workers": 12, "checkpoint_every": 1000}
+CAMVID_TINY = _with_rate_search(
+    replace(
+        CAMVID,
+        name="camvid_tiny",
+        question="Is the paper's Tiny size better with global tokens on street scenes at full resolution?",
+        overrides={"drop_path": 0.1},
+        variants=variants_of("camvid_tiny"),
+        profiles={"gpu": replace(_GPU, parameters=_TINY)},
+    ),
+    "Which learning rate suits the Tiny size, on the validation images?",
+    rates=(3e-4, 1e-3, 3e-3),
 )
-CAMVID_TINY = replace(CAMVID_TINY, rate_search=CAMVID_TINY_RATES)
-
-_FROM_IMAGENET = replace(
-    CAMVID_TINY,
-    name="camvid_imagenet",
-    question="Is it better on street scenes from ImageNet weights, as the paper starts?",
-    profiles={"gpu": _IMAGENET_GPU},
-    needs_weights=True,
-    rate_search=None,
-)
-CAMVID_IMAGENET_RATES = _rate_search(
-    _FROM_IMAGENET,
+CAMVID_IMAGENET = _with_rate_search(
+    replace(
+        CAMVID_TINY,
+        name="camvid_imagenet",
+        question="Is it better on street scenes from ImageNet weights, as the paper starts?",
+        profiles={"gpu": replace(_GPU, parameters=_TINY | {"pretrained": "imagenet", "lr": 3e-4})},
+        needs_weights=True,
+    ),
     "Which learning rate suits it from ImageNet weights, on the validation images?",
-    (1e-4, 3e-4, 1e-3),
+    rates=(1e-4, 3e-4, 1e-3),
 )
-CAMVID_IMAGENET = replace(_FROM_IMAGENET, rate_search=CAMVID_IMAGENET_RATES)
 
 NEIGHBOURS = replace(
     CAMVID_TINY,

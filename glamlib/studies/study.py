@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glamlib.errors import one_of
+from glamlib.errors import lookup
 from glamlib.studies.parameters import RunParameters
 
 GENERATED = ("scenes", "cue_volumes", "legend_scenes")  # data that need no files
@@ -87,11 +87,8 @@ class Study:
 
     def run(self, variant: str, seed: int, profile: str) -> RunParameters:
         """Return the parameters of one run; InputError for an unknown variant or profile."""
-        if variant not in self.variants:
-            raise one_of(f"variant of study {self.name}:", variant, self.variants)
-        if profile not in self.profiles:
-            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
-        chosen, size = self.variants[variant], self.profiles[profile]
+        chosen = lookup(f"variant of study {self.name}:", variant, self.variants)
+        size = lookup(f"profile of study {self.name}:", profile, self.profiles)
         overrides = self.overrides | size.overrides | chosen.overrides
         if overrides.get("window_size") == "map":
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
@@ -102,7 +99,5 @@ class Study:
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
         """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""
-        if profile not in self.profiles:
-            raise one_of(f"profile of study {self.name}:", profile, self.profiles)
-        count = seeds or self.profiles[profile].seeds
+        count = seeds or lookup(f"profile of study {self.name}:", profile, self.profiles).seeds
         return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]

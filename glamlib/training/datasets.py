@@ -11,7 +11,7 @@ from glamlib.data.datasets import DATASETS, VOLUMES, InMemory, SegmentationDatas
 from glamlib.data.layout import by
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig
 from glamlib.data.volume_sets import Options
-from glamlib.errors import InputError, Natural, check_options, one_of
+from glamlib.errors import InputError, Natural, check_options, lookup
 from glamlib.evaluation.processes import is_main
 from glamlib.studies.parameters import Count, RunParameters, Sides
 
@@ -64,9 +64,7 @@ OPTIONS = (  # what takes the options of each data set
 
 def data_options(run: RunParameters) -> dict[str, object]:
     """Return the options ``run.data``, checked against the annotations of what takes them; InputError for bad ones."""
-    if run.dataset not in OPTIONS:
-        raise one_of("dataset", run.dataset, OPTIONS)
-    options = check_options("option of data", run.data, *OPTIONS[run.dataset])
+    options = check_options("option of data", run.data, *lookup("dataset", run.dataset, OPTIONS))
     if run.dataset in GENERATED:
         GENERATED[run.dataset][1](**{name: options[name] for name in options if name not in PARTS})  # its ranges
         if run.root:
