@@ -10,8 +10,7 @@ from glamlib.errors import InputError
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name beside its place, then rename it.
 
-    Raises:
-        InputError: it cannot be written (no space, read-only, a file where a folder is wanted); nothing is left behind.
+    Raises InputError if it cannot be written (no space, read-only, a file in a folder's place), and leaves nothing.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = None

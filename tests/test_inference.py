@@ -18,7 +18,7 @@ from glamlib.evaluation.inference import (
     predict_logits,
     predict_volume_classes,
     slide_logits,
-    view_sizes,
+    view_size,
 )
 from glamlib.studies.parameters import InferenceOptions
 
@@ -83,7 +83,8 @@ def test_scales_and_mirror_images_average_probabilities_by_hand() -> None:
     ],
 )
 def test_keep_ratio_by_hand(size: tuple[int, int], scales: list, expected: list[tuple[int, int]]) -> None:
-    assert view_sizes(*size, InferenceOptions(resize=[2048, 512], scales=scales)) == expected
+    options = InferenceOptions(resize=[2048, 512])
+    assert [view_size(*size, options, scale) for scale in scales] == expected
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from glamlib.evaluation.gallery import Gallery
 from glamlib.evaluation.metrics import VolumeScores
-from glamlib.training.losses import cross_entropy, deeply_supervised, dice_and_cross_entropy, soft_dice_loss
+from glamlib.training.losses import cross_entropy, deeply_supervised, soft_dice_loss
 
 
 def logits_and_labels(size: tuple[int, ...] = (4, 5, 6), classes: int = 4) -> tuple[Tensor, Tensor]:
@@ -65,8 +66,8 @@ def test_deep_supervision_by_hand() -> None:
     )
     expected = sum(w * (cross_entropy(x, y, 255) + soft_dice_loss(x, y, 255)).item() for w, x, y in parts)
     assert deeply_supervised([logits, half, quarter], labels, 255).item() == pytest.approx(expected, rel=1e-6)
-    alone = dice_and_cross_entropy(logits, labels.to(torch.uint8), 255)  # labels come as uint8
-    assert deeply_supervised([logits], labels.to(torch.uint8), 255).item() == pytest.approx(alone.item())
+    stored = labels.to(torch.uint8)  # labels come as uint8
+    assert deeply_supervised([logits], stored, 255).item() == deeply_supervised([logits], labels, 255).item()
 
 
 # Scores
@@ -93,13 +94,19 @@ def hd95_by_hand(guess: np.ndarray, truth: np.ndarray, spacing: tuple[float, flo
     return max(np.percentile(distances.min(axis=1), 95), np.percentile(distances.min(axis=0), 95))
 
 
+def cases(structures: tuple[str, ...], *spacings: tuple[float, float, float]) -> SimpleNamespace:
+    """A data set of volumes, as far as scores ask."""
+    about = {"classes": ("background", *structures), "ignore_index": 255, "name": "case {}".format}
+    return SimpleNamespace(**about, spacing=spacings.__getitem__)
+
+
 def test_scores_by_brute_force_in_millimetres() -> None:
     spacings = [(1.0, 1.0, 1.0), (3.0, 0.5, 1.25)]
-    scores = VolumeScores(("background", "a", "b"))
+    scores = VolumeScores(cases(("a", "b"), *spacings))
     expected = {"dice": [], "hd95": []}
     for case, spacing in enumerate(spacings):
         guess, truth = blobs(case), blobs(case + 10)
-        scores.update(f"case {case}", guess, truth, spacing)
+        scores.update(case, guess, truth)
         masks = [((guess == k).numpy(), (truth == k).numpy()) for k in (1, 2)]
         expected["dice"].append([2 * (g & t).sum() / (g.sum() + t.sum()) for g, t in masks])
         expected["hd95"].append([hd95_by_hand(g, t, spacing) for g, t in masks])
@@ -122,8 +129,8 @@ def test_empty_structures_under_both_rules() -> None:
     truth, guess = torch.zeros(6, 6, 6, dtype=torch.uint8), torch.zeros(6, 6, 6, dtype=torch.int64)
     guess[0, 0, 0], truth[5, 5, 5] = 1, 2
     guess[2:4, 2:4, 2:4] = truth[2:4, 2:4, 2:4] = 4
-    scores = VolumeScores(("background", "a", "b", "c", "d"))
-    scores.update("case", guess, truth, (2.0, 2.0, 2.0))
+    scores = VolumeScores(cases(("a", "b", "c", "d"), (2.0, 2.0, 2.0), (2.0, 2.0, 2.0)))
+    scores.update(0, guess, truth)
     found = scores.metrics()
     assert found["dice_by_class"] == pytest.approx([0, 0, np.nan, 1], nan_ok=True)
     assert found["dice"] == pytest.approx(1 / 3)
@@ -139,7 +146,7 @@ def test_empty_structures_under_both_rules() -> None:
         full[k] = k
     half = full.long()
     half[:, :3] = 0
-    scores.update("other", half, full, (2.0, 2.0, 2.0))
+    scores.update(1, half, full)
     two_thirds = 2 * 18 / (18 + 36)
     found = scores.metrics()
     expected = [two_thirds / 2, two_thirds / 2, two_thirds, (1 + two_thirds) / 2]

@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 
 from glamlib.data.scenes import CueScenes, CueVolumes
-from glamlib.evaluation.processes import summed
+from glamlib.evaluation.processes import gathered
 
 BIN = 8  # pixels or voxels of distance
 
@@ -35,26 +35,25 @@ class CueAccuracy:
     def metrics(self) -> dict[str, object]:
         """Return what was counted over the scenes of all processes.
 
-        cue_accuracy: the share of shape pixels that are right, which is found times right_given_found. A network may
-        fall short in either: outlines, or the cue. cue_chance: right_given_found of a guess among the classes.
-        cue_constant: that of the most frequent class as the answer to all of these scenes. escaped: 1 where
-        right_given_found is past the middle between that and 1, else 0. guessing_loss: the cross-entropy in nats a
-        pixel of who finds all shapes and guesses their class. by_distance: rows of from_px, to_px, pixels, found,
-        accuracy.
+        cue_accuracy: the share of shape pixels that are right, which is found (outlines) times right_given_found (the
+        cue). cue_chance: right_given_found of a guess among the classes. cue_constant: that of the most frequent class
+        as the answer to all. escaped: 1 where right_given_found is past the middle between that and 1, else 0.
+        guessing_loss: the cross-entropy in nats a pixel of who finds all shapes and guesses their class. by_distance:
+        rows of from_px, to_px, pixels, found, accuracy.
         """
-        counts, pixels = summed(self.counts), summed(self.pixels)
+        counts, pixels = (np.sum(gathered(own), axis=0) for own in (self.counts, self.pixels))
         rows = [
-            {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": int(total)}
-            | {"found": float(found / total), "accuracy": float(right / total)}
-            for i, (right, found, total) in enumerate(counts.T)
+            {"from_px": BIN * i, "to_px": BIN * (i + 1), "pixels": total}
+            | {"found": found / total, "accuracy": right / total}
+            for i, (right, found, total) in enumerate(counts.T.tolist())
             if total
         ]
-        right, found, total = counts.sum(axis=1)
-        given_found = float(right / found) if found else np.nan
-        constant = float(pixels[1:].max() / total)
+        right, found, total = counts.sum(axis=1).tolist()
+        given_found = right / found if found else np.nan
+        constant = int(pixels[1:].max()) / total
         return {
-            "cue_accuracy": float(right / total),
-            "found": float(found / total),
+            "cue_accuracy": right / total,
+            "found": found / total,
             "right_given_found": given_found,
             "cue_chance": 1 / (len(pixels) - 1),
             "cue_constant": constant,
@@ -73,8 +72,8 @@ def steps_to_criterion(history: list[dict[str, float]], loss: float) -> float:
 def ceiling_by_distance(model: nn.Module, scenes: CueScenes) -> pd.DataFrame:
     """Return the share of found shape pixels that a network whose fields are boxes cannot exceed on cue scenes.
 
-    A pixel whose field holds no pixel of the tile can only be guessed. Fields are those of ``model`` untrained, by its
-    gradient along the diagonal. Returns rows of distance (the middle of a bin) and accuracy.
+    A pixel whose field holds no pixel of the tile can only be guessed. Fields are those of the untrained ``model``, by
+    its gradient along the diagonal. Rows are of a distance (the middle of a bin) and its accuracy.
     """
     config, places = scenes.config, torch.arange(scenes.config.size)
     images = torch.randn(config.size, len(scenes[0][0]), *(config.size,) * config.dims, requires_grad=True)

@@ -21,19 +21,16 @@ def evaluate(
     predict: Callable[[Tensor], Tensor] | None = None,
     restore: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> ConfusionMatrix:
-    """Predict every item of ``dataset``, of any sizes, and count at the labels' own size.
-
-    In a run of several processes each predicts its share of the items, and the matrix is that of all.
+    """Predict every item of ``dataset``, of any sizes, each process its share, and count at the labels' own size.
 
     Args:
-        model: on any device; in evaluation mode afterwards.
+        model: in evaluation mode afterwards.
         batch_size: items of one size that are predicted together.
         on_image: called with (index, prediction ``(*size)``, label ``(*size)``) for every item, on the CPU.
         predict: maps a batch of items ``(B, C, *size)`` to classes ``(B, *size)`` on the CPU; None: `predict_classes`.
         restore: maps (index, classes, label) to classes of the label's size, where that is another one.
 
-    Raises:
-        InputError: an item too large for the memory (names it), a label out of range.
+    Raises InputError for an item too large for the memory (names it) and a label out of range.
     """
     model.eval()
     predict = predict or partial(predict_classes, model)

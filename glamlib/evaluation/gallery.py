@@ -46,7 +46,8 @@ class Gallery:
         lowest value 0 to the highest 255.
         """
         shown = {index: planes for part in gathered(self.shown) for index, planes in part.items()}
-        columns = zip(*(shown[index] for index in sorted(shown)), strict=True)
-        height, width = np.min([planes[1].shape for planes in shown.values()], axis=0)
-        columns = [np.stack([plane[..., :height, :width] for plane in column]) for column in columns]
-        return dict(zip(("images", "labels", "predictions"), columns, strict=True))
+        height, width = np.min([label.shape for _, label, _ in shown.values()], axis=0)
+        return {
+            name: np.stack([shown[index][number][..., :height, :width] for index in sorted(shown)])
+            for number, name in enumerate(("images", "labels", "predictions"))
+        }

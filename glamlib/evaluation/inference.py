@@ -1,14 +1,12 @@
 """Inference: images whole or by sliding window, at several scales, mirrored, as in mmsegmentation; volumes by patches.
 
-Logits of overlapping windows are averaged, then resized to the image's own size. Of several views of an image (scales,
-mirrored or not) the probabilities are averaged, not the logits: mmsegmentation's ``slide_inference`` and ``aug_test``
-(mmseg/models/segmentors/encoder_decoder.py, version 0.x). Images are resized as in training, with antialiasing.
+Logits of overlapping windows are averaged, then resized to the image's own size; of several views of an image (scales,
+mirrored or not) the probabilities are, as in mmsegmentation 0.x (mmseg/models/segmentors/encoder_decoder.py).
 """
 
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby, islice
 
 import psutil
@@ -24,18 +22,13 @@ from glamlib.models.volumes import VolumeSegmenter
 from glamlib.studies.parameters import InferenceOptions
 
 
-def view_sizes(height: int, width: int, options: InferenceOptions) -> list[tuple[int, int]]:
-    """Return the size (height, width), one a scale, at which an image of ``height`` x ``width`` px is predicted."""
-    if options.resize is None:
-        height, width = options.size or (height, width)
-        return [(max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))) for scale in options.scales]
-    long, short = options.resize
-    return [keep_ratio_size(height, width, int(long * scale), int(short * scale)) for scale in options.scales]
-
-
-def view_size(height: int, width: int, options: InferenceOptions) -> tuple[int, int]:
-    """Return the size at scale 1."""
-    return view_sizes(height, width, replace(options, scales=(1.0,)))[0]
+def view_size(height: int, width: int, options: InferenceOptions, scale: float = 1.0) -> tuple[int, int]:
+    """Return the size (height, width) at which an image of ``height`` x ``width`` px is predicted at a scale."""
+    if options.resize is not None:
+        long, short = options.resize
+        return keep_ratio_size(height, width, int(long * scale), int(short * scale))
+    height, width = options.size or (height, width)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def batches_of_one_size(items: Iterable[tuple], batch_size: int) -> Iterator[list[tuple]]:
@@ -50,8 +43,8 @@ def slide_logits(
 ) -> Tensor:
     """Return logits ``(B, K, *size)``, float32, of ``x`` ``(B, C, *size)`` in windows, blended where they overlap.
 
-    The last window along a side ends at the border; a side shorter than the window is padded with 0, evenly
-    on both ends. ``mode`` "gaussian" gives the centre of a window more weight than its border.
+    The last window along a side ends at the border; a side shorter than the window is padded with 0, evenly on both
+    ends. ``mode`` "gaussian" gives the centre of a window more weight.
     """
     from monai.inferers import sliding_window_inference  # importing MONAI takes seconds, and most runs do without it
 
@@ -69,11 +62,11 @@ def predict_logits(
 ) -> Tensor:
     """Return what the classes of uint8 ``images`` ``(B, 3, H, W)`` are chosen by, ``(B, K, H, W)``.
 
-    These are logits if the image is predicted once and no ``probabilities`` are asked for, else the mean of the
-    probabilities of all views.
+    These are logits of a single view unless ``probabilities`` are asked for, else the mean probabilities of all views.
     """
     size = tuple(images.shape[2:])
-    views = [(view, flipped) for view in view_sizes(*size, options) for flipped in ((False, True)[: 1 + options.flip])]
+    views = [view_size(*size, options, scale) for scale in options.scales]
+    views = [(view, flipped) for view in views for flipped in ((False, True) if options.flip else (False,))]
     if len(views) == 1 and not probabilities:
         return _view_logits(model, images, *views[0], options)
     return sum(_view_logits(model, images, *view, options).float().softmax(dim=1) for view in views) / len(views)
@@ -106,8 +99,7 @@ def predict_classes(
 ) -> Tensor:
     """Return the classes ``(B, H, W)`` of images ``(B, 3, H, W)`` uint8, on the CPU; ``precision``: "fp32" or "bf16".
 
-    With ``confidence`` also the probability of each, from 0 to 255: uint8 ``(B, 2, H, W)``. Raises InputError where the
-    device's memory does not suffice.
+    With ``confidence`` also their probabilities, 0 to 255: uint8 ``(B, 2, H, W)``. InputError if memory is too small.
     """
 
     def classes_of(x: Tensor) -> Tensor:
@@ -125,9 +117,8 @@ def predict_volume_classes(
 ) -> Tensor:
     """Return the classes ``(B, D, H, W)`` of volumes ``(B, C, D, H, W)``, on the CPU; otherwise as `predict_classes`.
 
-    Patches of the size of training, ``batch_size`` together, overlap by half and are weighted by a Gaussian; a volume
-    smaller than one is padded with its channels' smallest values. No part is left out (the released code skips tiles
-    without labels).
+    Patches, ``batch_size`` together, overlap by half and are weighted by a Gaussian; a volume smaller than one has its
+    channels' smallest values around it. No part is left out (the released code skips tiles without labels).
     """
     stride = [max(side // 2, 1) for side in patch_size]
 

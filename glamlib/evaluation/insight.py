@@ -35,10 +35,7 @@ def stage_layout(encoder: Encoder, size: Sequence[int], stage: int) -> WindowLay
 
 
 def finest_stage(encoder: Encoder, size: Sequence[int]) -> int:
-    """Return the first stage whose attention over an image of ``size`` has at most `MOST_WEIGHTS` weights, or the last.
-
-    The attention meant is the larger of W-MSA in all windows and G-MSA, over all heads.
-    """
+    """Return the first stage whose W-MSA and G-MSA have at most `MOST_WEIGHTS` weights each, or the last."""
     stage_layout(encoder, size, 0)  # refuses what has no stages
     for stage, layer in enumerate(encoder.layers):
         layout = stage_layout(encoder, size, stage)
@@ -53,12 +50,10 @@ def finest_stage(encoder: Encoder, size: Sequence[int]) -> int:
 def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0, queries: Sequence[int] | None = None) -> Tensor:
     """Return how much each patch of a stage's output draws on each patch of its input, through all its blocks.
 
-    Every attention, averaged over heads, is mixed half and half with the identity of its residual; windows and G-MSA
-    act on one state of all patches and all tokens. What comes from the tokens' learned start is no part of the image
-    and is left out. Of one normalised image ``(1, C, H, W)`` the result is ``(Q, P)``: a row, of sum 1, for each of the
-    ``queries`` (all P patches if None), numbers of patches of the stage's map in row-major order.
-
-    The rows are carried backwards from the last block to the first: no matrix over all pairs of patches is formed.
+    Every attention, averaged over heads, is mixed half and half with the identity of its residual. What comes from the
+    tokens' learned start is no part of the image and is left out. Of one normalised image ``(1, C, H, W)`` the result
+    is ``(Q, P)``: a row, of sum 1, for each of the ``queries`` (all P patches if None), numbers of patches of the
+    stage's map in row-major order. Rows are carried backwards, so no matrix over all pairs of patches is formed.
     """
     size = stage_layout(encoder, image.shape[2:], stage).size
     traces: list[dict] = []
@@ -85,8 +80,8 @@ def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0, queries: 
 def effective_receptive_field(model: EncoderDecoder, images: Tensor, at: tuple[int, int] | None = None) -> np.ndarray:
     """Return how much the logits of the pixel ``at`` (row, column) change with each pixel, ``(H, W)`` float32, sum 1.
 
-    That is the absolute gradient of their sum, over channels and averaged over ``images`` (uint8 ``(B, 3, H, W)``); the
-    pixel is the centre unless given.
+    That is the absolute gradient of their sum, over channels and over ``images`` (uint8 ``(B, 3, H, W)``); the pixel is
+    the centre unless given.
     """
     model.eval()
     x = normalise(images.to(next(model.parameters()).device)).requires_grad_(True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from glamlib.data.datasets import VolumeDataset
 from glamlib.errors import InputError
 
 # of MONAI, about an argument that it passes to itself
@@ -27,10 +28,7 @@ warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWa
 
 
 class ConfusionMatrix(MulticlassConfusionMatrix):
-    """Counts of pixels by true class (rows) and predicted class (columns); ``ignore_index`` pixels are left out.
-
-    ``compute()`` returns the matrix, over all processes of a run.
-    """
+    """Counts of pixels by true class (rows) and predicted class (columns), in `compute` over all processes of a run."""
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False)
@@ -39,10 +37,8 @@ class ConfusionMatrix(MulticlassConfusionMatrix):
         """Add the pixels of integer tensors of one shape. InputError for a label outside the classes."""
         wrong = label[(label >= self.num_classes) & (label != self.ignore_index)]
         if len(wrong):
-            raise InputError(
-                f"label value {int(wrong.max())}: "
-                f"allowed are 0 to {self.num_classes - 1} and {self.ignore_index} (ignored)"
-            )
+            allowed = f"0 to {self.num_classes - 1} and {self.ignore_index} (ignored)"
+            raise InputError(f"label value {int(wrong.max())}: allowed are {allowed}")
         super().update(prediction.to(self.device), label.to(self.device))
 
     def metrics(self) -> dict[str, object]:
@@ -62,8 +58,7 @@ class ConfusionMatrix(MulticlassConfusionMatrix):
 def location_prior(train: Sequence[tuple[Tensor, Tensor]], test: Sequence[tuple[Tensor, Tensor]]) -> float:
     """Return what an answer that never looks at the image scores on a data set ``test``: mIoU, of volumes mean Dice.
 
-    It is the most frequent class of the training labels at each place, on a grid of 48 places a side; some 200 labels
-    tell.
+    It is the most frequent class of some 200 training labels at each place, on a grid of 48 places a side.
     """
     grid, count = (48,) * test[0][1].ndim, len(test.classes)
     votes, cases = torch.zeros(count, *grid), []
@@ -93,26 +88,28 @@ def by_class(metrics: dict[str, object], classes: tuple[str, ...]) -> dict[str, 
 
 
 class VolumeScores:
-    """Dice and HD95 of every structure (all ``classes`` but the first) in every case."""
+    """Dice and HD95 of every structure (all classes but the first) in every case, without voxels that are ignored."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
-        self.classes = classes
+    def __init__(self, dataset: VolumeDataset) -> None:
+        self.dataset = dataset
         self.cases: list[dict[str, object]] = []
         self.only_predicted: list[list[bool]] = []
 
-    def update(self, name: str, prediction: Tensor, label: Tensor, spacing: tuple[float, float, float]) -> None:
-        """Add a case: integer ``(D, H, W)`` tensors and the sides of a voxel in mm."""
+    def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
+        """Add a case, integer ``(D, H, W)`` tensors; the signature is `evaluate`'s ``on_image``."""
         from monai.metrics import compute_dice, compute_hausdorff_distance  # importing MONAI takes seconds
 
-        hausdorff = partial(compute_hausdorff_distance, include_background=True, percentile=95, spacing=list(spacing))
+        how = {"percentile": 95, "spacing": list(self.dataset.spacing(index))}  # the sides of a voxel in mm
+        hausdorff = partial(compute_hausdorff_distance, include_background=True, **how)
+        prediction = prediction.where(label != self.dataset.ignore_index, 0)
         dice, hd95, only_predicted = [], [], []
-        for number in range(1, len(self.classes)):
+        for number in range(1, len(self.dataset.classes)):
             guess, truth = (prediction == number)[None, None], (label == number)[None, None]  # (1, 1, D, H, W)
             guessed, true = bool(guess.any()), bool(truth.any())
             dice.append(compute_dice(guess, truth, ignore_empty=False).item() if guessed or true else math.nan)
             hd95.append(hausdorff(guess, truth).item() if guessed and true else math.nan)
             only_predicted.append(guessed and not true)
-        self.cases.append({"name": name, "dice": dice, "hd95_mm": hd95})
+        self.cases.append({"name": self.dataset.name(index), "dice": dice, "hd95_mm": hd95})
         self.only_predicted.append(only_predicted)
 
     def metrics(self) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 import os
 
-import numpy as np
 from torch import distributed
 
 
@@ -27,8 +26,3 @@ def gathered(value: object) -> list[object]:
     if distributed.is_initialized():
         distributed.all_gather_object(values, value)
     return values
-
-
-def summed(counts: np.ndarray) -> np.ndarray:
-    """Return the sum of every process's array of integers."""
-    return np.sum(gathered(counts), axis=0, dtype=counts.dtype)

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 from glamlib.data.images import read_image
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import view_sizes
+from glamlib.evaluation.inference import view_size
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage, stage_layout
 from glamlib.models.encoder import Encoder
 from glamlib.models.segmenter import EncoderDecoder
@@ -100,5 +100,6 @@ def write_look(
             raise InputError(f"{file}: {run.model} is not a model of RGB images")
         name = f"{file.stem}\n{run.model}"
         labelled[f"{file}\n{run.model}" if name in labelled else name] = saved.model
-        sizes += view_sizes(*image.shape[1:], InferenceOptions.from_dict(run.evaluate))
+        options = InferenceOptions.from_dict(run.evaluate)
+        sizes.append(view_size(*image.shape[1:], options, options.scales[0]))
     save_picture(where_it_looks(labelled, image, at[::-1], stage, receptive_field, sizes[0]), out)

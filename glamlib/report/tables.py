@@ -10,6 +10,7 @@ from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
 from glamlib.runs.records import comparable
 from glamlib.studies.study import Study
+from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
 _CUE_SCORES = ["cue_accuracy", "found", "right_given_found", "cue_chance", "cue_constant", "escaped"]
@@ -141,7 +142,7 @@ def why_not_run(study: Study, profile: str) -> str:
     """Return why a study has no result here: no such size, data that are not there, or not run yet."""
     if profile not in study.profiles:
         return f"Study {study.name} is not part of profile {profile}, only of {', '.join(study.profiles)}."
-    if not study.needs_files:
+    if study.dataset in GENERATED:
         return f"Study {study.name} has not run yet: make reproduce."
     fetch = ", or fetch them with make camvid" if study.dataset == "camvid" else ""
     return f"Study {study.name} has not run: the {study.dataset} data were not there (set GLAM_DATA{fetch})."

@@ -102,7 +102,7 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
 
     values = usual | values | {"root": about["root"]}
     overrides, data, augment = (values.pop(key) for key in ("overrides", "data", "augment"))
-    profiles, metric = {PROFILE: Profile(1, data, values, augment)}, "dice" if volumes else "miou"
+    profiles, metric = {PROFILE: Profile(data, values, augment)}, "dice" if volumes else "miou"
     question = f"Which model segments {name} best?"
     study = Study(name, question, dataset, next(iter(variants)), overrides, variants, profiles, metric)
     for run in study.runs(PROFILE):

@@ -16,7 +16,7 @@ from glamlib.data.images import IMAGE_SUFFIXES, read_image
 from glamlib.data.published import LABELS
 from glamlib.data.volumes import label_file, read_channels
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_volume_classes, view_sizes
+from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_volume_classes, view_size
 from glamlib.files import check_writable, write_whole
 from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
@@ -55,7 +55,8 @@ def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
     if "mode" in run.evaluate or side is None:  # trained on images of several sizes
         return options
     window = (side, side) if isinstance(side, int) else tuple(side)
-    if all(view[i] <= 2 * window[i] for view in view_sizes(height, width, options) for i in range(2)):
+    largest = view_size(height, width, options, max(options.scales))
+    if largest[0] <= 2 * window[0] and largest[1] <= 2 * window[1]:
         return options
     return replace(options, mode="slide", crop=window, stride=tuple(-(-side * 7 // 8) for side in window))
 

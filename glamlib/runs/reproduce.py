@@ -28,6 +28,7 @@ from glamlib.studies import STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
 from glamlib.training.checkpoint import NO_MATTER
+from glamlib.training.datasets import GENERATED
 
 
 def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
@@ -48,7 +49,7 @@ def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
 def _has_data(study: Study) -> bool:
     """Tell whether a study's data are generated or below GLAM_DATA, and its weights are there."""
     weights = all(imagenet_file(variant.model) for variant in study.variants.values()) or not study.needs_weights
-    return weights and (not study.needs_files or has_dataset(study.dataset))
+    return weights and (study.dataset in GENERATED or has_dataset(study.dataset))
 
 
 def chosen_studies(names: str, profile: str) -> list[Study]:

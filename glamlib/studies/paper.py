@@ -14,7 +14,6 @@ from glamlib.studies.study import Profile, Study, variants_of
 def _recipe(crop_size: list[int], long_short: list[int]) -> Profile:
     """Return the recipe for crops of (height, width) from images resized within (long, short) pixels."""
     return Profile(
-        seeds=1,
         data={"train": "train", "test": "val", "in_memory": False},
         parameters={
             "pretrained": "imagenet",

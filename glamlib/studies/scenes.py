@@ -5,7 +5,6 @@ from dataclasses import replace
 from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
 _QUICK = Profile(
-    seeds=1,
     data={"size": 64, "train": 128, "test": 32},
     parameters={"steps": 20, "batch_size": 16, "lr": 3e-3, "warmup_steps": 5, "checkpoint_every": 10},
 )
@@ -39,20 +38,20 @@ CONTEXT = Study(
 
 # The released code's differences from the paper, one a variant (`glamlib.released.DIFFERENCES`). Those without effect
 # in this small network (one stage, no UNet, sizes that divide) are left out.
-RELEASE = Study(
+RELEASE = replace(
+    CONTEXT,
     name="release",
     question="What does each difference between the paper and its released code do?",
-    dataset="scenes",
     baseline="paper",
-    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2},
+    overrides=CONTEXT.overrides | {"num_global_tokens": 2},
     variants=variants_of("release"),
     profiles={"quick": _QUICK, "cpu": _CPU_LARGER_BATCHES, "gpu": _GPU},
 )
 
-DECODERS = Study(
+DECODERS = replace(
+    CONTEXT,
     name="decoders",
     question="Which stages need tokens, and what does the decoder add?",
-    dataset="scenes",
     baseline="swin_unet",
     # Two stages of two blocks; a UNet's decoder has a stage of its own at the high resolution, with tokens where the
     # encoder's stage has them. Windows of two patches (8 and 16 px): with larger ones Swin's second stage would see
@@ -67,14 +66,13 @@ DECODERS = Study(
     },
 )
 
-MIXERS = Study(
+MIXERS = replace(
+    CONTEXT,
     name="mixers",
     question="What else can carry context between windows, and at what cost?",
-    dataset="scenes",
     baseline="gmsa",
-    # The block and the network of the study `context`, with two tokens a window where the exchange is between tokens,
-    # and windows of two patches, 64 a scene: pooled keys would be G-MSA's own on fewer.
-    overrides={"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2},
+    # Two tokens a window if the exchange is between tokens; 64 windows a scene: on fewer, pooled keys would be G-MSA
+    overrides=CONTEXT.overrides | {"num_global_tokens": 2, "window_size": 2},
     variants=variants_of("mixers"),
     profiles={"quick": _QUICK, "cpu": _CPU_LARGER_CUE, "gpu": _GPU},
 )
@@ -103,7 +101,6 @@ _LEGEND = {"steps": 800, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50, "loss
 _LEGEND |= {"validate_every": 50, "stop_at": 0.985}
 _LEGEND_DATA = {"size": 48, "num_shapes": 3, "train": 4000, "val": 100, "test": 300}
 _LEGEND_QUICK = Profile(
-    seeds=1,
     data={"size": 48, "num_shapes": 3, "train": 64, "val": 16, "test": 16},
     parameters=_LEGEND | {"steps": 10, "batch_size": 8, "warmup_steps": 2, "validate_every": 5, "checkpoint_every": 5},
 )
@@ -112,13 +109,12 @@ _LEGEND_GPU = Profile(
     data=_LEGEND_DATA | {"size": 64, "num_shapes": 4, "train": 20000},
     parameters=_LEGEND | {"steps": 6000, "batch_size": 64, "validate_every": 250} | ON_GPU,
 )
-LEGEND = Study(
+LEGEND = replace(
+    CONTEXT,  # whose windows of 4 patches are the legend's; shapes lie beyond Swin's reach
     name="legend",
     question="When does the number of global tokens matter? All facts of a legend must leave one window.",
     dataset="legend_scenes",
     baseline="k8_n1",
-    # The network of the study `context`, whose windows of 4 patches are the legend's. Shapes lie beyond Swin's reach.
-    overrides={"depths": [2], "num_heads": [2]},
     variants=variants_of("legend"),
     profiles={
         "quick": _LEGEND_QUICK,

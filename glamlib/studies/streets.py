@@ -5,7 +5,6 @@ from dataclasses import replace
 from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
 _QUICK = Profile(
-    seeds=1,
     data={"train": "train", "test": "test", "size": [72, 96], "limit": 24},
     parameters={"steps": 10, "batch_size": 4, "lr": 1e-3, "warmup_steps": 2, "checkpoint_every": 5},
     augment={"crop_size": [64, 96]},

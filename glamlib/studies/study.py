@@ -8,8 +8,6 @@ from pathlib import Path
 from glamlib.errors import lookup
 from glamlib.studies.parameters import RunParameters
 
-GENERATED = ("scenes", "cue_volumes", "legend_scenes")  # data that need no files
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -49,13 +47,13 @@ ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: the number of seeds, parameters of `RunParameters`, and overrides of all its models."""
+    """A study's size: parameters of `RunParameters`, overrides of all its models, and the number of seeds."""
 
-    seeds: int
     data: dict
     parameters: dict
     augment: dict = field(default_factory=dict)
     overrides: dict = field(default_factory=dict)
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,6 @@ class Study:
     metric: str = "miou"
     needs_weights: bool = False
     rate_search: "Study | None" = None
-
-    @property
-    def needs_files(self) -> bool:
-        """Whether the data lie on disk."""
-        return self.dataset not in GENERATED
 
     def run(self, variant: str, seed: int, profile: str) -> RunParameters:
         """Return the parameters of one run; InputError for an unknown variant or profile."""

@@ -1,8 +1,8 @@
 """The studies on volumes: nnFormer with and without global tokens, on generated and on real ones."""
 
-from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
+from dataclasses import replace
 
-_VARIANTS = variants_of("volumes")
+from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
 
 VOLUMES_CUES = Study(
     name="volumes_cues",
@@ -11,10 +11,9 @@ VOLUMES_CUES = Study(
     baseline="nnformer",
     # One stage of two blocks, as in the study `context`: windows of 8 voxels, three along each axis at the cpu profile.
     overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
-    variants=_VARIANTS,
+    variants=variants_of("volumes"),
     profiles={
         "quick": Profile(
-            seeds=1,
             data={"size": 32, "train": 32, "test": 8},
             parameters={"steps": 10, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "checkpoint_every": 5},
         ),
@@ -31,16 +30,14 @@ VOLUMES_CUES = Study(
     },
 )
 
-VOLUMES_HIPPOCAMPUS = Study(
+VOLUMES_HIPPOCAMPUS = replace(
+    VOLUMES_CUES,
     name="volumes_hippocampus",
     question="Does GLAM help on small volumes, hardly larger than the window of nnFormer's last stage?",
     dataset="hippocampus",
-    baseline="nnformer",
     overrides={},
-    variants=_VARIANTS,
     profiles={
         "quick": Profile(
-            seeds=1,
             data={"train": "train", "test": "val", "limit": 4},
             parameters={"steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "checkpoint_every": 2},
             augment={"patch_size": [32, 32, 32]},
@@ -61,13 +58,12 @@ VOLUMES_HIPPOCAMPUS = Study(
     metric="dice",
 )
 
-VOLUMES_BRAINS = Study(
+VOLUMES_BRAINS = replace(
+    VOLUMES_HIPPOCAMPUS,
     name="volumes_brains",
     question="Does GLAM tell left from right in volumes far larger than a window?",
     dataset="brains",
-    baseline="nnformer",
     overrides={"embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [2, 4, 8, 16]},
-    variants=_VARIANTS,
     profiles={
         "gpu": Profile(
             seeds=3,
@@ -76,5 +72,4 @@ VOLUMES_BRAINS = Study(
             augment={"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
         ),
     },
-    metric="dice",
 )

@@ -1,8 +1,4 @@
-"""What a step of training sees: it depends on (seed, step) alone, so that a run resumes exactly.
-
-The order of items and each item's augmentation are drawn from counters, not from a generator whose state would have to
-be carried along.
-"""
+"""What a step of training sees: drawn from (seed, step) alone, so that a run resumes exactly."""
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +11,7 @@ from glamlib.training.tasks import Transform, task_of
 
 
 class TrainingView(Dataset):
-    """A data set by position in the whole run; every n positions, n the number of items, are an epoch of its own order.
+    """A data set by position in the whole run: every epoch has an order of its own.
 
     ``[p]`` is the (image, label) at position p, augmented by a generator that depends on (seed, p) alone.
     """
@@ -40,19 +36,16 @@ class TrainingView(Dataset):
 
 
 def step_batches(run: RunParameters, start: int, rank: int = 0, processes: int = 1) -> list[range]:
-    """Return the positions of each micro-batch from step ``start`` to the run's last, for a loader's ``batch_sampler``.
+    """Return the positions of each micro-batch of process ``rank`` from step ``start``, a loader's ``batch_sampler``.
 
-    A step's batch is split evenly over ``processes``, and each process's part into ``run.accumulate`` micro-batches:
-    these are those of process ``rank``. Raises InputError where the batch cannot be split so.
+    A step's batch is split evenly over ``processes``, and each process's part into ``run.accumulate`` micro-batches.
+    Raises InputError where the batch cannot be split so.
     """
     parts, how = processes * run.accumulate, f"{processes} processes, accumulate={run.accumulate}"
     if run.batch_size % parts:
         raise InputError(f"parameter batch_size={run.batch_size}: must be a multiple of {parts} ({how})")
     if parts > 1 and not task_of(run).divisible:
-        raise InputError(
-            f"{how}: {run.dataset} trains in one process and at once (accumulate=1), because its Dice loss is of the "
-            "whole batch"
-        )
+        raise InputError(f"{how}: {run.dataset} trains in one process, accumulate=1: its loss is of the whole batch")
     size = run.batch_size // parts
     return [
         range(part * size, (part + 1) * size)

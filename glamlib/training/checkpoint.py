@@ -27,7 +27,7 @@ NO_MATTER = (*NO_EFFECT, "threads", "device", "compile", "accumulate")
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict[str, object]) -> None:
     """Write tensors and, as metadata ``name``, what JSON can hold, with a digest of both."""
-    # a copy each: safetensors refuses tensors that share memory
+    # copies: safetensors refuses tensors that share memory
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     about = json.loads(json.dumps(about))
     # one entry, because those of a file have no order of their own
@@ -67,8 +67,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         if missing := {"step", "history", "loss", "seconds", "made_by"} - set(progress):
             raise KeyError(*missing)
     except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: not a checkpoint of this version ({reason}); move it away to start again") from None
+        what = f"not a checkpoint of this version ({type(error).__name__}: {error})"
+        raise InputError(f"{path}: {what}; move it away to start again") from None
     return tensors, progress
 
 
@@ -87,13 +87,14 @@ def set_aside(path: Path) -> Path:
 
 def restore(path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
     """Put the tensors of the checkpoint ``path`` into model and optimiser; InputError if they are another model's."""
-    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    weights, state = {}, defaultdict(dict)
     for key, value in tensors.items():
-        kind, _, name = key.partition("/")
-        if kind == "optimizer":
-            index, _, name = name.partition("/")
+        kind, name = key.split("/", 1)
+        if kind == "model":
+            weights[name] = value
+        else:
+            index, name = name.split("/")
             state[int(index)][name] = value
-    weights = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     load_weights(path, model, weights)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -103,5 +104,4 @@ def load_weights(path: Path, model: nn.Module, weights: dict[str, Tensor]) -> No
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: weights of another model: {reason[:300]}") from None
+        raise InputError(f"{path}: weights of another model: {' '.join(str(error).split())[:300]}") from None

@@ -1,9 +1,8 @@
 """The training loop, on accelerate.
 
-What a step sees and draws depends on (seed, step) alone, so a run that is killed and started again goes on from its
-checkpoint to bit-identical weights. A step's batch may be split over processes (torchrun, accelerate launch) and over
-micro-batches within each (``accumulate``): every part's loss is divided by the valid pixels of the whole batch, so
-gradients are those of the whole batch.
+A run that is killed and started again goes on from its checkpoint to bit-identical weights. A step's batch may be split
+over processes (torchrun, accelerate launch) and over micro-batches within each (``accumulate``): every part's loss is
+divided by the valid pixels of the whole batch, so gradients are those of the whole batch.
 """
 
 import os
@@ -49,11 +48,8 @@ def resolve_device(device: str) -> str:
 
 
 def compile_blocks(model: nn.Module) -> None:
-    """Compile every `GlamBlock` of ``model`` for each size it meets; without a compiler it runs as it is.
-
-    Weights keep their names.
-    """
-    torch._dynamo.config.suppress_errors = True
+    """Compile every `GlamBlock` of ``model`` for each size it meets; weights keep their names."""
+    torch._dynamo.config.suppress_errors = True  # without a compiler it runs as it is
     # blocks differ in size, shift and tokens, and each kind is compiled for itself; torch gives up at 8
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     for module in model.modules():
@@ -64,8 +60,8 @@ def compile_blocks(model: nn.Module) -> None:
 def parameter_groups(model: nn.Module, weight_decay: float, decay: str = "matrices") -> list[dict[str, object]]:
     """Return AdamW's groups: parameters without weight decay, and with it.
 
-    With ``decay`` "matrices", norms, biases, position bias tables and global tokens do not decay; with "released", as
-    in the released configurations, only position bias tables and what is called a norm do not.
+    With ``decay`` "matrices", norms, biases, position bias tables and global tokens do not decay; with "released" only
+    position bias tables and what is called a norm do not.
     """
     if decay == "matrices":
         tables_and_tokens = ("*relative_position_bias_table", "*global_tokens")
@@ -86,12 +82,6 @@ def _placed(model: nn.Module, accelerator: Accelerator, ndim: int) -> nn.Module:
     if accelerator.num_processes > 1:  # torch has no such layer for the CPU: each process normalises its own part
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
-
-
-def _optimiser(model: nn.Module, run: RunParameters) -> tuple[AdamW, PolyLRScheduler]:
-    optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=True)
-    warmup = {"warmup_t": run.warmup_steps, "warmup_lr_init": run.lr * 1e-6}
-    return optimizer, PolyLRScheduler(optimizer, t_initial=run.steps, power=1.0, t_in_epochs=False, **warmup)
 
 
 def _progress(
@@ -117,10 +107,7 @@ def _progress(
 def _gradients(
     accelerator: Accelerator, wrapped: nn.Module, parts: list, run: RunParameters, void: int, weights: Tensor | None
 ) -> Tensor:
-    """Add up the gradients of a step, whose batch comes in ``parts``; return its loss, the mean over processes.
-
-    Parts are pairs of images and labels; ``void`` is the label that is ignored.
-    """
+    """Add up the gradients of a step, whose images and labels come in ``parts``; return the mean loss of processes."""
     task, device = task_of(run), accelerator.device
     parts = [tuple(tensor.to(device, non_blocking=True) for tensor in part) for part in parts]
     # gradients are averaged over processes, so each divides its sum of losses by the mean count of valid pixels
@@ -155,13 +142,13 @@ def train(
     of processes; for another it goes on with the same data in the same order. A checkpoint of another run is kept under
     another name. ``code`` is a digest of the code that decides what is computed.
 
-    Every ``run.validate_every`` steps and after the last, if not 0, the task's score on ``validation`` is taken. This
-    changes no bit of the training, but that a score of ``run.stop_at`` ends it. ``on_best`` is called, in process 0,
-    whenever the score is higher than all before.
+    Every ``run.validate_every`` steps and after the last the task's score on ``validation`` is taken. This changes no
+    bit of the training, but that a score of ``run.stop_at`` ends it. ``on_best`` is called, in process 0, whenever the
+    score is higher than all before.
 
-    Returns the history, a row (step, loss, lr, and where it was taken val_METRIC) every `HISTORY_EVERY` steps, at every
-    validation and at the end, and the seconds of training. Raises InputError for no such device, a batch that cannot be
-    split or does not fit into the memory, an unusable checkpoint or image, and a loss that is no longer finite.
+    Returns the history, a row (step, loss, lr, val_METRIC if taken) every `HISTORY_EVERY` steps, at every validation
+    and at the end, and the seconds of training. Raises InputError for no such device, a batch that cannot be split or
+    does not fit into the memory, an unusable checkpoint or image, and a loss that is no longer finite.
     """
     accelerator = Accelerator(
         cpu=resolve_device(run.device) == "cpu",
@@ -174,7 +161,9 @@ def train(
     torch.set_num_threads(run.threads)
     task, device, rank = task_of(run), accelerator.device, accelerator.process_index
     model = _placed(model, accelerator, task.ndim)
-    optimizer, schedule = _optimiser(model, run)
+    optimizer = AdamW(parameter_groups(model, run.weight_decay, run.decay), lr=run.lr, fused=True)
+    warmup = {"warmup_t": run.warmup_steps, "warmup_lr_init": run.lr * 1e-6}
+    schedule = PolyLRScheduler(optimizer, t_initial=run.steps, power=1.0, t_in_epochs=False, **warmup)
     made_by = run.to_dict() | {"data contents": data_identity(dataset), "code": code}
     if run.validate_every:
         made_by["validation contents"] = data_identity(validation)

@@ -11,10 +11,8 @@ def balanced_weights(dataset: SegmentationDataset) -> Tensor:
     """Return a loss weight for each class, ``(K,)``: the median of the classes' frequencies over the class's own.
 
     A class's frequency is its share of the labelled pixels in the images that hold it. A class that no label holds has
-    weight 1, and no part in the median. All labels are read.
-
-    Median frequency balancing: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels" (ICCV 2015);
-    SegNet trains so on CamVid (Badrinarayanan et al., 2017).
+    weight 1, and no part in the median. All labels are read. Source: median frequency balancing, Eigen and Fergus,
+    "Predicting Depth, Surface Normals and Semantic Labels" (ICCV 2015).
     """
     classes = len(dataset.classes)
     labels = (dataset[index][1] for index in range(len(dataset)))
@@ -58,21 +56,17 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, ignore_index: int, smooth: fl
     return 1 - ((2 * overlap + smooth) / (guess.sum(over) + truth.sum(over) + smooth)).mean()
 
 
-def dice_and_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None = None) -> Tensor:
-    """Return the sum of the two; shapes as in `cross_entropy`, which alone has the classes' ``weights``."""
-    return soft_dice_loss(logits, labels, ignore_index) + cross_entropy(logits, labels, ignore_index, weights=weights)
-
-
 def deeply_supervised(
-    outputs: list[Tensor], labels: Tensor, ignore_index: int, class_weights: Tensor | None = None
+    outputs: list[Tensor], labels: Tensor, ignore_index: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Return the loss of logits at falling resolutions, highest first, each of half the weight of the one before.
+    """Return the Dice loss and cross-entropy of logits at falling resolutions, each with half the weight before it.
 
     The weights add up to 1, as in nnU-Net. Labels ``(B, *size)`` are taken at the centre of each coarse voxel (nearest
-    neighbour), where the released code averages one-hot labels.
+    neighbour), where the released code averages one-hot labels. Class ``weights`` are for the cross-entropy alone.
     """
     total = 0.0
     for level, logits in enumerate(outputs):
         coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest-exact")[:, 0].to(labels)
-        total = total + 0.5**level * dice_and_cross_entropy(logits, coarse, ignore_index, class_weights)
+        loss = soft_dice_loss(logits, coarse, ignore_index) + cross_entropy(logits, coarse, ignore_index, None, weights)
+        total = total + 0.5**level * loss
     return total / sum(0.5**level for level in range(len(outputs)))

@@ -35,23 +35,18 @@ class ImageTask:
 
     ndim, metric, augmentation, pictures = 2, "miou", TrainTransform, 4
     divisible = True  # the loss is a mean over pixels, so a batch's is the weighted mean of its parts'
+    prepare = staticmethod(normalise)  # a batch of items, as the network wants it
 
     def transform(self, dataset: AnyDataset, run: RunParameters) -> Transform | None:
         """Return what augments a training item, None where nothing does."""
         return TrainTransform(**run.augment) if run.augment else None
 
-    def prepare(self, items: Tensor) -> Tensor:
-        """Return a batch of items as the network wants it."""
-        return normalise(items)
-
-    def loss(
-        self, outputs: tuple, labels: Tensor, ignore_index: int, count: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
-        """Return the loss of ``model(x, auxiliary=True)``; ``count`` and ``weights`` are those of `cross_entropy`."""
+    def loss(self, outputs: tuple, labels: Tensor, void: int, count: Tensor, weights: Tensor | None) -> Tensor:
+        """Return the loss of ``model(x, auxiliary=True)``; ``void`` is ignored, the rest is as in `cross_entropy`."""
         logits, auxiliary = outputs
-        loss = cross_entropy(logits, labels, ignore_index, count, weights)
+        loss = cross_entropy(logits, labels, void, count, weights)
         if auxiliary is not None:
-            loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, ignore_index, count, weights)
+            loss = loss + AUXILIARY_WEIGHT * cross_entropy(auxiliary, labels, void, count, weights)
         return loss
 
     def input_size(self, dataset: AnyDataset, run: RunParameters) -> dict[str, int]:
@@ -63,7 +58,7 @@ class ImageTask:
         self, model: nn.Module, dataset: AnyDataset, run: RunParameters, watch: Watch | None = None
     ) -> ConfusionMatrix:
         """Return what `glamlib.evaluation.evaluate` counts when the run's inference predicts every item."""
-        # whole images are larger than crops: no more of them than a process trains on at once
+        # whole images are larger than crops: no more at once than in training
         batch_size = max(1, run.batch_size // (process_count() * run.accumulate))
         options = InferenceOptions.from_dict(run.inference)
         predict = partial(predict_classes, model, options=options, precision=run.precision)
@@ -82,7 +77,7 @@ class ImageTask:
         return cues.metrics()["right_given_found"]
 
     def scores(self, dataset: AnyDataset) -> list:
-        """Return what counts beside the confusion matrix: objects with ``update``, a `Watch`, and ``metrics()``."""
+        """Return what counts beside the confusion matrix, by ``update``, a `Watch`, and ``metrics()``."""
         return [CueAccuracy(dataset)] if isinstance(dataset, CueScenes | CueVolumes) else []
 
     def evaluate(self, model: nn.Module, dataset: AnyDataset, run: RunParameters) -> Evaluation:
@@ -104,35 +99,19 @@ class ImageTask:
         return metrics, pictures
 
 
-class _Cases(VolumeScores):
-    """The scores of a data set's volumes, without the voxels that are ignored."""
-
-    def __init__(self, dataset: VolumeDataset) -> None:
-        super().__init__(dataset.classes)
-        self.dataset = dataset
-
-    def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
-        counted = prediction.where(label != self.dataset.ignore_index, 0)
-        super().update(self.dataset.name(index), counted, label, self.dataset.spacing(index))
-
-
 class VolumeTask(ImageTask):
     """Volumes: Dice and cross-entropy at several resolutions, patches, sliding-window inference, Dice and HD95."""
 
     ndim, metric, augmentation, pictures = 3, "dice", VolumeTransform, 3
     divisible = False  # the Dice loss is of the whole batch
+    prepare = staticmethod(Tensor.float)  # they are normalised already
 
     def transform(self, dataset: VolumeDataset, run: RunParameters) -> Transform | None:
         return VolumeTransform.for_dataset(dataset, **run.augment) if run.augment else None
 
-    def prepare(self, items: Tensor) -> Tensor:
-        return items
-
-    def loss(
-        self, outputs: tuple, labels: Tensor, ignore_index: int, count: Tensor, weights: Tensor | None = None
-    ) -> Tensor:
+    def loss(self, outputs: tuple, labels: Tensor, void: int, count: Tensor, weights: Tensor | None) -> Tensor:
         logits, lower = outputs
-        return deeply_supervised([logits, *lower], labels, ignore_index, weights)
+        return deeply_supervised([logits, *lower], labels, void, weights)
 
     def input_size(self, dataset: VolumeDataset, run: RunParameters) -> dict[str, int]:
         depth, height, width = run.augment["patch_size"] if run.augment else dataset[0][1].shape
@@ -156,7 +135,7 @@ class VolumeTask(ImageTask):
         return (2 * iou / (1 + iou)).nanmean().item()
 
     def scores(self, dataset: VolumeDataset) -> list:
-        return [*super().scores(dataset), _Cases(dataset)]
+        return [*super().scores(dataset), VolumeScores(dataset)]
 
 
 def task_of(run: RunParameters) -> ImageTask | VolumeTask:
@@ -169,10 +148,7 @@ def task_of(run: RunParameters) -> ImageTask | VolumeTask:
 
 
 def check_run(run: RunParameters) -> None:
-    """Raise InputError, one line that says what is allowed, for a model, data or options that cannot be used together.
-
-    The schema of an option is the annotation of what takes it, so that a new option is checked as soon as it exists.
-    """
+    """Raise InputError for a model, data or options that cannot be used together."""
     data, task = data_options(run), task_of(run)
     if run.validate_every and not data.get("val"):
         raise InputError(f"parameter validate_every={run.validate_every}: the option of data val is missing")
