@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from glamlib.models.config import ModelConfig
 
-LIBRARIES = ("timm", *(("transformers",) if find_spec("transformers") else ()))
+_SHAPE = ("window_size", "embed_dim", "depths", "num_heads")
 _HUGGING_FACE = (
     (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"),
     (r"^patch_embed\.norm", "embeddings.norm"),
@@ -26,7 +26,7 @@ _HUGGING_FACE = (
 
 def timm_swin(config: ModelConfig, weights: dict[str, Tensor], size: int, fused: bool) -> nn.Module:
     """Return timm's Swin for images of ``size`` x ``size`` pixels: (B, 3, H, W) to (B, H / 32, W / 32, C)."""
-    shape = {name: getattr(config, name) for name in ("window_size", "embed_dim", "depths", "num_heads")}
+    shape = {name: getattr(config, name) for name in _SHAPE}
     swin = SwinTransformer(size, num_classes=0, global_pool="", drop_path_rate=config.drop_path, **shape)
     swin.norm = nn.Identity()
     swin.load_state_dict(weights)
@@ -55,7 +55,7 @@ def hugging_face_swin(config: ModelConfig, weights: dict[str, Tensor], size: int
     """Return Hugging Face's Swin for images of ``size`` x ``size`` pixels: (B, 3, H, W) to (B, H / 32, W / 32, C)."""
     from transformers import SwinConfig, SwinModel  # optional, and slow to import
 
-    shape = {name: getattr(config, name) for name in ("window_size", "embed_dim", "depths", "num_heads")}
+    shape = {name: getattr(config, name) for name in _SHAPE}
     settings = SwinConfig(image_size=size, drop_path_rate=config.drop_path, layer_norm_eps=1e-5, **shape)
     settings._attn_implementation = "sdpa" if fused else "eager"
     swin = SwinModel(settings, add_pooling_layer=False)
@@ -65,4 +65,6 @@ def hugging_face_swin(config: ModelConfig, weights: dict[str, Tensor], size: int
     return swin
 
 
-BUILDERS = {"timm": timm_swin, "transformers": hugging_face_swin}
+LIBRARIES = {"timm": timm_swin}
+if find_spec("transformers"):
+    LIBRARIES["transformers"] = hugging_face_swin

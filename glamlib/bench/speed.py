@@ -2,10 +2,9 @@
 
 python -m glamlib.bench.speed --out results/tables/speed.csv --cache build/bench [--device cpu] [--threads 2]
 
-A group of rows is a part of the network, a pass and an image size. Its configurations are timed in turn, each right
-after Swin (A B, A C, A B, A C, ...). What slows the machine then slows both, and ratios are of such neighbours. Rounds
-end when these ratios hardly vary. Peak memory is measured in a fresh process for each. Finished groups are cached and
-not timed again.
+Configurations of a group (a part of the network, a pass and an image size) are timed in turn, each right after Swin
+(A B, A C, A B, A C, ...), so that what slows the machine slows both, until their ratios hardly vary. Peak memory is
+measured in a fresh process for each. Finished groups are cached and not timed again.
 """
 
 import multiprocessing
@@ -27,7 +26,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import benchmark
 
-from glamlib.bench.peers import BUILDERS, LIBRARIES
+from glamlib.bench.peers import LIBRARIES
 from glamlib.cost.count import macs_by_module
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
@@ -84,7 +83,7 @@ class Configuration:
             part.norms = nn.ModuleList(nn.Identity() for _ in part.norms)
             part.register_forward_hook(lambda module, inputs, outputs: outputs[-1].movedim(1, -1))
         if self.library != "glamlib":
-            part = BUILDERS[self.library](model.config, part.state_dict(), group.size, self.way == "fused")
+            part = LIBRARIES[self.library](model.config, part.state_dict(), group.size, self.way == "fused")
         part.in_channels = 3
         part.train(group.direction == "training")
         if group.part == "model":
@@ -141,12 +140,11 @@ def time_in_turn(
     """Return by configuration the seconds of its passes, each with those of its Swin right before (Swin: its own).
 
     There are ``least`` to ``most`` rounds, until the quartiles of all ratios lie within 2 % of each other. A pass warms
-    each configuration up, but only Swin if there is one round. The clock is torch's, which waits for a GPU.
-    (`Timer.timeit` would warm up by two passes every time.)
+    each configuration up, but only Swin if there is one round. (`Timer.timeit` would warm up by two passes every time.)
     """
 
     def seconds(one: Configuration) -> float:
-        start = benchmark.timer()
+        start = benchmark.timer()  # waits for a GPU
         passes[one]()
         return benchmark.timer() - start
 
@@ -190,12 +188,9 @@ def peak_mib(configuration: Configuration, group: Group, device: str, threads: i
 
 
 def apart(function: Callable, *arguments: object) -> object:
-    """Return a call's value from a fresh process, NaN if it needs more memory than there is.
-
-    A server that has imported the library forks the process.
-    """
+    """Return a call's value from a fresh process, NaN if it needs more memory than there is."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["glamlib.bench.speed"])
+    context.set_forkserver_preload(["glamlib.bench.speed"])  # the process that is forked has imported the library
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(function, *arguments).result()

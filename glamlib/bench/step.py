@@ -2,8 +2,7 @@
 
 python -m glamlib.bench.step --build build/paper --results results/paper [--yes]
 
-On a GPU every kind of network is timed. On a CPU one is, and the others are estimated by their multiply-adds: timing
-all of them would itself take hours.
+On a GPU every kind of network is timed; on a CPU, where that takes hours, one is, and multiply-adds tell the others.
 """
 
 import json
@@ -38,26 +37,16 @@ class _Enough(Exception):
     """Stops training after the last timed step."""
 
 
-class _RandomItems(TensorDataset):
-    """`BATCH` random images (3, H, W) and labels (H, W)."""
-
-    classes = tuple(str(number) for number in range(CLASSES))
-    ignore_index = 255
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(
-            torch.randint(256, (BATCH, 3, *size), dtype=torch.uint8),
-            torch.randint(CLASSES, (BATCH, *size), dtype=torch.uint8),
-        )
-
-    def name(self, index: int) -> str:
-        return str(index)
+class _Items(TensorDataset):
+    classes, ignore_index, name = tuple(map(str, range(CLASSES))), 255, staticmethod(str)
 
 
 def step_seconds(run: RunParameters, timed: int) -> float:
     """Return the median seconds of a step of the training loop, after a warm-up of two, on images held in memory."""
     # one step more than are made: the last would end with a checkpoint
-    size, last = tuple(run.augment["crop_size"]), 2 + timed
+    last, shape = 2 + timed, (BATCH, 3, *run.augment["crop_size"])
+    images = torch.randint(256, shape, dtype=torch.uint8)  # (B, 3, H, W)
+    items = _Items(images, images[:, 0] % CLASSES)
     trial = {"steps": last + 1, "checkpoint_every": last + 1, "augment": {}, "pretrained": "", "warmup_steps": 0}
     run = replace(run, batch_size=BATCH, accumulate=1, workers=0, **trial)
     model, ends = create_model(run.model, num_classes=CLASSES, **run.overrides), []
@@ -68,7 +57,7 @@ def step_seconds(run: RunParameters, timed: int) -> float:
             raise _Enough
 
     with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
-        train(model, _RandomItems(size), run, Path(folder) / "run.safetensors", on_step=on_step)
+        train(model, items, run, Path(folder) / "run.safetensors", on_step=on_step)
     return median(end - start for start, end in pairwise(ends[1:]))
 
 

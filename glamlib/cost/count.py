@@ -2,7 +2,7 @@
 
 A multiply-add is one multiplication and one addition of a convolution or a matrix product; "gmacs" are 1e9 of them.
 The published "FLOPs" of Swin and related models are multiply-adds. As there, norms, softmax, resizing and other
-element-wise work are left out. Multiply-adds depend on the size of the image, so the size goes with every number.
+element-wise work are left out.
 """
 
 import copy
@@ -31,10 +31,7 @@ _COMPONENT_OF = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one model on one image of ``height`` x ``width`` pixels; both dicts have "total" and `COMPONENTS`.
-
-    ``depth`` is the number of slices of a volume, None for an image.
-    """
+    """Cost of a model on one image, or a volume of ``depth`` slices; both dicts have "total" and `COMPONENTS`."""
 
     height: int
     width: int
@@ -52,8 +49,8 @@ class Cost:
 def component(name: str) -> str:
     """Return the component of a module or parameter, given its qualified name.
 
-    Blocks of a decoder count as w_msa, g_msa and mlp like the encoder's. "upsampling" is what doubles the decoder's
-    maps, "auxiliary" a training head (parameters only), "backbone" all of a non-Swin backbone.
+    Blocks of a decoder count like the encoder's. "upsampling" is what doubles its maps, "auxiliary" a training head
+    (parameters only), "backbone" all of a non-Swin backbone.
     """
     parts = name.split(".")
     if parts[:2] in (["encoder", "body"], ["encoder", "pyramid"]):  # see glamlib.backbones.segmenter.Backbone
@@ -79,11 +76,7 @@ def macs_by_module(model: nn.Module, *size: int) -> dict[str, int]:
 
 
 def by_component(by_module: dict[str, int]) -> dict[str, int]:
-    """Sum the multiply-adds of `macs_by_module` by component, and add "total".
-
-    Raises:
-        RuntimeError: the components do not add up to the whole.
-    """
+    """Return the multiply-adds of `macs_by_module` by component, and "total"; RuntimeError for work in none of them."""
     macs = dict.fromkeys(COMPONENTS, 0)
     for name, number in by_module.items():
         macs[component(name)] += number
@@ -94,8 +87,7 @@ def by_component(by_module: dict[str, int]) -> dict[str, int]:
                 macs[component(parent)] -= number
                 break
     if macs["norms"]:  # a norm has none: this is work in a module of no known component
-        known = sum(macs.values()) - macs["norms"]
-        raise RuntimeError(f"components add up to {known} multiply-adds, the whole is {by_module['']}")
+        raise RuntimeError(f"{macs['norms']} of {by_module['']} multiply-adds are of no component")
     return {"total": by_module[""]} | macs
 
 

@@ -2,7 +2,7 @@
 
 python -m glamlib.cost.neighbours RESULTS
 
-Published figures (``published_backbones.csv``) are those of whole ImageNet classifiers. Ours have no classifier (1000 C
+Published figures (``published_backbones.csv``) are of ImageNet classifiers. Ours have no classifier (1000 C
 multiply-adds), and their pyramid, which a classifier lacks, is left out of the difference.
 """
 
@@ -34,7 +34,7 @@ PUBLISHED = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbon
 
 @lru_cache(maxsize=1)
 def _model(network: str, mixer: str | None) -> nn.Module:
-    """Return a network without memory for its weights; with a mixer that acts on patches it has no global tokens."""
+    """Return a network without memory for its weights."""
     options = {} if mixer is None else {"mixer": mixer, "num_global_tokens": 0 if acts_on_patches(mixer) else 10}
     with torch.device("meta"):
         return create_model(f"{network}_upernet", num_classes=1, **options)
@@ -59,9 +59,8 @@ def encoder_row(network: str, mixer: str | None, side: int) -> dict[str, object]
 def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
     """Return one tidy row for each of `KEY`: Swin-T, GLAM-Swin-T with each mixer, and the neighbours.
 
-    ``gmacs`` are those of one square image, ``growth`` the exponent a in gmacs ~ pixels^a since the side before;
-    ``mixer_gmacs`` and ``mixer_growth`` are those of the exchange alone, with its projections. ``published_percent``,
-    in rows of their own, is ours above theirs.
+    ``gmacs`` are those of one square image, ``growth`` the exponent a in gmacs ~ pixels^a since the side before; those
+    of a mixer are of the exchange alone. ``published_percent``, in rows of their own, is ours above theirs.
     """
     networks = [("swin_tiny", None), *((GLAM, mixer) for mixer in mixers), *((name, None) for name in backbones)]
     table = pd.DataFrame(encoder_row(*network, side) for network in networks for side in SIDES)

@@ -48,10 +48,7 @@ REASONS = {
         "g_msa": "no table of positions, and no G-MSA in a stage's last block, which nothing reads",
         "upsampling": "a norm of the skip in NLU, and a table of biases without rows that are out of reach",
     },
-    "macs": {
-        "mlp": "the MLP on tokens",
-        "g_msa": "no G-MSA in a stage's last block, which nothing reads",
-    },
+    "macs": {"mlp": "the MLP on tokens", "g_msa": "no G-MSA in a stage's last block, which nothing reads"},
 }
 # Why the released model costs more or less when it has the released behaviour here
 UNUSED = "no weights that the released NLU holds and never uses"
@@ -62,12 +59,11 @@ def cases(pattern: str, tokens: tuple[int, ...]) -> Iterator[tuple[str, int, str
     """Yield model, tokens a window (0 for Swin) and behaviour: as released, too, where the released code has it."""
     released = set(zip(REFERENCE["model"], REFERENCE["tokens"], strict=True))
     for name in list_models(pattern):
-        if name.endswith("_linear") or not isinstance(MODELS[name], ModelConfig):
-            continue
-        for number in tokens if name.startswith("glam_") else (0,):
-            yield name, number, "paper"
-            if number and (name, number) in released:
-                yield name, number, "released"
+        if isinstance(MODELS[name], ModelConfig) and not name.endswith("_linear"):
+            for number in tokens if name.startswith("glam_") else (0,):
+                yield name, number, "paper"
+                if number and (name, number) in released:
+                    yield name, number, "released"
 
 
 @lru_cache(maxsize=1)
@@ -100,10 +96,8 @@ def cost_row(model: str, tokens: int, behaviour: str, height: int, width: int) -
 def explain(what: str, row: pd.Series, like: pd.DataFrame) -> str:
     """Return the reasons (above 0.1 %) of a difference from the released code, or "" below `NOTABLE` percent.
 
-    ``like`` has the rows of the released behaviour by model, tokens, height and width.
-
-    Raises:
-        RuntimeError: the reasons do not add up to the difference, to the last parameter or multiply-add.
+    ``like`` has the rows of the released behaviour by `SAME`. Raises RuntimeError where the reasons do not add up to
+    the difference, to the last parameter or multiply-add.
     """
     theirs = row[f"released_{what}"]
     if pd.isna(theirs):
@@ -129,10 +123,7 @@ def cost_table(
     """Return one tidy row for each of `KEY`: the cost of one image, by component, too.
 
     Beside it stand published and released figures where known, in percent how far ours are above them, and why, for
-    every difference above `NOTABLE` percent.
-
-    Raises:
-        RuntimeError: a difference from the published or released figures that nothing explains.
+    every difference above `NOTABLE` percent. Raises RuntimeError for a difference that nothing explains.
     """
     table = pd.DataFrame(cost_row(*case, *size) for case in cases(pattern, tokens) for size in sizes)
     table = table.merge(PUBLISHED, how="left", on="model")
@@ -144,11 +135,10 @@ def cost_table(
     if (table.filter(regex="^published.*percent").abs() > NOTABLE).any(axis=None):
         raise RuntimeError("a difference from the published figures that nothing explains")
     like = table[(table["behaviour"] == "released") | (table["tokens"] == 0)].set_index(SAME)
-    why = [
-        "; ".join(filter(None, (row["why"], explain("parameters", row, like), explain("macs", row, like))))
-        for _, row in table.iterrows()
+    reasons = [
+        (row["why"], explain("parameters", row, like), explain("macs", row, like)) for _, row in table.iterrows()
     ]
-    table = table.drop(columns="why").assign(why=why)
+    table = table.drop(columns="why").assign(why=["; ".join(filter(None, row)) for row in reasons])
     table = table.astype({name: "Int64" for name in table if name.endswith("parameters")})
     table[[name for name in table if name.endswith("macs")]] /= 1e9
     return table.rename(columns=lambda name: name.replace("macs", "gmacs"))
