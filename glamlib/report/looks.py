@@ -88,10 +88,7 @@ def write_look(
     stage: int | None,
     receptive_field: bool,
 ) -> None:
-    """Write the picture of `where_it_looks` at the pixel ``at`` = (column, row) of a photo, a PNG.
-
-    ``models`` is, by weights file, the model and the run that says how images are predicted: of the first, the size.
-    """
+    """Write `where_it_looks` at the pixel ``at`` = (column, row) of a photo, a PNG; ``models`` by weights file."""
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: must be a .png")
     image, labelled, sizes = read_image(photo), {}, []

@@ -178,12 +178,9 @@ def holm(p: Iterable[float]) -> np.ndarray:
 
 
 def paired_difference(runs: pd.DataFrame, variant: str, other: str, metric: str) -> Interval:
-    """Return the mean of ``variant - other`` over the seeds that both have run; ``n`` is 0 where there are none.
+    """Return the mean of ``variant - other`` over the seeds that both have run; no interval where one is `bimodal`.
 
-    Without an interval where one of the two is `bimodal`.
-
-    Args:
-        runs: one row a run, with the columns variant, seed and ``metric``.
+    ``runs`` has one row a run, with the columns variant, seed and ``metric``; ``n`` is 0 where no seed has both.
     """
     scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=[variant, other]).dropna()
     found = mean_interval(scores[variant] - scores[other])

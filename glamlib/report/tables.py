@@ -149,10 +149,7 @@ def why_not_run(study: Study, profile: str) -> str:
 
 
 def provenance_sentence(runs: pd.DataFrame) -> str:
-    """Return how and where a study's runs were made: profile, seeds, commit, device, torch, memory.
-
-    Not how long they took: runs share a machine, and speed is the benchmark's to measure.
-    """
+    """Return how and where a study's runs were made; not how long they took, since runs share a machine."""
     commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"]}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     return (

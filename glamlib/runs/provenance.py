@@ -23,8 +23,6 @@ from glamlib.runs.places import ROOT
 _ROOMS = ("layers", "models", "backbones", "released", "zoo.py", "data", "training", "evaluation", "runs/run.py")
 COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/04_train.ipynb")
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetrics", "nibabel", "numpy", "papermill")
-# What a run writes itself must not make the code look changed.
-_WRITTEN = (":!results", ":!README.md")
 
 
 def digest(*places: str) -> str:
@@ -62,7 +60,8 @@ def commit() -> dict[str, object]:
     git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
     try:
         head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        changes = git(["git", "status", "--porcelain", "--", ".", *_WRITTEN]).stdout
+        # what a run writes itself must not make the code look changed
+        changes = git(["git", "status", "--porcelain", "--", ".", ":!results", ":!README.md"]).stdout
     except (OSError, subprocess.CalledProcessError):  # no git, or no clone
         return {"commit": None, "dirty": None}
     return {"commit": head, "dirty": bool(changes)}

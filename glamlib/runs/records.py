@@ -164,5 +164,4 @@ def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarr
 
 def read_histories(results: Path, study: str, variant: str) -> list[pd.DataFrame]:
     """Return the history (step, loss, lr) of every seed of a variant."""
-    files = sorted((results / "runs" / study / variant).glob("seed-*/history.csv"), key=os.fspath)
-    return [pd.read_csv(file) for file in files]
+    return [pd.read_csv(file) for file in sorted((results / "runs" / study / variant).glob("seed-*/history.csv"))]
