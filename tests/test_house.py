@@ -69,7 +69,7 @@ def test_rooms_and_files_are_small() -> None:
     assert {name: size for name, size in sizes.items() if size > 350} == {}
     files = Counter(name.split(".")[1] for name in FILES if not name.endswith("__init__"))
     assert {room: count for room, count in files.items() if count > 12} == {}
-    assert sum(sizes.values()) <= 11_500
+    assert sum(sizes.values()) <= 10_900  # no more until it is 10,500
 
 
 @pytest.mark.parametrize("code", ["import glamlib, timm", "import glamlib.data.images; import torchvision, timm"])

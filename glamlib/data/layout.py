@@ -233,7 +233,7 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     for split, (where, lines) in lists.items():
         items, problems = [], [*depends]
         for line in lines:
-            item = keys.get(Path(line).name) or keys.get(Path(line.split()[0]).name)  # behind a space, the label
+            item = keys.get(Path(line).name) or keys.get(Path(line.split()[0]).name)  # it may end with the label's name
             if item is None or item.name in taken:
                 why = "has no image and label" if item is None else f"is in {taken[item.name]}, too"
                 problems.append(f"{root}: {line} in {where} {why}")

@@ -47,6 +47,7 @@ class _Canvas(Checked):
     role: ClassVar[str] = "option of data"
     dims: ClassVar[int] = 2
     smallest_radius: ClassVar[int] = 4
+    palette: ClassVar[tuple] = CUE_COLOURS  # of the classes beside the background
 
     size: Annotated[int, Range(16, 4096)] = 64  # side of the image
     num_shapes: Annotated[int, Range(1, 200)] = 4
@@ -82,6 +83,7 @@ class CueVolumeConfig(SceneConfig):
     dims: ClassVar[int] = 3
     smallest_radius: ClassVar[int] = 3
     names: ClassVar[tuple[str, ...]] = ("dark cue", "bright cue")
+    palette: ClassVar[tuple] = (CUE_COLOURS[1], CUE_COLOURS[4])  # far apart in grey, too
     colours: ClassVar[tuple] = CUE_GREYS
 
     size: Annotated[int, Range(16, 256)] = 32
@@ -254,7 +256,7 @@ class CueScenes:
     def __init__(self, config: SceneConfig | LegendConfig, count: int, seed: int) -> None:
         self.config, self.count, self.seed = config, count, seed
         self.classes = ("background", *config.names[: config.num_cues])
-        self.palette = ((SHAPE // 2,) * 3, *CUE_COLOURS[: config.num_cues])
+        self.palette = ((SHAPE // 2,) * 3, *config.palette[: config.num_cues])
 
     def __len__(self) -> int:
         return self.count

@@ -83,7 +83,7 @@ class CrossWindowAttention(nn.Module):
 class NonLocalUpsampling(nn.Module):
     """Double a coarse map: patch expanding plus cross-attention from the skip, then an MLP.
 
-    Sizes are those of `CrossWindowAttention`; the skip is the fine map.
+    Sizes are those of `CrossWindowAttention`; skip and result have the fine map's, D / 2 channels.
     """
 
     attention = CrossWindowAttention

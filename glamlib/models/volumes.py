@@ -17,7 +17,10 @@ from glamlib.models.segmenter import PAPER, Parts
 
 
 class ConvPair(nn.Module):
-    """Two convolutions, GELU and norm after each (not after the second if ``is_last``); the first has the stride."""
+    """``(B, C_in, *size)`` to ``(B, C, *ceil(size / stride))``: two convolutions, GELU and norm after each.
+
+    The first has the stride; if ``is_last``, nothing follows the second.
+    """
 
     def __init__(self, in_channels: int, channels: int, stride: tuple[int, ...], is_last: bool) -> None:
         super().__init__()
