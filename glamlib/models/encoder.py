@@ -66,7 +66,7 @@ class Stage(nn.Module):
         """Apply the blocks, not the merging, to a map ``(B, *size, C)``; ``traces`` gets one dict a block."""
         tokens = self.global_tokens
         if tokens is not None:
-            tokens = tokens.expand(len(x), self.blocks[0].layout_of(x).num_windows, -1, -1)  # (B, nW, T, C)
+            tokens = tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)  # (B, nW, T, C)
         for block in self.blocks:
             if self.grad_checkpointing and traces is None and torch.is_grad_enabled():
                 x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
