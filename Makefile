@@ -32,8 +32,8 @@ export PYTHONWARNINGS := ignore
 OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, this is %s" % sys.version.split()[0]
 NOTEBOOK := "$(PYTHON)" -m glamlib.runs.notebook
 SET = --set profile=$(PROFILE) results=$(RESULTS)
-READING := 00_start_here 01_glam_block 02_cue_scenes 03_cost 05_ablation 06_camvid 08_non_local_upsampling \
-  09_paper_and_release 10_volumes 11_volume_study 12_neighbours 13_speed 14_your_own_data 15_legend
+READING := 00_start_here 01_cue_scenes 02_glam_block 03_ablation 04_legend 05_camvid 06_non_local_upsampling \
+  07_volumes 08_volume_study 09_cost 10_speed 11_neighbours 12_paper_and_release 13_your_own_data
 # What decides the plan beside the code
 export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
@@ -66,7 +66,7 @@ ASK := $(if $(filter paper,$(PROFILE)),1)
 PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 absent = $(if $(filter-out $(wildcard $1),$1),always)
 
-$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/04_train.ipynb $(call absent,$(RECORDS)) | setup
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
 	@$(if $(ASK),"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs 0)
 	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes))
@@ -90,9 +90,9 @@ READINGS := $(READING:%=notebooks/%.ipynb)
 $(BUILD)/notebooks.done: $(READINGS) $(BUILD)/code.txt $(BUILD)/tables.done $(COSTS) $(call absent,$(READINGS:%=$(RESULTS)/%))
 	@$(NOTEBOOK) $(if $(filter-out notebooks/%,$?),$(READINGS),$?) $(RESULTS)/notebooks --jobs $(JOBS) $(SET)
 	@touch $@
-$(RESULTS)/report.html: notebooks/07_report.ipynb $(BUILD)/notebooks.done
-	@$(NOTEBOOK) $< $(BUILD)/07_report.ipynb $(SET)
-	@"$(PYTHON)" -m glamlib.report.page report $(BUILD)/07_report.ipynb $@
+$(RESULTS)/report.html: notebooks/15_report.ipynb $(BUILD)/notebooks.done
+	@$(NOTEBOOK) $< $(BUILD)/15_report.ipynb $(SET)
+	@"$(PYTHON)" -m glamlib.report.page report $(BUILD)/15_report.ipynb $@
 build/readme.done: $(RESULTS)/report.html
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results
 	@touch $@
@@ -100,7 +100,7 @@ build/readme.done: $(RESULTS)/report.html
 # Finished groups of a bench that was interrupted are not timed again.
 bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and their notebook; a quarter of an hour on two quiet cores
 	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
-	@$(NOTEBOOK) notebooks/13_speed.ipynb $(RESULTS)/notebooks/13_speed.ipynb $(SET)
+	@$(NOTEBOOK) notebooks/10_speed.ipynb $(RESULTS)/notebooks/10_speed.ipynb $(SET)
 
 readme: setup ## put the headline table of results/ into README.md
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results

@@ -124,7 +124,7 @@ def train(
     set_values: Changes = (),
     weights: Path | None = None,
 ) -> int:
-    """Train, evaluate and write the record of one run, as notebook 04 does; print the record's path.
+    """Train, evaluate and write the record of one run, as notebook 14 does; print the record's path.
 
     The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan).
 

@@ -99,7 +99,7 @@ def test_a_plan_file_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_notebook_gives_the_same_bits(trained: Path, tmp_path: Path) -> None:
     parameters = RUN.to_dict() | {"results": str(tmp_path), "weights": str(tmp_path / "w.safetensors")}
-    notebook = REPOSITORY / "notebooks" / "04_train.ipynb"
+    notebook = REPOSITORY / "notebooks" / "14_train.ipynb"
     execute_all([partial(execute, notebook, tmp_path / "out.ipynb", parameters)], jobs=1)
     assert record_of(tmp_path)["metrics"] == record_of(trained)["metrics"]
     histories = [folder / "runs/context/glam_2/seed-90/history.csv" for folder in (tmp_path, trained)]

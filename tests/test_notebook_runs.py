@@ -25,10 +25,10 @@ def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
     ("arguments", "message"),
     [
         (
-            ["03_cost", "--set", "profil=cpu", "--set", "results=x"],
-            "unknown parameter of 03_cost.ipynb: 'profil'",
+            ["09_cost", "--set", "profil=cpu", "--set", "results=x"],
+            "unknown parameter of 09_cost.ipynb: 'profil'",
         ),
-        (["03_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
+        (["09_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
         (["99_none"], "notebooks/99_none.ipynb: No such file"),
     ],
 )
@@ -44,7 +44,7 @@ def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str
 @pytest.mark.slow
 def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
     output = tmp_path / "out.ipynb"
-    done = python("-m", "glamlib.runs.notebook", "notebooks/04_train.ipynb", output, "--set", "lr=1e-3")
+    done = python("-m", "glamlib.runs.notebook", "notebooks/14_train.ipynb", output, "--set", "lr=1e-3")
     assert done.returncode == 1
     assert not output.exists()
     assert "parameter lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)" in done.stderr

@@ -94,7 +94,7 @@ def test_comments_do_not_rerun_and_code_does(tmp_path: Path, monkeypatch: pytest
         ("glamlib/runs/reproduce.py", False),
         ("glamlib/report/tables.py", False),
         ("glamlib/studies/scenes.py", False),
-        ("notebooks/04_train.ipynb", True),
+        ("notebooks/14_train.ipynb", True),
     ],
 )
 def test_an_edit_of_what_computes_reruns_and_another_does_not(

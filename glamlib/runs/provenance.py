@@ -21,7 +21,7 @@ from glamlib.runs.places import ROOT
 
 # The code that decides what a run computes: an edit elsewhere reruns nothing.
 _ROOMS = ("layers", "models", "backbones", "released", "zoo.py", "data", "training", "evaluation", "runs/run.py")
-COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/04_train.ipynb")
+COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/14_train.ipynb")
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetrics", "nibabel", "numpy", "papermill")
 
 

@@ -145,7 +145,7 @@ def main(
         print(f"run {started} of {len(names)} {name}{time_left(names, waiting, results, jobs)}", flush=True)
         plan = json.loads((build / "plan" / f"{name}.json").read_text())
         parameters = plan["parameters"] | {"results": str(results)}
-        execute(ROOT / "notebooks" / "04_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
+        execute(ROOT / "notebooks" / "14_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
 
     runs, waiting = [], None
     while runs != waiting:

@@ -1,4 +1,4 @@
-"""One run, from its parameters to its record: `run_one` at once, notebook 04 step by step."""
+"""One run, from its parameters to its record: `run_one` at once, notebook 14 step by step."""
 
 import math
 from functools import partial
