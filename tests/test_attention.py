@@ -130,9 +130,13 @@ def global_attention(dim: int = 24, num_heads: int = 3) -> GlobalAttention:
 
 @pytest.mark.parametrize("grid", [(1, 1), (3, 4), (2, 3, 2)])
 @pytest.mark.parametrize("num_tokens", [1, 4])
-def test_global_attention_equals_torch(grid: tuple[int, ...], num_tokens: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2])  # two, which do not divide three heads, take half of the queries each
+def test_global_attention_equals_torch(
+    grid: tuple[int, ...], num_tokens: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     layer = global_attention()
-    tokens = torch.randn(2, prod(grid), num_tokens, 24)
+    tokens = torch.randn(2, prod(grid), num_tokens, 24, requires_grad=True)
     fused, nothing = layer(tokens, grid)
     explicit, weights = layer(tokens, grid, return_attention=True)
     assert nothing is None
@@ -141,6 +145,8 @@ def test_global_attention_equals_torch(grid: tuple[int, ...], num_tokens: int) -
     expected, expected_weights = torch_attention(layer)(x, x, x, average_attn_weights=False)
     torch.testing.assert_close(fused.flatten(1, 2), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(y.square().sum(), tokens, retain_graph=True)[0] for y in (fused, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_global_attention_tells_equal_tokens_of_different_windows_apart() -> None:
