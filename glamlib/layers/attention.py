@@ -118,8 +118,8 @@ class GlobalAttention(nn.Module):
     def exchange(self, q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, ...], return_attention: bool) -> Attended:
         """Return what each query reads, and the weights if asked for; q, k and v are ``(B, heads, nW * T, d)``."""
         # On a CPU, torch's backward pass gives each thread whole heads: two threads take as long for three as for four.
-        uneven = q.device.type == "cpu" and self.num_heads % torch.get_num_threads() and q.shape[2] % 2 == 0
-        if not (uneven and q.requires_grad) or return_attention:
+        plain = return_attention or not q.requires_grad or q.device.type != "cpu" or torch.compiler.is_compiling()
+        if plain or self.num_heads % torch.get_num_threads() == 0 or q.shape[2] % 2:
             return attend(q, k, v, return_attention=return_attention)
         k, v = k.repeat_interleave(2, dim=1), v.repeat_interleave(2, dim=1)
         y, _ = attend(rearrange(q, "b h (half n) d -> b (h half) n d", half=2), k, v)  # (B, 2 heads, nW * T / 2, d)
