@@ -68,8 +68,7 @@ absent = $(if $(filter-out $(wildcard $1),$1),always)
 
 $(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
-	@$(if $(ASK),"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs 0)
-	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step --build $(BUILD) --results $(RESULTS) $(if $(filter 1,$(YES)),--yes))
+	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
 	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)
 	@touch $@
 

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 from glamlib import studies
 from glamlib.errors import InputError
-from glamlib.runs import provenance, reproduce
+from glamlib.runs import places, reproduce
 from glamlib.runs.places import run_folder
 from glamlib.runs.reproduce import unfinished, with_chosen_rate, write_plan
 from glamlib.studies.parameters import RunParameters
@@ -73,7 +73,7 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path: Path, monkeyp
 
 
 def test_comments_do_not_rerun_and_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     digests = []
     for source in (
         'def f(x):\n    """Say."""\n    return x + 1\n',
@@ -81,7 +81,7 @@ def test_comments_do_not_rerun_and_code_does(tmp_path: Path, monkeypatch: pytest
         'def f(x):\n    """Say."""\n    return x + 2\n',
     ):
         (tmp_path / "f.py").write_text(source)
-        digests.append(provenance.digest("f.py"))
+        digests.append(places.digest("f.py"))
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -100,22 +100,22 @@ def test_comments_do_not_rerun_and_code_does(tmp_path: Path, monkeypatch: pytest
 def test_an_edit_of_what_computes_reruns_and_another_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, computes: bool
 ) -> None:
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     edited = tmp_path / file
     edited.parent.mkdir(parents=True)
     digests = []
     for content in ("1", "2"):
         cells = {"cells": [{"cell_type": "code", "source": [content]}]}
         edited.write_text(json.dumps(cells) if edited.suffix == ".ipynb" else content)
-        provenance.computing_digest.cache_clear()
-        digests.append((provenance.computing_digest(), provenance.digest("glamlib")))
-    provenance.computing_digest.cache_clear()
+        places.computing_digest.cache_clear()
+        digests.append((places.computing_digest(), places.digest("glamlib")))
+    places.computing_digest.cache_clear()
     assert (digests[0][0] != digests[1][0]) == computes
     assert (digests[0][1] != digests[1][1]) == file.startswith("glamlib")
 
 
 def test_rooms_that_compute_are_there() -> None:
-    assert all((REPOSITORY / place).exists() for place in provenance.COMPUTES)
+    assert all((REPOSITORY / place).exists() for place in places.COMPUTES)
 
 
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(
@@ -131,7 +131,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(
     found = {study.name for study in reproduce.chosen_studies("all", "quick")}
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
-    reproduce.main(tmp_path, tmp_path, profile="paper", jobs=0)  # plans alone
+    write_plan(tmp_path, tmp_path, "paper")
     said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
@@ -161,7 +161,7 @@ def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path: Path) -> None
     assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 105 min left"  # 21 * 10 / 2
     assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 4 h left"
     os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
-    assert unfinished(names, tmp_path, results) == names
+    assert unfinished(names, tmp_path, results) == list(names)
 
 
 # In place of Python: it notes what is called, and of runs writes the record alone, better the nearer to 0.0003 the rate

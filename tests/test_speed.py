@@ -1,6 +1,5 @@
 """The speed benchmark: what it compares, what it counts, what is read off its table, and a run's hours by hand."""
 
-import json
 import os
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from glamlib.bench.speed import Configuration, Group, configurations, groups, ma
 from glamlib.cost.count import macs_by_module
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError
-from glamlib.report.speed_tables import crossing, headline
 from glamlib.studies.parameters import RunParameters
 from glamlib.zoo import model_config
 
@@ -161,21 +159,6 @@ def test_rounds_go_on_while_ratios_vary_and_one_round_warms_swin_alone(monkeypat
     assert passes == [0, 0, 10]
 
 
-def test_figures_are_about_the_papers_block_from_256_pixels_on() -> None:
-    row = {"part": "encoder", "pass": "forward", "size": 256, "way": "fused", "behaviour": "paper", "network": "tiny"}
-    others = [{"size": 64}, {"way": "compiled"}, {"behaviour": "no_token_mlp"}, {"network": "base"}, {"part": "stages"}]
-    assert headline(pd.DataFrame([row, *(row | other for other in others)])).index.tolist() == [0]
-
-
-@pytest.mark.parametrize(
-    ("quotients", "expected"),
-    [([2, 1.5, 1.1], None), ([0.9, 0.8, 0.7], 100), ([4, 1, 0.25], 200), ([2, 0.5, 0.25], 100 * 2**0.5)],
-)
-def test_crossing_by_hand(quotients: list[float], expected: float | None) -> None:
-    found = crossing(pd.Series([100, 200, 400]), pd.Series(quotients))
-    assert found == (None if expected is None else pytest.approx(expected))
-
-
 def test_the_rate_of_matrix_products_is_that_of_one_product() -> None:
     side = 1024
     left = torch.randn(side, side)
@@ -218,21 +201,18 @@ def test_paper_asks_before_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Runs with a record newer than their plan are left out; without a terminal nothing is run."""
-    lines = []
-    for variant in ("a", "b"):
-        name, run = f"ade20k/{variant}/seed-0", paper_run(variant, "swin_nano_unet")
-        plan, record = tmp_path / "plan" / f"{name}.json", tmp_path / "runs" / name / "record.json"
-        plan.parent.mkdir(parents=True)
-        plan.write_text(json.dumps({"parameters": run.to_dict()}))
-        record.parent.mkdir(parents=True)
-        record.write_text("{}")
-        lines.append(f"X: $(RESULTS)/runs/{name}/record.json\n")
+    plan = {f"ade20k/{variant}/seed-0": paper_run(variant, "swin_nano_unet") for variant in "ab"}
+    for name in plan:
+        for file in (tmp_path / "plan" / f"{name}.json", record := tmp_path / "runs" / name / "record.json"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     os.utime(record, (1, 1))
-    (tmp_path / "plan.mk").write_text("".join(lines))
-    assert step.open_runs(tmp_path, tmp_path) == [paper_run("b", "swin_nano_unet")]
+    monkeypatch.setattr(step, "write_plan", lambda *arguments: plan)
     monkeypatch.setattr(step, "image_seconds", lambda runs, device: [1.0 for _ in runs])
     step.confirm(tmp_path, tmp_path, yes=True)
-    assert "1 runs, 4 hours" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 runs, 4 hours" in said
+    assert "ade20k       b" in said
     with pytest.raises(InputError, match="YES=1"):
         step.confirm(tmp_path, tmp_path)
     os.utime(record)

@@ -30,7 +30,7 @@ from glamlib.bench.peers import LIBRARIES
 from glamlib.cost.count import macs_by_module
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.runs.provenance import commit, device_name, peak_memory_mib
+from glamlib.runs.places import commit, device_name, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
 from glamlib.zoo import create_model
 

@@ -1,12 +1,11 @@
 """Before days of computing: what would run, for how long, by timed training steps; and a question.
 
-python -m glamlib.bench.step --build build/paper --results results/paper [--yes]
+python -m glamlib.bench.step --profile paper --build build/paper --results results/paper [--yes]
 
 On a GPU every kind of network is timed; on a CPU, where that takes hours, one is, and multiply-adds tell the others.
 """
 
 import json
-import re
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from torch.utils.data import TensorDataset
 from glamlib.bench.speed import apart
 from glamlib.cost.table import macs_of
 from glamlib.errors import InputError, one_line_errors
-from glamlib.runs.reproduce import unfinished
+from glamlib.runs.reproduce import unfinished, write_plan
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import train
 from glamlib.zoo import create_model, model_config
@@ -61,13 +60,6 @@ def step_seconds(run: RunParameters, timed: int) -> float:
     return median(end - start for start, end in pairwise(ends[1:]))
 
 
-def open_runs(build: Path, results: Path) -> list[RunParameters]:
-    """Return the planned runs that have no record newer than their plan, which `make` would run."""
-    names = re.findall(r"\$\(RESULTS\)/runs/(\S+)/record\.json", (build / "plan.mk").read_text())
-    plans = [json.loads((build / "plan" / f"{name}.json").read_text()) for name in unfinished(names, build, results)]
-    return [RunParameters.from_dict(plan["parameters"]) for plan in plans]
-
-
 def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
     """Return the seconds of an image in training, for each run; each kind of network and crop is timed once."""
     kinds = [(run.model, json.dumps(run.overrides, sort_keys=True), tuple(run.augment["crop_size"])) for run in runs]
@@ -92,15 +84,18 @@ def listing(runs: list[RunParameters], seconds: list[float]) -> str:
     return f"{table.round(1).to_string(index=False)}\n{total}"
 
 
-def confirm(build: Path, results: Path, yes: bool = False) -> None:
-    """List the runs that are planned and have not run, estimate their hours, and ask whether to run them.
-
-    Args:
-        build: folder of the plan.
-        results: folder of the records.
-        yes: do not ask.
-    """
-    if not (runs := open_runs(build, results)):
+def confirm(
+    build: Path,
+    results: Path,
+    profile: str = "paper",
+    study: str = "all",
+    seeds: int | None = None,
+    device: str = "",
+    yes: bool = False,
+) -> None:
+    """List the runs that are planned and have not run, estimate their hours, and ask, unless ``yes``, to run them."""
+    plan = write_plan(build, results, profile, study, seeds, device)
+    if not (runs := [plan[name] for name in unfinished(plan, build, results)]):
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"timing training steps on {device}", flush=True)

@@ -1,25 +1,91 @@
-"""Executing notebooks with papermill; an output is written atomically.
+"""Executing notebooks with papermill, in kernels forked from one server process that has imported the library.
 
     python -m glamlib.runs.notebook NOTEBOOK ... OUTPUT [--set NAME=VALUE ...] [--jobs N]
 
 OUTPUT is a file, or a folder for the executed copies of several notebooks, N of which are executed at a time. Unknown
 parameters stop a notebook before its kernel starts (papermill would only warn). A notebook that fails leaves its output
-as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again.
+as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again. A forked kernel starts in 0.3 s instead of 5; the
+server does nothing but import, so it is as fresh as one of its own process.
 """
 
 import argparse
 import logging
-from collections.abc import Callable, Iterable
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client import AsyncKernelManager
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import LocalProvisioner
 from papermill.exceptions import PapermillExecutionError
 
 from glamlib.errors import InputError, one_line_errors
-from glamlib.runs.kernels import ForkedKernelManager, start_server, stop_kernels
+from glamlib.runs.places import ROOT
+
+PRELOADED = ("glamlib.runs.notebook", "glamlib.runs.run", "glamlib.report.figures", "ipykernel.kernelapp")
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def start_server() -> None:
+    """Start the process that kernels are forked from; it imports `PRELOADED` and ends with this process."""
+    _CONTEXT.set_forkserver_preload(list(PRELOADED))
+    forkserver.ensure_running()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _serve(arguments: Sequence[str]) -> None:
+    os.setsid()  # Ctrl-C in the terminal is for who started the kernel
+    os.chdir(ROOT)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import matplotlib  # preloaded in the server, and in no other process
+    from ipykernel.kernelapp import launch_new_instance
+
+    # a kernel sets MPLBACKEND, too late: it is read when matplotlib is imported
+    matplotlib.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
+    launch_new_instance(arguments)
+
+
+class _Process(_CONTEXT.Process):
+    """With the methods of `subprocess.Popen` that a provisioner calls."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        return self.exitcode
+
+    def wait(self) -> int | None:
+        self.join()
+        return self.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+class _ForkProvisioner(LocalProvisioner):
+    async def launch_kernel(self, cmd: list[str], **_: object) -> KernelConnectionInfo:
+        self.process = _Process(target=_serve, args=(cmd[cmd.index("-f") :],))
+        self.process.start()
+        self.pid, self.pgid = self.process.pid, None
+        return self.connection_info
+
+
+class ForkedKernelManager(AsyncKernelManager):
+    """A kernel manager, for `nbclient.NotebookClient`, whose kernels are forked and work at the project's root."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.provisioner = _ForkProvisioner(kernel_spec=self.kernel_spec, parent=self)
 
 
 def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
@@ -70,7 +136,8 @@ def execute_all(work: Iterable[Callable[[], None]], jobs: int) -> None:
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if not isinstance(error, Exception):
-                stop_kernels()
+                for kernel in multiprocessing.active_children():
+                    kernel.terminate()
             raise
 
 

@@ -1,13 +1,30 @@
-"""Where the files of a run lie."""
+"""Where the files of a run lie, and where its numbers come from: digests of the code, commit, versions, device."""
 
+import ast
+import hashlib
+import json
 import os
+import platform
 import re
+import resource
+import subprocess
+import sys
+import time
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
+
+import psutil
+import torch
 
 from glamlib.studies.parameters import RunParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = "checkpoint.safetensors"  # in a run's folder until its record is written; git ignores it
+# The code that decides what a run computes: an edit elsewhere reruns nothing.
+_ROOMS = ("layers", "models", "backbones", "released", "zoo.py", "data", "training", "evaluation", "runs/run.py")
+COMPUTES = (*(f"glamlib/{room}" for room in _ROOMS), "notebooks/14_train.ipynb")
+_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "monai", "torchmetrics", "nibabel", "numpy", "papermill")
 
 
 def results_folder(results: str) -> Path:
@@ -27,3 +44,73 @@ def imagenet_file(model: str) -> Path | None:
         return None
     name = Path(folder) / "weights" / f"swin_{size[1]}_patch4_window7_224"
     return next((file for end in (".safetensors", ".pth") if (file := name.with_suffix(end)).is_file()), None)
+
+
+def digest(*places: str) -> str:
+    """Return a digest of the code in files and folders of the project: Python, notebooks and tables.
+
+    Comments, formatting and docstrings do not count.
+    """
+    whole = hashlib.sha256()
+    paths = [ROOT / place for place in places]
+    for file in (file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))):
+        if file.suffix == ".csv":
+            whole.update(file.read_bytes())
+        elif file.suffix in (".py", ".ipynb"):
+            text = file.read_text()
+            if file.suffix == ".ipynb":
+                cells = json.loads(text)["cells"]
+                text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            tree = ast.parse(text)
+            for node in ast.walk(tree):
+                documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+                if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+                    del node.body[0]
+            whole.update(ast.dump(tree).encode())
+    return whole.hexdigest()[:16]
+
+
+@cache
+def computing_digest() -> str:
+    """Return the digest of the code that decides what a run computes."""
+    return digest(*COMPUTES)
+
+
+def commit() -> dict[str, object]:
+    """Return the commit that the code is at, and whether it has changes; None for both outside a git clone."""
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    try:
+        head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+        # what a run writes itself must not make the code look changed
+        changes = git(["git", "status", "--porcelain", "--", ".", ":!results", ":!README.md"]).stdout
+    except (OSError, subprocess.CalledProcessError):  # no git, or no clone
+        return {"commit": None, "dirty": None}
+    return {"commit": head, "dirty": bool(changes)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a number can depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+
+
+def device_name(device: str) -> str:
+    """Return the name of a GPU, or the processor's model and the number of cores this process may use."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    file = Path("/proc/cpuinfo")  # of Linux; elsewhere the platform's name will do
+    model = re.search(r"model name\s*: (.*)", file.read_text()) if file.exists() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{model[1] if model else platform.processor() or platform.machine()}, {cores} cores"
+
+
+def peak_memory_mib(device: str) -> float:
+    """Return the most memory this process has held, in MiB: of the GPU if it used one, else resident memory."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def process_seconds() -> float:
+    """Return the seconds since this process started, be it by a fork of one that had imported the library."""
+    return time.time() - psutil.Process().create_time()

@@ -18,8 +18,16 @@ from glamlib.cost.count import Cost
 from glamlib.errors import InputError
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable, write_whole
-from glamlib.runs.places import CHECKPOINT, run_folder
-from glamlib.runs.provenance import commit, computing_digest, device_name, peak_memory_mib, process_seconds, versions
+from glamlib.runs.places import (
+    CHECKPOINT,
+    commit,
+    computing_digest,
+    device_name,
+    peak_memory_mib,
+    process_seconds,
+    run_folder,
+    versions,
+)
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
 from glamlib.training.checkpoint import NO_MATTER, changes, set_aside

@@ -9,6 +9,7 @@ changes. So a change in one variant reruns that variant alone, and a change of t
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,8 @@ import tyro
 from glamlib.data.datasets import has_dataset
 from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
-from glamlib.runs.kernels import start_server
-from glamlib.runs.notebook import execute, execute_all
-from glamlib.runs.places import ROOT, imagenet_file, run_folder
-from glamlib.runs.provenance import computing_digest, digest
+from glamlib.runs.notebook import execute, execute_all, start_server
+from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file, run_folder
 from glamlib.runs.records import differences, read_record
 from glamlib.studies import STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
@@ -69,8 +68,8 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
 
 def write_plan(
     build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
-) -> list[str]:
-    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; name the runs.
+) -> dict[str, RunParameters]:
+    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; return the runs.
 
     Names are STUDY/VARIANT/seed-K. A study with a learning-rate search takes its result once the records are there.
     """
@@ -90,10 +89,10 @@ def write_plan(
     absent = [one.name for one in STUDIES.values() if profile in one.profiles and not _has_data(one)]
     note = f"; left out, their data are not there: {', '.join(absent)}" if study == "all" and absent else ""
     print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
-    return list(runs)
+    return runs
 
 
-def unfinished(names: list[str], build: Path, results: Path) -> list[str]:
+def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
     """Return the runs, of names STUDY/VARIANT/seed-K, that have no record, or one that is older than the plan file."""
 
     def finished(name: str) -> bool:
@@ -110,7 +109,7 @@ def next_runs(names: list[str]) -> list[str]:
     return [name for name in names if not (search := searches[name.split("/")[0]]) or search.name not in left]
 
 
-def time_left(names: list[str], waiting: list[str], results: Path, jobs: int) -> str:
+def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:
     """Return ", about 40 min left" by the seconds in the records of the finished ones of ``names``; "" without any."""
     seconds = defaultdict(list)
     for name in set(names) - set(waiting):
@@ -131,11 +130,11 @@ def main(
     device: str = "",
     jobs: int = 1,
 ) -> None:
-    """Plan and execute the runs of a profile, ``jobs`` at a time; none, and the plan alone, if that is 0.
+    """Plan and execute the runs of a profile, ``jobs`` at a time.
 
     What a learning-rate search finds goes into the plan of its study.
     """
-    names: list[str] = []
+    names: dict[str, RunParameters] = {}
     started = 0
 
     def execute_run(name: str) -> None:
@@ -151,9 +150,8 @@ def main(
     while runs != waiting:
         names = write_plan(build, results, profile, study, seeds, device)
         waiting = unfinished(names, build, results)
-        runs = next_runs(waiting) if jobs else waiting
-        if jobs:
-            execute_all([partial(execute_run, name) for name in runs], jobs)
+        runs = next_runs(waiting)
+        execute_all([partial(execute_run, name) for name in runs], jobs)
 
 
 if __name__ == "__main__":

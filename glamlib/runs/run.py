@@ -12,8 +12,7 @@ from glamlib.evaluation.cues import steps_to_criterion
 from glamlib.evaluation.metrics import location_prior
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable
-from glamlib.runs.places import CHECKPOINT, imagenet_file, run_folder
-from glamlib.runs.provenance import computing_digest
+from glamlib.runs.places import CHECKPOINT, computing_digest, imagenet_file, run_folder
 from glamlib.runs.records import differences, open_run_folder, put_aside, read_record, write_record
 from glamlib.runs.saved_model import SavedModel, load_model, save_model
 from glamlib.studies.parameters import RunParameters
