@@ -1,6 +1,5 @@
 """Figures say what they show: units on the axes, intervals over seeds, losses that can be compared."""
 
-from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from glamlib.report import figures, speed_tables
+from glamlib.report import figures
 from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
 from glamlib.studies.study import Study
 
@@ -87,28 +86,3 @@ def test_slices_show_truth_beside_prediction(tmp_path: Path) -> None:
     assert sorted(truth.values()) == [(0.5, 1.5, 4.5, 5.5), (5.5, 6.5, 8.5, 9.5)]  # x0, y0, x1, y1
     assert guess.items() < truth.items()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
-
-
-def speed_table() -> pd.DataFrame:
-    """Times by hand: G-MSA 1 at every size, the linear exchanges 2, 1 and a half of it."""
-    row = {"part": "encoder", "batch": 1, "network": "tiny", "tokens": 10, "way": "fused", "behaviour": "paper"}
-    sizes, mixers = {256: 2.0, 512: 1.0, 1024: 0.5}, ("gmsa", "pooled", "linear")
-    rows = product(("forward", "training"), sizes, mixers)
-    table = pd.DataFrame([row | dict(zip(("pass", "size", "mixer"), values, strict=True)) for values in rows])
-    ratio = table["size"].map(sizes).where(table["mixer"] != "gmsa", 1.0)
-    return table.assign(
-        **{f"{name}{end}": ratio for name in ("ratio", "exchange_ratio") for end in ("", "_low", "_high")}
-    )
-
-
-def test_where_a_linear_exchange_pays() -> None:
-    table, start, slower = speed_table(), "faster from (px)", "but slower in some round at (px)"
-    found = speed_tables.payoff(table)
-    assert found["exchange"].tolist() == ["pooled keys", "linear attention"] * 2
-    assert set(found[start]) == {512}
-    assert set(found["time over G-MSA's"]) == {"0.50 at 1024 px"}
-    assert set(found[slower]) == {""}
-    doubtful = table.assign(exchange_ratio_high=table["exchange_ratio_high"].where(table["size"] < 1024, 1.1))
-    assert set(speed_tables.payoff(doubtful)[slower]) == {"1024"}
-    assert set(speed_tables.payoff(table[table["size"] < 512])[start]) == {"never"}
-    assert set(speed_tables.payoff(table[table["size"] > 512])[start]) == {1024}
