@@ -88,11 +88,6 @@ def commit() -> dict[str, object]:
     return {"commit": head, "dirty": bool(changes)}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a number can depend on."""
-    return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
-
-
 def device_name(device: str) -> str:
     """Return the name of a GPU, or the processor's model and the number of cores this process may use."""
     if device == "cuda":
@@ -111,6 +106,12 @@ def peak_memory_mib(device: str) -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def process_seconds() -> float:
-    """Return the seconds since this process started, be it by a fork of one that had imported the library."""
-    return time.time() - psutil.Process().create_time()
+def made_by(device: str) -> dict[str, object]:
+    """Return how and where this process's numbers are made; its seconds count from its start, be it by a fork."""
+    return {
+        "seconds": time.time() - psutil.Process().create_time(),
+        "peak_memory_mib": peak_memory_mib(device),
+        "device": device_name(device),
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+        **commit(),
+    }

@@ -18,16 +18,7 @@ from glamlib.cost.count import Cost
 from glamlib.errors import InputError
 from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable, write_whole
-from glamlib.runs.places import (
-    CHECKPOINT,
-    commit,
-    computing_digest,
-    device_name,
-    peak_memory_mib,
-    process_seconds,
-    run_folder,
-    versions,
-)
+from glamlib.runs.places import CHECKPOINT, computing_digest, made_by, run_folder
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
 from glamlib.training.checkpoint import NO_MATTER, changes, set_aside
@@ -65,17 +56,12 @@ def write_record(
     path = folder / "record.json"
     if not is_main():
         return path
-    device = resolve_device(run.device)
     record = {
         "parameters": run.to_dict(),
         "code": computing_digest(),
         "cost": asdict(cost),
         **about,
-        "seconds": process_seconds(),
-        "peak_memory_mib": peak_memory_mib(device),
-        "device": device_name(device),
-        "versions": versions(),
-        **commit(),
+        **made_by(resolve_device(run.device)),
     }
     put_aside(folder, record)
     write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
