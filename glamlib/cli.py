@@ -78,7 +78,9 @@ def cost(
         model = create_model(name, num_classes=classes, in_channels=1 if volumes else 3)
     found = count.cost(model, height, width, depth=depth[0] if volumes else None)
     if json_output:
-        print(found.to_json(name, classes))
+        sides = dict(zip(("depth", "height", "width")[-len(size) :], size, strict=True))
+        counts = {"parameters": found.parameters, "gmacs": found.gmacs}
+        print(json.dumps({"name": name, **sides, "classes": classes, **counts}))
         return 0
     unit = "one volume of {} voxels" if volumes else "one image of {} pixels"
     print(f"{name}, {classes} classes, {unit.format(' x '.join(str(side) for side in size))}")

@@ -6,7 +6,6 @@ element-wise work are left out.
 """
 
 import copy
-import json
 from dataclasses import dataclass
 
 import torch
@@ -38,12 +37,6 @@ class Cost:
     parameters: dict[str, int]
     gmacs: dict[str, float]
     depth: int | None = None
-
-    def to_json(self, name: str, classes: int) -> str:
-        """Return the JSON of ``python -m glamlib cost NAME --json``."""
-        size = {"depth": self.depth, "height": self.height, "width": self.width}
-        values = {"name": name} | {side: length for side, length in size.items() if length is not None}
-        return json.dumps(values | {"classes": classes, "parameters": self.parameters, "gmacs": self.gmacs})
 
 
 def component(name: str) -> str:

@@ -1,7 +1,6 @@
 """The parameters of a run and of inference: frozen records, checked before anything is built."""
 
 import re
-import types
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, ClassVar, Literal
 
@@ -9,8 +8,6 @@ from glamlib.errors import Checked, Count, InputError, Natural, Range, check, on
 
 NonNegative = Annotated[float, Range(0)]
 Sides = tuple[Count, Count]
-
-_IPYTHON = {"In", "Out", "exit", "quit", "open", "get_ipython"}  # what it puts into a notebook's namespace
 
 
 class _FolderName:
@@ -150,12 +147,10 @@ def notebook_parameters(namespace: dict[str, object], kinds: dict[str, object]) 
     Raises InputError for a public name that is not one of ``kinds``, of which papermill only warns, or not of its type.
     When the cell is run again in the same kernel, later cells have set names of their own, and only types are checked.
     """
-    public = {
-        name
-        for name, value in namespace.items()
-        if not (name.startswith("_") or name in _IPYTHON or isinstance(value, types.ModuleType) or callable(value))
-    }
-    if (unknown := public - kinds.keys()) and not namespace.get("_parameters_checked"):
+    values = str | int | float | list | tuple | dict | None
+    public = {name for name, value in namespace.items() if name[0] != "_" and isinstance(value, values)}
+    unknown = public - kinds.keys() - {"In", "Out"}  # IPython's
+    if unknown and not namespace.get("_parameters_checked"):
         raise one_of("parameter", min(unknown), kinds)
     if missing := [name for name in kinds if name not in public]:
         raise InputError(f"missing parameter: {', '.join(missing)}")
