@@ -37,7 +37,7 @@ READING := 00_start_here 01_cue_scenes 02_glam_block 03_ablation 04_legend 05_ca
 # What decides the plan beside the code
 export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
-.PHONY: help setup reproduce quick results bench readme test lint lab camvid clean always
+.PHONY: help setup reproduce quick results bench readme site test lint lab camvid clean always
 
 help: ## explain every variable and target
 	@sed -nE 's/^([A-Z_0-9]+) [?:]=.*# (.*)/  \1=|\2/p; s/^([a-z-]+):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -103,6 +103,8 @@ bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and the
 
 readme: setup ## put the headline table of results/ into README.md
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results
+site: setup ## all executed notebooks and the report as linked HTML pages: build/site/index.html
+	@"$(PYTHON)" -m glamlib.report.page site $(RESULTS) build/site
 test: setup ## the tests, fast ones first
 	@"$(PYTHON)" -m pytest -q -n $(JOBS)
 lint: setup ## ruff's rules and format, and stripped notebooks

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 
 from glamlib import studies
@@ -54,19 +55,60 @@ def test_readme_holds_the_committed_result() -> None:
         page.with_headline("# A project", "table")
 
 
+PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+PROSE = """# Title
+
+Words of $x_1$ and $$ \\frac{a}{b} $$ are in [the first](00_first.ipynb).
+
+<details><summary>More</summary>
+
+folded
+
+</details>
+
+## Section"""
+
+
+def executed() -> NotebookNode:
+    outputs = [new_output("display_data", {"image/png": PICTURE})]
+    outputs.append(
+        new_output("display_data", {"text/markdown": "| a | b | c | d |\n|:--|--:|--:|--:|\n| x | 1 | 2 | 3 |"})
+    )
+    cells = [new_markdown_cell(PROSE), new_code_cell("secret = 1", outputs=outputs, execution_count=1)]
+    return new_notebook(cells=[*cells, new_markdown_cell("## Another")])
+
+
 def test_report_is_one_file_without_code(tmp_path: Path) -> None:
-    outputs = [new_output("display_data", {"image/png": "iVBORw0KGgo="})]
-    outputs.append(new_output("display_data", {"text/markdown": "| a | b |\n|:---|---:|\n| x | 1 |"}))
-    cells = [new_markdown_cell("# Title"), new_code_cell("secret = 1", outputs=outputs, execution_count=1)]
+    """Formulas are MathML, pictures are described, a table hides no more than its box shows again."""
     notebook, report = tmp_path / "in.ipynb", tmp_path / "report.html"
-    notebook.write_text(writes(new_notebook(cells=cells)))
+    notebook.write_text(writes(executed()))
     page.main("report", str(notebook), str(report))
     html = report.read_text()
     assert "secret" not in html
-    assert "data:image/png;base64" in html
+    assert "$" not in html
+    assert (html.count("<msub>"), html.count("<mfrac>")) == (1, 1)
+    assert re.search(r'<img alt="Figure of the section: Section"[^>]* src="data:image/', html)
     assert 'name="viewport"' in html
-    assert "<td" in html
+    assert "all 4 columns</label>" in html
+    assert re.search(r"<details><summary>More</summary>\s*<p>folded</p>\s*</details>", html)
+    assert [re.findall(f'(?:id|href)="#?{name}"', html) != [] for name in ("Section", "Another")] == [True, True]
     check_self_contained(html)
+
+
+def test_site_links_all_notebooks(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no executed notebooks"):
+        page.write_site(tmp_path, tmp_path / "site")
+    (tmp_path / "notebooks").mkdir()
+    for name in ("00_first", "01_second"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(writes(executed()))
+    (tmp_path / "report.html").write_text("report")
+    page.main("site", str(tmp_path), str(tmp_path / "site"))
+    pages = {file.name: file.read_text() for file in (tmp_path / "site").iterdir()}
+    assert pages.keys() == {"index.html", "00_first.html", "01_second.html", "report.html"}
+    assert "secret" in pages["00_first.html"]
+    for html in pages.values():
+        check_self_contained(html)
+        assert set(re.findall(r'href="([^"#]+)"', html)) <= pages.keys()
 
 
 def check_self_contained(html: str) -> None:

@@ -130,14 +130,15 @@ def _words(row: tuple) -> str:
 
 
 def claims_html(claims: pd.DataFrame) -> str:
-    """Return claims as an HTML table, and below it in one line those that are not tested."""
+    """Return claims as an HTML table, and below it in one line, which unfolds, those that are not tested."""
     absent = claims["verdict"] == NOT_TESTED
     with pd.option_context("display.max_colwidth", None):
         shown = claims[~absent].rename(columns={"sentence": "claim", "margin": "matters from"})
         shown = shown[["claim", "matters from", "measured", "verdict"]]
         table = shown.to_html(index=False, border=0, classes="claims", justify="left", float_format="{:g}".format)
     lines = [f"{why}: {' '.join(rows['sentence'])}" for why, rows in claims[absent].groupby("measured", sort=False)]
-    return table + "".join(f"<p>Not tested, {line}</p>" for line in lines)
+    count = f"{absent.sum()} claims are not tested here: which, and why"
+    return f"{table}<details><summary>{count}</summary>{''.join(f'<p>{line}</p>' for line in lines)}</details>"
 
 
 def claims_markdown(results: Path, *asked: studies.Study) -> str:

@@ -1,15 +1,25 @@
-"""The report as one HTML file, made from its executed notebook, and the headline result in the README.
+"""Executed notebooks as HTML pages that need no network (the report, the reading copies), and the README's headline.
 
 python -m glamlib.report.page report EXECUTED.ipynb report.html
+python -m glamlib.report.page site results build/site
 python -m glamlib.report.page readme README.md results
 """
 
+import re
 import sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 from string import Template
 
 import nbformat
+from bs4 import BeautifulSoup, Tag
+from jinja2 import pass_context
+from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
+from pygments.formatters import HtmlFormatter
 
 from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
@@ -18,14 +28,106 @@ from glamlib.studies import CONTEXT
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
+SHOWN = 3  # columns of a table on a phone; the rest is there on tap
 
 
-def page_html(notebook: nbformat.NotebookNode, title: str, folder: Path = Path()) -> str:
-    """Return outputs and prose as a self-contained page: no scripts, pictures inside, also those below ``folder``."""
-    options = dict.fromkeys(("exclude_input", "exclude_input_prompt", "exclude_output_prompt", "embed_images"), True)
-    exporter = HTMLExporter(template_name="basic", **options)
+class _Renderer(IPythonRenderer):
+    """Formulas become MathML, which browsers draw by themselves."""
+
+    def inline_math(self, body: str) -> str:
+        return convert(body)
+
+    def block_math(self, body: str) -> str:
+        return convert(body, display="block")
+
+    def block_html(self, html: str) -> str:
+        return f"{html}\n"  # as it is: nbconvert closes a <details> before the cell's text
+
+
+class _Exporter(HTMLExporter):
+    @pass_context
+    def markdown2html(self, context: dict, source: str) -> str:
+        path = context.get("resources", {}).get("metadata", {}).get("path", "")
+        return MarkdownWithMath(renderer=_Renderer(escape=False, embed_images=True, path=path)).render(source)
+
+
+def page_html(
+    notebook: nbformat.NotebookNode, title: str, folder: Path = Path(), code: bool = False, navigation: str = ""
+) -> str:
+    """Return outputs and prose, and ``code`` if wanted, as a self-contained page: no scripts, pictures inside.
+
+    Pictures are also those below ``folder``. ``navigation`` is HTML for the top of the page.
+    """
+    hidden = {"exclude_input": not code, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    exporter = _Exporter(template_name="basic", **hidden)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
-    return TEMPLATE.substitute(title=title, body=body)
+    page = BeautifulSoup(body, "html.parser")
+    heading = ""
+    for part in page.find_all(["h1", "h2", "h3", "img", "table"]):
+        if part.name == "img":
+            _shrink(part, f"Figure of the section: {heading}")
+        elif part.name == "table":
+            _fit_for_phones(page, part)
+        else:
+            heading = part.get_text().removesuffix("¶")
+    style = HtmlFormatter(style="friendly").get_style_defs(".highlight") if code else ""
+    sections = page.find_all("h2")
+    if len(sections) > 1:
+        links = [f'<li><a href="#{part["id"]}">{part.get_text().removesuffix("¶")}</a></li>' for part in sections]
+        contents = f"<details><summary>Contents</summary><ol>{''.join(links)}</ol></details>"
+        sections[0].insert_before(BeautifulSoup(contents, "html.parser"))
+    return TEMPLATE.substitute(title=title, style=style, navigation=navigation, body=str(page))
+
+
+def _shrink(image: Tag, description: str) -> None:
+    """Make a PNG inside the page a WebP without loss where that is smaller, and describe what has no description."""
+    if (image.get("alt") or "No description").startswith("No description"):
+        image["alt"] = description
+    if (source := image["src"]).startswith("data:image/png;base64,"):
+        picture, small = Image.open(BytesIO(b64decode(source.partition(",")[2]))), BytesIO()
+        picture.save(small, "WEBP", lossless=True, quality=100, method=4)
+        image["width"], image["height"] = map(str, picture.size)
+        webp = f"data:image/webp;base64,{b64encode(small.getvalue()).decode()}"
+        image["src"] = min(source, webp, key=len)
+
+
+def _fit_for_phones(page: BeautifulSoup, table: Tag) -> None:
+    """Give a table a frame that scrolls and, unless cells span several, a box that shows all columns on a phone."""
+    rows = table.find_all("tr")
+    columns = max(len(row.find_all(["th", "td"])) for row in rows)
+    if "claims" in table.get("class", []):
+        for row in rows[1:]:
+            verdict = row.find_all("td")[-1]
+            verdict["class"] = verdict.get_text().replace(" ", "-")
+        return
+    frame = table.wrap(page.new_tag("div", tabindex="0", role="region", **{"class": "frame", "aria-label": "table"}))
+    if columns > SHOWN and not table.find(rowspan=True) and not table.find(colspan=True):
+        label = page.new_tag("label", **{"class": "more"})
+        label.extend([page.new_tag("input", type="checkbox"), f" all {columns} columns"])
+        frame.insert_before(label)
+
+
+def write_site(results: Path, out: Path) -> None:
+    """Write the executed notebooks below ``results`` and the report as linked pages, and an index.html, to ``out``."""
+    files = sorted((results / "notebooks").glob("*.ipynb"))
+    if not files:
+        raise InputError(f"{results / 'notebooks'}: no executed notebooks; make reproduce writes them")
+    notebooks = {file.stem: nbformat.read(file, as_version=4) for file in files}
+    titles = {name: re.search(r"^# (.*)", notebook.cells[0].source)[1] for name, notebook in notebooks.items()}
+    names = [*notebooks, "report"]
+    for name, notebook in notebooks.items():
+        after = names[names.index(name) + 1]
+        links = {"index": "all notebooks", "report": "report", after: f"next: {titles.get(after, 'report')}"}
+        navigation = " · ".join(f'<a href="{target}.html">{text}</a>' for target, text in links.items())
+        html = page_html(notebook, titles[name], results / "notebooks", code=True, navigation=navigation)
+        html = re.sub(r'href="(?:\.\./notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
+        write_whole(out / f"{name}.html", html)
+    if (results / "report.html").exists():
+        write_whole(out / "report.html", (results / "report.html").read_bytes())
+        titles["report"] = "The report: every claim, and what became of it"
+    rows = "".join(f'<li><a href="{name}.html">{title}</a></li>' for name, title in titles.items())
+    body = f"<h1>GLAM, reproduced</h1><ul>{rows}</ul>"
+    write_whole(out / "index.html", TEMPLATE.substitute(title="GLAM, reproduced", style="", navigation="", body=body))
 
 
 def headline(results: Path) -> str:
@@ -46,14 +148,16 @@ def with_headline(readme: str, text: str) -> str:
 
 
 def main(command: str, source: str, target: str) -> None:
-    """Write the report TARGET from the notebook SOURCE, or the results of TARGET into the README SOURCE."""
+    """Write TARGET from SOURCE: a report from its notebook, a site from results; or, readme, SOURCE from TARGET."""
     if command == "report":
         notebook = nbformat.read(source, as_version=4)
         write_whole(Path(target), page_html(notebook, "GLAM, reproduced: the report"))
+    elif command == "site":
+        write_site(Path(source), Path(target))
     elif command == "readme":
         write_whole(Path(source), with_headline(Path(source).read_text(), headline(Path(target))))
     else:
-        raise one_of("command", command, ("report", "readme"))
+        raise one_of("command", command, ("report", "site", "readme"))
 
 
 if __name__ == "__main__":
