@@ -19,9 +19,8 @@ from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import open_run_folder, write_record
-from glamlib.training.batches import step_batches
 from glamlib.training.checkpoint import read_checkpoint
-from glamlib.training.loop import train
+from glamlib.training.loop import step_batches, train
 
 EXACT = replace(
     RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
@@ -33,7 +32,7 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_distributed import EXACT, RANDOM, PartlyKnown, counted, trained
-from glamlib.evaluation.processes import is_main
+from glamlib.evaluation.evaluate import is_main
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
 if not stop:
     model = trained(EXACT, folder / "exact.safetensors")

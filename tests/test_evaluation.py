@@ -15,8 +15,7 @@ from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import BIN, CueAccuracy, ceiling_by_distance, steps_to_criterion
-from glamlib.evaluation.evaluate import evaluate
-from glamlib.evaluation.gallery import Gallery
+from glamlib.evaluation.evaluate import Gallery, evaluate
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
 from glamlib.evaluation.metrics import ConfusionMatrix, location_prior
 from glamlib.layers.windows import window_partition

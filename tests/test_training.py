@@ -22,9 +22,8 @@ from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.batches import TrainingView, step_batches
 from glamlib.training.datasets import GENERATED, VOLUME_DATA, run_data
-from glamlib.training.loop import compile_blocks, parameter_groups, train
+from glamlib.training.loop import TrainingView, compile_blocks, parameter_groups, step_batches, train
 from glamlib.training.losses import balanced_weights
 
 RUN = RunParameters(

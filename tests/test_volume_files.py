@@ -12,7 +12,7 @@ from nifti_files import NAME, cut, hippocampus, save
 from glamlib.data.datasets import load_volumes
 from glamlib.data.layout import Labels
 from glamlib.data.volume_sets import SOFT_TISSUE
-from glamlib.data.volumes import read_grid, read_volume, resample_image, resample_label, scaled, z_score
+from glamlib.data.volumes import normalised, read_grid, read_volume, resample_image, resample_label
 from glamlib.errors import InputError
 
 # Reading
@@ -176,15 +176,15 @@ def test_class_numbers_are_those_of_the_map_also_of_near_integers(dtype):
 # Intensities and spacings
 
 
-def test_z_score_takes_its_numbers_from_what_is_not_0():
+def test_mr_is_normalised_by_what_is_not_0():
     values = np.array([0, 0, 0, 2, 4, 6], dtype=np.uint8)
-    assert z_score(values) == pytest.approx((values - 4.0) / np.sqrt(8 / 3))
-    assert z_score(values).dtype == np.float32
-    assert z_score(np.array([0, 5, 5])).tolist() == [-5, 0, 0]  # a mask
+    assert normalised(values) == pytest.approx((values - 4.0) / np.sqrt(8 / 3))
+    assert normalised(values).dtype == np.float32
+    assert normalised(np.array([0, 5, 5])).tolist() == [-5, 0, 0]  # a mask
 
 
 def test_computed_tomography_is_clipped_and_scaled():
-    assert scaled(np.array([-1000, -175, 37.5, 250, 3000]), SOFT_TISSUE).tolist() == [-1, -1, 0, 1, 1]
+    assert normalised(np.array([-1000, -175, 37.5, 250, 3000]), SOFT_TISSUE).tolist() == [-1, -1, 0, 1, 1]
 
 
 def millimetres(shape, spacing):

@@ -10,7 +10,7 @@ from nifti_files import cut, names, own_volumes, save
 
 from glamlib.data.check import check_data
 from glamlib.data.datasets import dataset_of, load_volumes
-from glamlib.data.volumes import z_score
+from glamlib.data.volumes import normalised
 from glamlib.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -33,7 +33,7 @@ def test_both_layouts_are_read_with_any_names_labels_and_channels(tmp_path, vers
     assert image.shape == (len(channels), 8, 7, 6)
     assert label.unique().tolist() == [0, 1, 2]
     raw = data.read(data.items[0])[0]
-    assert np.array_equal(image[0], z_score(raw[0]))
+    assert np.array_equal(image[0], normalised(raw[0]))
     assert len({channel.sum() for channel in raw}) == len(channels)
     for word in (f"train: {len(data)}, imagesTr;", f"{channels[0]} (as MR)", "2 liver, 7 tumour", "held out"):
         assert word in data.about

@@ -12,7 +12,7 @@ from monai.losses import DiceLoss
 from test_inference import Volumes
 from torch import Tensor
 
-from glamlib.evaluation.gallery import Gallery
+from glamlib.evaluation.evaluate import Gallery
 from glamlib.evaluation.metrics import VolumeScores
 from glamlib.training.losses import cross_entropy, deeply_supervised, soft_dice_loss
 

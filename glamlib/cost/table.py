@@ -21,7 +21,7 @@ from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.models.config import ModelConfig
 from glamlib.models.segmenter import Segmenter
-from glamlib.released.parts import parts_of
+from glamlib.released import parts_of
 from glamlib.zoo import MODELS, list_models, model_config
 
 CLASSES = 150

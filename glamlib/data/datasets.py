@@ -17,7 +17,7 @@ from glamlib.data.layout import Palette
 from glamlib.data.published import IMAGE_SETS
 from glamlib.data.volume_sets import VOLUMES
 from glamlib.data.volumes import FileVolumes, Preprocessing, Spacing
-from glamlib.errors import InputError, lookup
+from glamlib.errors import InputError, check_options, lookup
 
 Root = str | PathLike[str]
 DATASETS = {"folder": folder} | IMAGE_SETS
@@ -45,21 +45,20 @@ class VolumeDataset(SegmentationDataset, Protocol):
     def spacing(self, index: int) -> Spacing: ...  # of the voxels of item ``index``'s label
 
 
-def load_dataset(
-    name: str, split: str | None = None, *, size: tuple[int, int] | None = None, root: Root | None = None
-) -> ImageFiles:
-    """Return a split of the data set of images ``name``, resized to ``size`` = (height, width) if given.
+def load_dataset(name: str, split: str | None = None, *, root: Root | None = None, **options: object) -> ImageFiles:
+    """Return a split of the data set of images ``name``, resized to the option ``size`` = (height, width) if given.
 
     The data lie in ``root``, by default in the sub-folder ``name`` of the folder that GLAM_DATA names. Raises
-    InputError for an unknown name or split, and for data that are missing or malformed.
+    InputError for an unknown name, split or option, and for data that are missing or malformed.
     """
     find = lookup("dataset", name, DATASETS)
-    return ImageFiles(find(_root(name, root)), split, size)
+    return ImageFiles(find(_root(name, root)), split, **check_options("option of images", options, ImageFiles))
 
 
 def load_volumes(name: str, split: str, *, root: Root | None = None, **options: object) -> FileVolumes:
-    """The same of volumes; options: those of `Options`, ``sides`` of brains (bool), ``organs`` of synapse (13 or 8)."""
+    """The same of volumes; options: those of `VolumeSet.open`, of brains ``sides``, of synapse ``organs``."""
     volumes = lookup("data set of volumes", name, VOLUMES)
+    options = check_options("option of volumes", options, volumes.open, volumes.labels)
     return volumes.open(_root(name, root), split, **options)
 
 
@@ -97,22 +96,19 @@ class InMemory:
 
     def __init__(self, dataset: SegmentationDataset, limit: int | None = None, workers: int = 0) -> None:
         count = len(range(len(dataset))[:limit])
-        self.classes, self.palette, self.ignore_index = dataset.classes, dataset.palette, dataset.ignore_index
-        self._names = [dataset.name(index) for index in range(count)]
+        self.dataset = dataset
         loader = DataLoader(dataset, batch_size=None, sampler=range(count), num_workers=workers)
         self._items = [(image.numpy().copy(), label.numpy().copy()) for image, label in loader]
         if hasattr(dataset, "spacing"):  # volumes
-            self.sided, self.preprocessing = dataset.sided, dataset.preprocessing
-            self._spacings = [dataset.spacing(index) for index in range(count)]
+            self.spacing = [dataset.spacing(index) for index in range(count)].__getitem__
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def name(self, index: int) -> str:
-        return self._names[index]
-
-    def spacing(self, index: int) -> Spacing:
-        return self._spacings[index]
+    def __getattr__(self, name: str) -> object:  # classes, palette, the function name, ...
+        if name == "dataset":
+            raise AttributeError(name)  # while it is unpickled
+        return getattr(self.dataset, name)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return tuple(map(torch.from_numpy, self._items[index]))

@@ -1,16 +1,13 @@
 """One's own images: a folder in one of the usual layouts, and a classes.json that says what its labels mean.
 
-    ROOT/classes.json               {"classes": [NAME, ...]} and other entries of `ClassTable`
-    ROOT/images, ROOT/labels        or for each split: SPLIT/images and SPLIT/labels, images/SPLIT and labels/SPLIT,
-                                    SPLIT and SPLIT_labels; or the same, one folder deeper; other names: `LAYOUT`
-    ROOT[/splits]/(train|val|test).txt  in the first layout, a name a line, with or without suffix
+    ROOT/classes.json           {"classes": [NAME, ...]} and other entries of `ClassTable`
+    ROOT/images, ROOT/labels    or for each split: SPLIT/images and SPLIT/labels, images/SPLIT and labels/SPLIT, SPLIT
+                                and SPLIT_labels; or the same, one folder deeper; other names: `LAYOUT`
+    ROOT[/splits]/SPLIT.txt     in the first layout, a name a line, with or without suffix
 
-Images have any size and mode, labels the same size. They are class numbers, greyscale or palettised; or masks of 0 and
-255 (two classes, no ignore_index); or ``colors``. Any other value or colour is an error.
-
-There are always three splits, "train", "val" and "test", and "all" or None for all images. Where two are found, the
-other one is "test", the one that is reported, and "val" is held out of "train"; where none is, both are: 15 % of the
-images each, drawn by a fixed seed. Images that belong together, such as frames of one video, need lists.
+Images have any size and mode. Labels have the same size and are class numbers, greyscale or palettised; masks of 0 and
+255 (two classes, no ignore_index); or ``colors``. There are always the splits "train", "val" and "test", by
+`three_splits`, and "all" or None for all images. Images that belong together, such as a video's, need lists.
 """
 
 import json
@@ -19,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import product
+from itertools import product, zip_longest
 from os.path import commonprefix
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -35,10 +32,8 @@ from glamlib.files import write_whole
 IMAGE_FOLDERS = ("images", "imgs", "img_dir", "JPEGImages")
 LABEL_FOLDERS = ("labels", "masks", "annotations", "ann_dir", "SegmentationClass")
 BESIDE = ("_labels", "_masks", "annot")  # train/ and train_labels/
-LAYOUT = (
-    "classes.json, [SPLIT/]images/NAME.(jpg|png|...) and [SPLIT/]labels/NAME.(png|...); "
-    f"images may be {', '.join(IMAGE_FOLDERS)}; labels {', '.join(LABEL_FOLDERS)}; or the entry folders"
-)
+LAYOUT = "classes.json, [SPLIT/]images/NAME.(jpg|png|...) and [SPLIT/]labels/NAME.(png|...); "
+LAYOUT += f"images may be {', '.join(IMAGE_FOLDERS)}; labels {', '.join(LABEL_FOLDERS)}; or the entry folders"
 RARE = 1e-4  # of all pixels: a colour below may be a brush's edge
 
 Colour = tuple[Byte, Byte, Byte]
@@ -86,9 +81,9 @@ class ClassTable(Checked):
         """Return what label values mean. Masks of 0 and 255 are told by the first file that is not all 0."""
         count = len(self.classes)
         numbers = dict(enumerate(range(count)))
-        colours = self.colors + (self.ignore_colors or ()) if self.colors else ()
-        if colours:
-            numbers |= dict.fromkeys(range(count, len(colours)), VOID)
+        if self.colors:
+            colours = map(int.from_bytes, self.colors + (self.ignore_colors or ()))
+            numbers = dict(zip_longest(colours, range(count), fillvalue=VOID))
         elif self.ignore_index is not None:
             numbers[self.ignore_index] = VOID
         elif count == 2:
@@ -97,7 +92,8 @@ class ClassTable(Checked):
                     if found := set(np.unique(read_label(file)).tolist()) - {0}:
                         numbers = {0: 0, VOID: 1} if found == {VOID} else numbers
                         break
-        return Labels(self.classes, numbers, colours=colours, palette=(self.palette or self.colors or ())[:count])
+        palette = (self.palette or self.colors or ())[:count]
+        return Labels(self.classes, numbers, coloured=bool(self.colors), palette=palette)
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -114,17 +110,14 @@ def folders_of(root: Path, names: Sequence[str], places: Places, label_suffix: s
 
     InputError where there are several.
     """
-    paths = [
-        tuple(root / part.replace("SPLIT", name).lstrip("/") for part in each) for name in names for each in places
-    ]
-    paths = [(images, labels) for images, labels in dict.fromkeys(paths) if images.is_dir() and labels.is_dir()]
+    parts = [[part.replace("SPLIT", name).lstrip("/") for part in each] for name in names for each in places]
+    paths = dict.fromkeys((root / images, root / labels) for images, labels in parts)
+    paths = [(images, labels) for images, labels in paths if images.is_dir() and labels.is_dir()]
     if not paths and label_suffix:
         paths = [(root / name,) * 2 for name in names if any((root / name).glob(f"*{label_suffix}.*"))]
     if len(paths) > 1:
-        listed = "; ".join(f"{images} and {labels}" for images, labels in paths)
-        raise InputError(
-            f"{root}: images and labels in several places, {listed}; choose with the entry folders of classes.json"
-        )
+        have = "; ".join(f"{images} and {labels}" for images, labels in paths)
+        raise InputError(f"{root}: images and labels in several places, {have}; name one in folders of classes.json")
     return paths[0] if paths else None
 
 
@@ -140,9 +133,8 @@ def find_pairs(
         Files(path, [f"{suffix}{end}" for end in ends])
         for path, suffix, ends in zip(folders, suffixes, (IMAGE_SUFFIXES, LABEL_SUFFIXES), strict=True)
     )
-    deep = not any(file.is_file() for file in folders[0].glob("*.*"))
     where = [f"{path.relative_to(root)}/*{suffix}" for path, suffix in zip(folders, suffixes, strict=True)]
-    return pair(images, labels, deep)._replace(where=" and ".join(where))
+    return pair(images, labels)._replace(where=" and ".join(where))
 
 
 def folder(root: Path) -> Layout:
@@ -163,7 +155,7 @@ def folder(root: Path) -> Layout:
         problems.append(str(problem))
     if not problems:
         labels = table.labels([item.label for split in splits.values() for item in split.items])
-        about += f"; labels: {f'{len(labels.colours)} colours' if labels.colours else labels.allowed}"
+        about += f"; labels: {labels.allowed}"
     unions = {"all": tuple(splits), None: tuple(splits)}
     return Layout("folder", labels, splits, partial(read_pair, labels), unions, problems, about=about)
 

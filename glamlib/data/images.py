@@ -6,18 +6,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, by, reading
 from glamlib.data.transforms import Side, resize
-from glamlib.errors import InputError, check
+from glamlib.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep class numbers as they are
-RGB = np.array([65536, 256, 1], np.int32)  # a colour as one number
 
 
 def read_image(path: Path) -> Tensor:
@@ -60,7 +58,7 @@ def read_label(path: Path, coloured: bool = False) -> np.ndarray:
         if label.info["format"] not in ("PNG", "TIFF", "BMP", "GIF"):
             raise ValueError(f"it is a {label.info['format']}, whatever its name says, which need not keep the values")
         if coloured:
-            return np.asarray(label.convert("RGB"), np.int32) @ RGB
+            return np.asarray(label.convert("RGB"), np.int32) @ (65536, 256, 1)
         # PIL stretches grey values of 2 or 4 bits to 0..255
         return np.array(label, dtype=np.uint8) // (255 // (2 ** label.info["bits"] - 1) if label.mode == "L" else 1)
 
@@ -85,29 +83,13 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield ImageOps.exif_transpose(image)
 
 
-def read_class_numbers(path: Path, labels: Labels) -> np.ndarray:
-    """Return a label file's class numbers and 255, uint8 (H, W); InputError for values or colours of no class."""
-    values = read_label(path, coloured=bool(labels.colours))
-    if labels.colours:
-        pixels, places = values, pd.Index(np.array(labels.colours) @ RGB)
-        values = places.get_indexer(pixels.ravel()).reshape(pixels.shape)
-        if (values < 0).any():
-            unknown, counts = np.unique(pixels[values < 0], return_counts=True)
-            most = list(int(unknown[counts.argmax()]).to_bytes(3))
-            raise InputError(
-                f"{path}: {len(unknown)} colour(s) of no class, most often {most} "
-                f"({counts.max()} pixels); list the classes' in colors of classes.json, those of void in ignore_colors"
-            )
-    return labels.decode(path, values)
-
-
 def read_pair(labels: Labels, item: Item, each: Catcher = nullcontext) -> tuple[Tensor | None, Tensor | None, None]:
     """Return an image (3, H, W), its class numbers (H, W), both uint8, and no spacing: see `Layout.read`."""
     image = label = None
     with each():
         image = read_image(item.images[0])
     with each():
-        label = torch.from_numpy(read_class_numbers(item.label, labels))
+        label = torch.from_numpy(labels.decode(item.label, read_label(item.label, labels.coloured)))
     with each():
         if None not in (image, label) and image.shape[1:] != label.shape:
             have = f"{by(image.shape[1:])} and {by(label.shape)} (height x width)"
@@ -122,9 +104,9 @@ class ImageFiles(FileItems):
     the image bilinear, the label nearest; None leaves the files' sizes. Errors are those of `Layout.chosen`.
     """
 
-    def __init__(self, layout: Layout, split: str | None, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, layout: Layout, split: str | None, *, size: tuple[Side, Side] | None = None) -> None:
         super().__init__(layout, split)
-        self._size = check("size", size, tuple[Side, Side] | None)
+        self._size = size
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label, _ = self.read(self.items[index])

@@ -62,7 +62,7 @@ class Labels:
     classes: tuple[str, ...]  # in the order of class numbers; of volumes the background first
     numbers: Mapping[int, int] = field(hash=False)  # the class number of every value, `VOID` for what is ignored
     sided: bool = False  # whether left and right differ
-    colours: Palette = ()  # of coloured label files, whose values are places in this list
+    coloured: bool = False  # whether values are colours, each 65536 r + 256 g + b
     palette: Palette = ()  # a colour for each class; those of PASCAL VOC unless given
 
     @property
@@ -75,6 +75,8 @@ class Labels:
     @property
     def allowed(self) -> str:
         """The values in words."""
+        if self.coloured:
+            return f"{len(self.numbers)} colours (colors and ignore_colors of classes.json)"
         void = {value for value, number in self.numbers.items() if number == VOID}
         return spans(self.numbers.keys() - void) + (f" and {spans(void)} (void)" if void else "")
 
@@ -86,10 +88,12 @@ class Labels:
         found = np.unique(values)
         near = [(value, round(value)) for value in found.tolist()]
         numbers = [self.numbers.get(n) if abs(value - n) <= 1e-3 else None for value, n in near]
-        unknown = [f"{value:.9g}" for (value, _), number in zip(near, numbers, strict=True) if number is None]
+        unknown = [value for (value, _), number in zip(near, numbers, strict=True) if number is None]
         if unknown:
-            more = ", ..." if len(unknown) > 5 else ""
-            raise InputError(f"{path}: unknown label value(s) {', '.join(unknown[:5])}{more}; allowed: {self.allowed}")
+            kind = "colour" if self.coloured else "value"
+            some = [f"{list(n.to_bytes(3))}" if self.coloured else f"{n:.9g}" for n in unknown[:5]]
+            have = ", ".join(some) + ", ..." * (len(unknown) > 5)
+            raise InputError(f"{path}: unknown label {kind}(s) {have}; allowed: {self.allowed}")
         return np.array(numbers, np.uint8)[np.searchsorted(found, values)]
 
 
@@ -169,28 +173,29 @@ class Files(NamedTuple):
     ends: Sequence[str]
     name: str = "(.+)"
 
-    def find(self, deep: bool, problems: list[str]) -> dict[str, Path]:
-        """Return files by name, where ``deep`` those of sub-folders; a name's second file, or none, is a problem."""
+    def find(self, problems: list[str]) -> dict[str, Path]:
+        """Return files by name, or those one folder deeper; a name's second file, or none, is a problem."""
         found: dict[str, Path] = {}
         pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
-        for path in sorted(self.folder.glob("*/*" if deep else "*")):
-            match = pattern.fullmatch(str(path.relative_to(self.folder)))
-            if match and not path.name.startswith(".") and found.setdefault(match[1], path) != path:
+        for path in chain(*(sorted(self.folder.glob(level)) for level in ("[!.]*", "[!.]*/[!.]*"))):
+            name = path.relative_to(self.folder)
+            if found and len(name.parts) > 1:
+                break
+            match = pattern.fullmatch(str(name))
+            if match and found.setdefault(match[1], path) != path:
                 problems.append(f"{path} has the same name as {found[match[1]].name}")
         if not found:
             problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}")
         return found
 
 
-def pair(
-    images: Files, labels: Files, deep: bool = False, channels: int = 1, told: Mapping[str, str] | None = None
-) -> Split:
+def pair(images: Files, labels: Files, channels: int = 1, told: Mapping[str, str] | None = None) -> Split:
     """Return the images and labels of one name, or of those that ``told`` has; what has no partner becomes a problem.
 
     Instead of one, there may be images NAME_0000, NAME_0001, ... of ``channels``, as nnU-Net has them.
     """
     items, problems = [], []
-    image_files, label_files = (files.find(deep, problems) for files in (images, labels))
+    image_files, label_files = (files.find(problems) for files in (images, labels))
     if images.folder == labels.folder:
         image_files = {name: path for name, path in image_files.items() if path not in set(label_files.values())}
     for name, label in label_files.items() if image_files else ():
@@ -248,7 +253,11 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
 
 
 def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
-    """Return train, val and test, and a line that says where they are; those not found are held out of train."""
+    """Return train, val and test, and a line that says where they are.
+
+    Where two are found, the other one is "test", the one that is reported. Each that is not found is 15 % of "train",
+    drawn by a fixed seed.
+    """
     found = dict(found)
     if found.keys() == {"train", "val"}:
         found["test"] = found.pop("val")  # the one that is reported

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, pair, reading, three_splits
 from glamlib.data.transforms import VOID
 from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
-from glamlib.errors import InputError, check_options
+from glamlib.errors import InputError
 
 ENDS = (".nii.gz", ".nii")
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
@@ -103,7 +103,7 @@ def statistics(items: tuple[tuple[Item, int], ...], labels: Labels, channels: tu
     """Return the spacing and the scales that `Preprocessing` takes, from training cases and their times of change.
 
     The spacing is the median of each axis. Channels called CT are normalised as nnU-Net does, by the 0.5 and 99.5
-    percentiles, mean and deviation of the structures' voxels (at most 10,000 a case), other channels by `z_score`.
+    percentiles, mean and deviation of the structures' voxels (at most 10,000 a case), other channels as MR.
     """
     spacing = np.median([read_grid(item.images[0])[1] for item, _ in items], axis=0)
     is_ct, rng, samples = [name.upper() == "CT" for name in channels], np.random.default_rng(0), []
@@ -125,14 +125,6 @@ def statistics(items: tuple[tuple[Item, int], ...], labels: Labels, channels: tu
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of every set: ``spacing`` (None: each file's own) and ``scales`` as in `Preprocessing`."""
-
-    spacing: Spacing | None = None
-    scales: tuple[Scale | None, ...] = (None,)
-
-
-@dataclass(frozen=True)
 class VolumeSet:
     """A data set of volumes; by default one's own, of which the folder itself tells all that the attributes tell.
 
@@ -151,18 +143,28 @@ class VolumeSet:
     scale: Scale | None = None  # as in `Preprocessing`, unless told otherwise
     spacing: Spacing | None = None
 
-    def open(self, root: Path, split: str, **options: object) -> FileVolumes:
-        """Return a split; InputError for an unknown split or option, and for data that are missing or malformed."""
-        options = check_options("option of volumes", options, Options, self.labels)
-        given = {name: options.pop(name) for name in ("spacing", "scales") if name in options}
+    def open(
+        self,
+        root: Path,
+        split: str,
+        *,
+        spacing: Spacing | Literal["usual"] | None = "usual",
+        scales: tuple[Scale | None, ...] | Literal["usual"] = "usual",
+        **options: object,
+    ) -> FileVolumes:
+        """Return a split; ``spacing`` (None: each file's own) and ``scales`` are as in `Preprocessing`.
+
+        Raises InputError for an unknown split, and for data that are missing or malformed.
+        """
         layout = self.find(root, **options)
         usual = {"spacing": self.spacing, "scales": (self.scale,)}
-        if not self.files and len(given) < 2:
+        if not self.files and "usual" in (spacing, scales):
             items = tuple((item, item.images[0].stat().st_mtime_ns) for item in layout.chosen("train"))
             usual = statistics(items, layout.labels, layout.channels)
+        given = {name: value for name, value in (("spacing", spacing), ("scales", scales)) if value != "usual"}
         preprocessing = Preprocessing(layout.labels.values, **usual | given)
         if len(preprocessing.scales) != len(layout.channels):
-            raise InputError(f"option of volumes scales={given['scales']}: must be one for each of {layout.channels}")
+            raise InputError(f"option of volumes scales={scales}: must be one for each of {layout.channels}")
         return FileVolumes(layout, split, preprocessing)
 
     def find(self, root: Path, **options: object) -> Layout:
@@ -186,7 +188,7 @@ def _own(root: Path) -> Layout:
     """Describe a folder with a dataset.json."""
     labels, channels, told = _read_table(root / "dataset.json")
     found = {
-        split: pair(Files(root / f"images{end}", ENDS), Files(root / f"labels{end}", ENDS), False, len(channels), told)
+        split: pair(Files(root / f"images{end}", ENDS), Files(root / f"labels{end}", ENDS), len(channels), told)
         for split, end in (("train", "Tr"), ("test", "Ts"))
         if (root / f"labels{end}").is_dir()  # else there may be images alone, to be predicted
     }

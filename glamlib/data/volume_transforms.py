@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from glamlib.data.datasets import VolumeDataset
@@ -69,12 +68,11 @@ class VolumeTransform(Checked):
         varied = self.rotate > 0 or self.scale != (1.0, 1.0)
         margin = self._margin() if varied else [0, 0, 0]
         sides = [side + 2 * more for side, more in zip(self.patch_size, margin, strict=True)]
-        lacking = [max(want - have, 0) for want, have in zip(self.patch_size, label.shape, strict=True)]
-        around = [(more + n // 2, more + n - n // 2) for more, n in zip(margin, lacking, strict=True)]
-        widths = [width for ends in reversed(around) for width in ends]
         # MONAI fills with 0, so 0 is what lies outside: in the image the smallest value, in the label 255 + 1.
         low = image.amin((1, 2, 3), keepdim=True)
-        item = {"image": F.pad(image - low, widths), "label": F.pad(label[None] + 1, widths)}
+        item = {"image": image - low, "label": label[None] + 1}
+        pad = transforms.Compose([transforms.SpatialPadd(_BOTH, self.patch_size), transforms.BorderPadd(_BOTH, margin)])
+        item = pad(item)
 
         steps = [transforms.RandSpatialCropSamplesd(_BOTH, sides, num_samples=1, random_size=False)]
         structures = np.flatnonzero(torch.bincount(label.flatten(), minlength=VOID + 1)[1:VOID]) + 1

@@ -23,7 +23,7 @@ from glamlib.errors import Checked, InputError, Range
 Length = Annotated[float, Range(0.01, 100)]
 Shape = tuple[int, int, int]
 Spacing = tuple[Length, Length, Length]  # of voxels, in mm
-Scale = tuple[float, float, float, Annotated[float, Range(1e-8)]]  # low, high, mean, deviation: see `scaled`
+Scale = tuple[float, float, float, Annotated[float, Range(1e-8)]]  # low, high, mean, deviation: see `normalised`
 LEFT_RIGHT = 2  # the axis of (D, H, W) along which a sided volume must not be mirrored
 _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm; "unknown" is taken for mm
 
@@ -136,17 +136,15 @@ def read_case(
     return image and image.values, classes, image and image.spacing
 
 
-def z_score(values: np.ndarray) -> np.ndarray:
-    """Return float32 with the mean and deviation of the voxels that are not 0 taken out of all voxels.
+def normalised(values: np.ndarray, scale: Scale | None = None) -> np.ndarray:
+    """Return float32: ``values`` clipped to low..high (CT: Hounsfield units), less the mean, over the deviation.
 
-    MR intensities have no unit; 0 is what lies outside a stripped or cropped volume.
+    Without a scale (MR, whose values have no unit) mean and deviation are those of the voxels that are not 0, which is
+    what lies outside a stripped or cropped volume.
     """
-    inside = values[values != 0].astype(np.float64)
-    return ((values - inside.mean()) / (inside.std() or 1.0)).astype(np.float32)
-
-
-def scaled(values: np.ndarray, scale: Scale) -> np.ndarray:
-    """Return float32: ``values`` clipped to low..high (CT: Hounsfield units), less the mean, over the deviation."""
+    if scale is None:
+        inside = values[values != 0].astype(np.float64)
+        return ((values - inside.mean()) / (inside.std() or 1.0)).astype(np.float32)
     low, high, mean, deviation = scale
     return (np.clip(values, low, high).astype(np.float32) - mean) / deviation
 
@@ -185,7 +183,7 @@ class Preprocessing(Checked):
     role: ClassVar[str] = "preprocessing"
 
     values: tuple[int, ...]  # the label value of each class
-    scales: tuple[Scale | None, ...]  # of each channel, what `scaled` takes (CT), or None for `z_score` (MR)
+    scales: tuple[Scale | None, ...]  # of each channel, as `normalised` takes it: None for MR
     spacing: Spacing | None = None  # that every image is resampled to; None keeps each file's own
 
     def resamples(self, own: Spacing) -> bool:
@@ -194,8 +192,7 @@ class Preprocessing(Checked):
 
     def prepare(self, values: np.ndarray, own: Spacing) -> np.ndarray:
         """Return ``values`` (C, D, H, W) normalised, float32, and resampled from voxels of ``own`` mm."""
-        pairs = zip(values, self.scales, strict=True)
-        channels = [z_score(channel) if scale is None else scaled(channel, scale) for channel, scale in pairs]
+        channels = list(map(normalised, values, self.scales))
         if self.resamples(own):
             channels = [resample_image(channel, own, self.spacing) for channel in channels]
         return np.stack(channels)

@@ -8,7 +8,7 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 
 from glamlib.data.scenes import CueScenes, CueVolumes
-from glamlib.evaluation.processes import gathered
+from glamlib.evaluation.evaluate import gathered
 
 BIN = 8  # pixels or voxels of distance
 

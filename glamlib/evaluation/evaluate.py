@@ -1,16 +1,46 @@
-"""Inference over a data set, and its confusion matrix."""
+"""Evaluation over a data set by all processes of a run: its confusion matrix, and a few predictions to show.
 
+torchrun or accelerate launch starts the processes; without a launcher there is one.
+"""
+
+import os
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
 
 from glamlib.data.datasets import SegmentationDataset, VolumeDataset
+from glamlib.data.transforms import resize
 from glamlib.errors import InputError
-from glamlib.evaluation.inference import batches_of_one_size, predict_classes
+from glamlib.evaluation.inference import batches_of_one_size, predict_classes, view_size
 from glamlib.evaluation.metrics import ConfusionMatrix
-from glamlib.evaluation.processes import own_share
+from glamlib.studies.parameters import InferenceOptions
+
+
+def is_main() -> bool:
+    """Return whether this is the process that writes files: that of rank 0, known before any communication."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def process_count() -> int:
+    """Return how many processes the run has."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def own_share(count: int) -> range:
+    """Return which of ``count`` items are this process's; every item belongs to exactly one process."""
+    return range(distributed.get_rank() if distributed.is_initialized() else 0, count, process_count())
+
+
+def gathered(value: object) -> list[object]:
+    """Return every process's ``value``, in order of rank, to all; small ones, of plain Python and numpy."""
+    values = [value] * process_count()
+    if distributed.is_initialized():
+        distributed.all_gather_object(values, value)
+    return values
 
 
 def evaluate(
@@ -49,3 +79,45 @@ def evaluate(
             for index, prediction, label in zip(indices, predictions, labels, strict=True):
                 on_image(index, prediction, label)
     return confusion
+
+
+class Gallery:
+    """Predictions of ``count`` test images or volumes, evenly spaced over the set and so the same for every run.
+
+    Of a volume it shows one slice across the first axis: the one with the most voxels of structures in the truth.
+    """
+
+    def __init__(
+        self, dataset: SegmentationDataset | VolumeDataset, count: int, options: InferenceOptions | None = None
+    ) -> None:
+        self.dataset, self.options = dataset, options  # images are shown at the size at which they are predicted
+        self.chosen = set(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int).tolist())
+        self.shown: dict[int, list[np.ndarray]] = {}  # by index: image, label, prediction
+
+    def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
+        """Take what `evaluate` calls ``on_image`` with, if the item is one of the chosen."""
+        if index not in self.chosen:
+            return
+        image, _ = self.dataset[index]
+        if label.ndim == 3:
+            depth = int((label > 0).flatten(1).sum(1).argmax())
+            image = F.interpolate(image[None, :1], label.shape, mode="nearest-exact")[0]  # labels may have own voxels
+            image, label, prediction = image[0, depth], label[depth], prediction[depth]
+            image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6) * 255
+        elif self.options:
+            size = view_size(*label.shape, self.options)
+            (image, label), (_, prediction) = resize(image, label, size), resize(image, prediction, size)
+        self.shown[index] = [plane.numpy().astype(np.uint8) for plane in (image, label, prediction)]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return images, labels and predictions, all uint8, cut to the smallest; to be called in all processes.
+
+        Labels and predictions are ``(n, H, W)``, images ``(n, 3, H, W)``; of volumes ``(n, H, W)``, grey from the
+        lowest value 0 to the highest 255.
+        """
+        shown = {index: planes for part in gathered(self.shown) for index, planes in part.items()}
+        height, width = np.min([label.shape for _, label, _ in shown.values()], axis=0)
+        return {
+            name: np.stack([shown[index][number][..., :height, :width] for index in sorted(shown)])
+            for number, name in enumerate(("images", "labels", "predictions"))
+        }

@@ -7,7 +7,7 @@ mirrored or not) the probabilities are, as in mmsegmentation 0.x (mmseg/models/s
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, islice
+from itertools import groupby, islice, product
 
 import psutil
 import torch
@@ -66,28 +66,24 @@ def predict_logits(
     """
     size = tuple(images.shape[2:])
     views = [view_size(*size, options, scale) for scale in options.scales]
-    views = [(view, flipped) for view in views for flipped in ((False, True) if options.flip else (False,))]
-    if len(views) == 1 and not probabilities:
-        return _view_logits(model, images, *views[0], options)
-    return sum(_view_logits(model, images, *view, options).float().softmax(dim=1) for view in views) / len(views)
 
+    def logits_of(view: tuple[int, int], flipped: bool) -> Tensor:
+        seen = images
+        if view != size:
+            seen = functional.resize(images, list(view), InterpolationMode.BILINEAR, antialias=True)
+        x = normalise(seen.flip(-1) if flipped else seen)
+        if options.mode == "whole":
+            logits = model(x)
+        else:
+            window = tuple(map(min, options.crop, view))
+            logits = slide_logits(model, x, window, options.stride, batch=len(x))
+        logits = resize(logits, size) if view != size else logits
+        return logits.flip(-1) if flipped else logits
 
-def _view_logits(
-    model: EncoderDecoder, images: Tensor, view: tuple[int, int], flipped: bool, options: InferenceOptions
-) -> Tensor:
-    """Return the logits ``(B, K, H, W)`` of images resized to ``view``, back at their own size and orientation."""
-    size = tuple(images.shape[2:])
-    if view != size:
-        images = functional.resize(images, list(view), InterpolationMode.BILINEAR, antialias=True)
-    x = normalise(images.flip(-1) if flipped else images)
-    if options.mode == "whole":
-        logits = model(x)
-    else:
-        window = tuple(min(side, length) for side, length in zip(options.crop, view, strict=True))
-        logits = slide_logits(model, x, window, options.stride, batch=len(x))
-    if view != size:
-        logits = resize(logits, size)
-    return logits.flip(-1) if flipped else logits
+    if len(views) == 1 and not options.flip and not probabilities:
+        return logits_of(views[0], False)
+    found = [logits_of(*view).float().softmax(dim=1) for view in product(views, (False, True)[: 1 + options.flip])]
+    return sum(found) / len(found)
 
 
 def predict_classes(

@@ -85,34 +85,26 @@ def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
         raise InputError("not a state dict, which has a tensor for each name (a checkpoint may hold one within)")
     own, modules = model.state_dict(), dict(model.named_modules())
     rules = _rules("\n".join(state_dict))
-    renamed: dict[str, Tensor] = {}
-    used, unused, left, shapes = [], [], [], []
+    renamed, unused, bad = {}, [], []
     for key, value in state_dict.items():
         name = key
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
         block = modules.get(name.partition(".mixer.")[0])
-        if name in renamed:
-            left.append(f"{key} (twice)")  # another key has given this weight
-        elif name in own:
+        if name in own and name not in renamed:
+            renamed[name] = value
             # a table of positions may have other rows: theirs follow from the windows before they were cut
             first = 1 if name.endswith("position_table.pe") else 0
             if own[name].shape[first:] != value.shape[first:]:
-                shapes.append(f"{key} ({list(value.shape)}, the model has {list(own[name].shape)})")
-            renamed[name] = value
-            used.append(key)
+                bad.append(f"{key} ({list(value.shape)}, the model has {list(own[name].shape)})")
         elif _UNUSED.search(key) or (".mixer." in name and isinstance(block, GlamBlock) and block.is_last):
             unused.append(key)  # the second: the G-MSA of a stage's last block, where ours, rightly, has none
         else:
-            left.append(f"{key} (left over)")
-    missing = [f"{name} (missing)" for name in own if name not in renamed]
-    if bad := shapes + left + missing:
-        raise InputError(
-            f"the released weights do not fit: {len(left)} left over, {len(missing)} missing, {len(shapes)} of another "
-            f"shape; first: {', '.join(bad[:3])}"
-        )
+            bad.append(f"{key} ({'twice' if name in renamed else 'left over'})")
+    if bad := bad + [f"{name} (missing)" for name in own if name not in renamed]:
+        raise InputError(f"the released weights do not fit, {len(bad)} keys; first: {', '.join(bad[:3])}")
     for name, value in renamed.items():
         if own[name].shape != value.shape:
             model.get_submodule(name.removesuffix(".pe")).pe = nn.Parameter(own[name].new_empty(value.shape))
     model.load_state_dict(renamed)
-    return Loaded(tuple(used), tuple(unused))
+    return Loaded(tuple(key for key in state_dict if key not in unused), tuple(unused))

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from glamlib.cost.count import Cost
 from glamlib.errors import InputError
-from glamlib.evaluation.processes import is_main
+from glamlib.evaluation.evaluate import is_main
 from glamlib.files import check_writable, write_whole
 from glamlib.runs.places import CHECKPOINT, computing_digest, made_by, run_folder
 from glamlib.studies.parameters import RunParameters

@@ -9,8 +9,8 @@ from torch import nn
 
 from glamlib.cost.count import cost
 from glamlib.evaluation.cues import steps_to_criterion
+from glamlib.evaluation.evaluate import is_main
 from glamlib.evaluation.metrics import location_prior
-from glamlib.evaluation.processes import is_main
 from glamlib.files import check_writable
 from glamlib.runs.places import CHECKPOINT, computing_digest, imagenet_file, run_folder
 from glamlib.runs.records import differences, open_run_folder, put_aside, read_record, write_record

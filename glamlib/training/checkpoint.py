@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -29,9 +28,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], name: str, about: dict
     """Write tensors and, as metadata ``name``, what JSON can hold, with a digest of both."""
     # copies: safetensors refuses tensors that share memory
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    about = json.loads(json.dumps(about))
     # one entry, because those of a file have no order of their own
-    write_whole(path, save(tensors, metadata={name: json.dumps({"sha256": _digest(tensors, about), "about": about})}))
+    about = {"sha256": _digest(tensors, about), "about": about}
+    write_whole(path, save(tensors, metadata={name: json.dumps(about)}))
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -45,11 +44,7 @@ def read_tensors(path: Path, name: str) -> tuple[dict[str, Tensor], dict[str, ob
 
 
 def _digest(tensors: dict[str, Tensor], about: dict[str, object]) -> str:
-    whole = hashlib.sha256(json.dumps(about).encode())
-    for key, value in sorted(tensors.items()):
-        whole.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        whole.update(value.reshape(-1).view(torch.uint8).numpy())
-    return whole.hexdigest()
+    return hashlib.sha256(save(tensors, metadata={"about": json.dumps(about)})).hexdigest()
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, object]) -> None:

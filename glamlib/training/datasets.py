@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from glamlib.data.datasets import DATASETS, VOLUMES, InMemory, SegmentationDataset, load_dataset, load_volumes, survey
+from glamlib.data.images import ImageFiles
 from glamlib.data.layout import by
 from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig
-from glamlib.data.volume_sets import Options
 from glamlib.errors import InputError, Natural, check_options, lookup
-from glamlib.evaluation.processes import is_main
-from glamlib.studies.parameters import Count, RunParameters, Sides
+from glamlib.evaluation.evaluate import is_main
+from glamlib.studies.parameters import Count, RunParameters
 
 AnyDataset = SegmentationDataset  # of volumes, too
 Parts = dict[str, AnyDataset]  # "train", "test" and, where the run validates, "val"
@@ -28,37 +27,50 @@ GENERATED = {
 VOLUME_DATA = ("cue_volumes", *VOLUMES)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Options of generated data, beside those of their configuration: how many items are drawn."""
-
-    train: Count
-    test: Count
-    val: Natural = 0
-
-
-@dataclass(frozen=True)
-class Files:
-    """Options of all data on disk."""
-
-    train: str  # names of splits
-    test: str
-    val: str = ""
-    limit: Count | None = None  # of a split, only so many first items
-    in_memory: bool = True  # read once
+def _drawn(
+    run: RunParameters, part: str, *, train: Count, test: Count, val: Natural = 0, **options: object
+) -> AnyDataset:
+    """Return drawn data; options beside those of their configuration: how many items of each part."""
+    make, config_class = GENERATED[run.dataset]
+    data = make(
+        config_class(**options),
+        {"train": train, "val": val, "test": test}[part],
+        {"train": run.seed, "val": TEST_SEED + 1, "test": TEST_SEED}[part],
+    )
+    return InMemory(data, workers=run.workers) if part == "train" else data
 
 
-@dataclass(frozen=True)
-class ImageFiles(Files):
-    """Also that images are trained and predicted at a [height, width]; one's own are scored at the labels' size."""
+def _read(
+    run: RunParameters,
+    part: str,
+    *,
+    train: str,
+    test: str,
+    val: str = "",
+    limit: Count | None = None,
+    in_memory: bool = True,
+    **options: object,
+) -> AnyDataset:
+    """Return data on disk: of the split that a part is, at most the ``limit`` first items, by default read once."""
+    split = {"train": train, "val": val, "test": test}[part]
+    if run.dataset in VOLUMES:
+        data = load_volumes(run.dataset, split, root=run.root or None, **options)
+        data.original_labels = part != "train"  # scores are of the voxels of the label files
+    else:
+        if run.dataset == "folder" and part != "train":  # one's own are scored at the labels' size
+            options.pop("size", None)
+            in_memory = False  # at their own size they are large, and they are read once
+        data = load_dataset(run.dataset, split, root=run.root or None, **options)
+    data.items = data.items[:limit]
+    if part == "train" and is_main() and data.about:
+        print(data.about)
+    return InMemory(data, workers=run.workers) if in_memory else data
 
-    size: Sides | None = None
 
-
-OPTIONS = (  # what takes the options of each data set
-    {name: (Drawn, config) for name, (_, config) in GENERATED.items()}
-    | dict.fromkeys(DATASETS, (ImageFiles,))
-    | {name: (Files, Options, volumes.labels) for name, volumes in VOLUMES.items()}
+OPTIONS = (  # what takes the options of each data set; the first makes its data
+    {name: (_drawn, config) for name, (_, config) in GENERATED.items()}
+    | dict.fromkeys(DATASETS, (_read, ImageFiles))
+    | {name: (_read, volumes.open, volumes.labels) for name, volumes in VOLUMES.items()}
 )
 
 
@@ -80,17 +92,11 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     several sizes that are neither resized nor cropped.
     """
     options = data_options(run)
-    split, seed = {name: options.pop(name, "") for name in PARTS}[part], {"train": run.seed, "test": TEST_SEED}
-    if not split:
+    if not options.get(part):
         raise InputError(f"missing option of data: {part}")
-    if run.dataset in GENERATED:
-        make, config_class = GENERATED[run.dataset]
-        data = make(config_class(**options), split, seed.get(part, TEST_SEED + 1))
-        if part != "train":
-            return data
-        data = InMemory(data, workers=run.workers)
-    else:
-        data = _files(run, part, split, options)
+    data = OPTIONS[run.dataset][0](run, part, **options)
+    if part != "train" and run.dataset in GENERATED:
+        return data
     absent, sizes = survey(data)
     if part != "train":
         return data
@@ -100,22 +106,6 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
         have = f"{by(min(sizes))} and {by(max(sizes))}"
         raise InputError(f"option of augment crop_size, or of data size: one is needed, because images differ: {have}")
     return data
-
-
-def _files(run: RunParameters, part: str, split: str, options: dict[str, object]) -> AnyDataset:
-    limit, in_memory = options.pop("limit", None), options.pop("in_memory", True)
-    if run.dataset in VOLUMES:
-        data = load_volumes(run.dataset, split, root=run.root or None, **options)
-        data.original_labels = part != "train"  # scores are of the voxels of the label files
-    else:
-        if run.dataset == "folder" and part != "train":
-            options.pop("size", None)
-            in_memory = False  # at their own size they are large, and they are read once
-        data = load_dataset(run.dataset, split, root=run.root or None, **options)
-    data.items = data.items[:limit]
-    if part == "train" and is_main() and data.about:
-        print(data.about)
-    return InMemory(data, workers=run.workers) if in_memory else data
 
 
 def run_parts(run: RunParameters) -> Parts:

@@ -13,12 +13,10 @@ from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
-from glamlib.evaluation.evaluate import evaluate
-from glamlib.evaluation.gallery import Gallery
+from glamlib.evaluation.evaluate import Gallery, evaluate, process_count
 from glamlib.evaluation.inference import predict_classes, predict_volume_classes, view_size
 from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
-from glamlib.evaluation.processes import process_count
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.datasets import VOLUME_DATA, AnyDataset, data_options
 from glamlib.training.losses import cross_entropy, deeply_supervised
