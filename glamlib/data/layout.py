@@ -177,13 +177,11 @@ class Files(NamedTuple):
         """Return files by name, or those one folder deeper; a name's second file, or none, is a problem."""
         found: dict[str, Path] = {}
         pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
-        for path in chain(*(sorted(self.folder.glob(level)) for level in ("[!.]*", "[!.]*/[!.]*"))):
-            name = path.relative_to(self.folder)
-            if found and len(name.parts) > 1:
-                break
-            match = pattern.fullmatch(str(name))
-            if match and found.setdefault(match[1], path) != path:
-                problems.append(f"{path} has the same name as {found[match[1]].name}")
+        for level in ("[!.]*", "[!.]*/[!.]*"):
+            for path in () if found else sorted(self.folder.glob(level)):
+                match = pattern.fullmatch(str(path.relative_to(self.folder)))
+                if match and found.setdefault(match[1], path) != path:
+                    problems.append(f"{path} has the same name as {found[match[1]].name}")
         if not found:
             problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}")
         return found
