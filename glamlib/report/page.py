@@ -71,6 +71,9 @@ def page_html(
         else:
             heading = part.get_text().removesuffix("¶")
     style = HtmlFormatter(style="friendly").get_style_defs(".highlight") if code else ""
+    for cell in page.select(".celltag_parameters, .celltag_injected-parameters"):
+        fold = cell.wrap(page.new_tag("details"))
+        fold.insert(0, BeautifulSoup("<summary>Parameters</summary>", "html.parser"))
     sections = page.find_all("h2")
     if len(sections) > 1:
         links = [f'<li><a href="#{part["id"]}">{part.get_text().removesuffix("¶")}</a></li>' for part in sections]
