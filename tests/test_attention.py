@@ -9,7 +9,7 @@ from conftest import reference
 from torch import Tensor, nn
 
 from glamlib.layers.attention import GlobalAttention, WindowAttention, sine_position_code
-from glamlib.layers.windows import MASKED, WindowLayout, shift_mask
+from glamlib.layers.windows import WindowLayout, shift_mask
 
 CPU = torch.device("cpu")
 # (size of the map, window): dividing, padded, clipped; 2D and 3D
@@ -79,24 +79,6 @@ def test_window_attention_equals_torch_window_by_window(
         torch.testing.assert_close(weights[:, number], expected_weights, rtol=1e-4, atol=1e-5)
 
 
-def test_tokens_have_no_bias_and_no_mask() -> None:
-    """A token sees, and is seen by, every patch of its window, also one that the shift wrapped around."""
-    layer = window_attention((4, 4))
-    layout = WindowLayout.fit((8, 8), (4, 4), shifted=True)
-    bias = layer.bias(layout, num_tokens=3)
-    assert bias.shape == (4, 3, 19, 19)
-    assert not bias[:, :, :3].any()
-    assert not bias[:, :, :, :3].any()
-    assert torch.equal(bias[:, :, 3:, 3:], layer.bias(layout, num_tokens=0))
-    _, weights = layer(0.1 * sequence(layout, 3), layout, 3, return_attention=True)
-    last = weights[:, 3]  # the window in the corner is cut into four
-    assert (last[:, :, :3] > 0).all()
-    assert (last[:, :, :, :3] > 0).all()
-    masked = shift_mask(layout, CPU, torch.float32)[3] == MASKED
-    assert masked.sum() == 16 * 12
-    assert (last[:, :, 3:, 3:][:, :, masked] < 1e-30).all()
-
-
 @pytest.mark.parametrize("case", ["g1_first", "g1_later", "g5_first"])
 def test_window_attention_equals_the_released_code(case: str) -> None:
     """2 images of 4 windows, tokens per window or one set for all, concatenated first; a mask if shifted."""
@@ -147,12 +129,6 @@ def test_global_attention_equals_torch(
     torch.testing.assert_close(weights, expected_weights, rtol=1e-5, atol=1e-5)
     gradients = [torch.autograd.grad(y.square().sum(), tokens, retain_graph=True)[0] for y in (fused, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
-
-
-def test_global_attention_tells_equal_tokens_of_different_windows_apart() -> None:
-    layer = global_attention()
-    y, _ = layer(torch.randn(1, 1, 1, 24).expand(1, 12, 1, 24), (3, 4))
-    assert torch.pdist(y[0, :, 0]).min() > 1e-3
 
 
 @pytest.mark.parametrize("layer_name", ["window", "global"])

@@ -172,27 +172,6 @@ def test_equations_of_the_block_on_a_single_window_map(size: tuple[int, int]) ->
     torch.testing.assert_close(y.flatten(1, 2), z[:, 0, 3:], rtol=1e-5, atol=1e-5)
 
 
-def test_order_of_the_tokens_of_a_window_does_not_matter() -> None:
-    """The tokens are a set: permuted alike in every window, they come out permuted and the patches stay."""
-    block = blocks((4, 4))[0]
-    x, tokens = start((12, 16), (4, 4), num_tokens=3)
-    order = torch.tensor([1, 2, 0])
-    y, out = block(x, tokens)
-    permuted_y, permuted_out = block(x, tokens[:, :, order])
-    torch.testing.assert_close(permuted_y, y)
-    torch.testing.assert_close(permuted_out, out[:, :, order])
-
-
-def test_last_block_has_no_mixer_and_returns_no_tokens() -> None:
-    first, last = blocks((4, 4))
-    x, tokens = start((13, 9), (4, 4), num_tokens=2)
-    for block, passed in ((first, tokens.shape), (last, None)):
-        y, new_tokens = block(x, tokens)
-        assert y.shape == x.shape
-        assert (None if new_tokens is None else new_tokens.shape) == passed
-        assert any("mixer" in name for name, _ in block.named_parameters()) == (block is first)
-
-
 def test_drop_path_is_identity_in_evaluation_and_drops_whole_branches_in_training() -> None:
     kept, dropping = blocks((4, 4)), blocks((4, 4), drop_path=0.5)
     dropping.load_state_dict(kept.state_dict())

@@ -139,6 +139,7 @@ def test_drop_path_rises_linearly_to_the_last_block() -> None:
     with torch.device("meta"):
         encoder = create_model("swin_tiny_linear", num_classes=2).encoder
         volumes = create_model("nnformer", num_classes=2, in_channels=1)
+        unet = create_model("swin_tiny_unet", num_classes=2)
     for stages, last, count in (
         (encoder.layers, 0.3, 12),
         (volumes.encoder.layers, 0.2, 8),
@@ -146,6 +147,8 @@ def test_drop_path_rises_linearly_to_the_last_block() -> None:
     ):
         rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in stages for block in stage.blocks]
         assert rates == pytest.approx([last * i / (count - 1) for i in range(count)])
+    for stage in unet.decoder.layers_up:  # as on the way down
+        assert str(stage.blocks) == str(unet.encoder.layers[stage.level].blocks)
 
 
 def test_weight_init() -> None:

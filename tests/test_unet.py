@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from glamlib import create_model
 from glamlib.models.segmenter import Segmenter
-from glamlib.models.unet import NonLocalUpsampling, PatchExpand
 
 SMALL = {"depths": [1, 3, 2], "num_heads": [2, 4, 8], "drop_path": 0.2}  # every stage of another depth
 UNETS = ["swin_nano_unet", "swin_nano_unet_nlu", "glam_swin_nano_unet", "glam_swin_nano_unet_nlu"]
@@ -73,27 +72,6 @@ def test_traces_of_the_decoder(decoder: str) -> None:
         explicit = model.decoder(model.forward_features(x), traces)
         torch.testing.assert_close(explicit[:, :, :61, :75], model(x), rtol=1e-4, atol=1e-5)
     assert [trace["layout"].size for trace in traces] == ([(4, 5), (8, 10)] if decoder == "unet_nlu" else [])
-
-
-@pytest.mark.parametrize("name", UNETS)
-def test_the_decoder_mirrors_the_encoder(name: str) -> None:
-    """Blocks of each level, drop path, windows and tokens, are those of the way down; their weights are their own."""
-    model = unet(name, **SMALL)
-    stages = list(model.decoder.layers_up)
-    assert [stage.level for stage in stages] == [1, 0]
-    assert not set(map(id, model.encoder.parameters())) & set(map(id, model.decoder.parameters()))
-    for stage, up in zip(stages, model.decoder.ups, strict=True):
-        twin = model.encoder.layers[stage.level]
-        assert isinstance(stage.downsample, nn.Identity)
-        for block, other in zip(stage.blocks, twin.blocks, strict=True):
-            assert str(block) == str(other)  # modules and their sizes, drop path
-            assert (block.attn.num_heads, block.shifted, block.is_last) == (
-                other.attn.num_heads, other.shifted, other.is_last)  # fmt: skip
-            assert (block.mixer is None) == (block.is_last or not name.startswith("glam_"))
-        if name.startswith("glam_"):
-            assert stage.global_tokens.shape == twin.global_tokens.shape == (2, 32 * 2**stage.level)
-            assert not torch.equal(stage.global_tokens, twin.global_tokens)  # they start anew
-        assert type(up) is (NonLocalUpsampling if name.endswith("nlu") else PatchExpand)
 
 
 def test_parameters_of_swin_unet_by_hand() -> None:
