@@ -219,18 +219,15 @@ def evaluate(
         if dataset is not None:
             raise InputError("give either --data PATH or --dataset NAME")
         dataset, split = dataset_of(data), split or "test"
-        run = replace(run, root=str(data))
-    elif dataset not in (None, run.dataset):
-        run = replace(run, root="")
     dataset = dataset or run.dataset
+    same = dataset == run.dataset
     if split is not None and dataset in GENERATED:
         raise InputError(f"--split {split}: {dataset} are drawn and have no splits")
-    if split is None and dataset != run.dataset:
+    if split is None and not same:
         raise InputError(f"--dataset {dataset}: give its --split, too")
-    if dataset != run.dataset:
-        run = replace(run, dataset=dataset, data={"train": split, "test": split})
-    elif split is not None:
-        run = replace(run, data=run.data | {"test": split})
+    root = str(data) if data is not None else run.root if same else ""
+    options = (run.data if same else {"train": split}) | ({"test": split} if split else {})
+    run = replace(run, dataset=dataset, root=root, data=options)
     if saved.preprocessing is not None:  # as in training, whatever the folder's own spacing and values would suggest
         run = replace(run, data=run.data | {name: getattr(saved.preprocessing, name) for name in ("spacing", "scales")})
     if out is not None:

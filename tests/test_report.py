@@ -104,6 +104,7 @@ def test_site_links_all_notebooks(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("report")
     page.main("site", str(tmp_path), str(tmp_path / "site"))
     pages = {file.name: file.read_text() for file in (tmp_path / "site").iterdir()}
+    assert "00 · Title" in pages["index.html"]
     assert pages.keys() == {"index.html", "00_first.html", "01_second.html", "report.html"}
     assert "secret" in pages["00_first.html"]
     for html in pages.values():

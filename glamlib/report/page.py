@@ -70,7 +70,7 @@ def page_html(
             _fit_for_phones(page, part)
         else:
             heading = part.get_text().removesuffix("¶")
-    style = HtmlFormatter(style="friendly").get_style_defs(".highlight") if code else ""
+    style = HtmlFormatter(style="vs").get_style_defs(".highlight") if code else ""
     for cell in page.select(".celltag_parameters, .celltag_injected-parameters"):
         fold = cell.wrap(page.new_tag("details"))
         fold.insert(0, BeautifulSoup("<summary>Parameters</summary>", "html.parser"))
@@ -116,7 +116,8 @@ def write_site(results: Path, out: Path) -> None:
     if not files:
         raise InputError(f"{results / 'notebooks'}: no executed notebooks; make reproduce writes them")
     notebooks = {file.stem: nbformat.read(file, as_version=4) for file in files}
-    titles = {name: re.search(r"^# (.*)", notebook.cells[0].source)[1] for name, notebook in notebooks.items()}
+    titles = {name: re.search(r"^# (?:\d\d · )?(.*)", one.cells[0].source)[1] for name, one in notebooks.items()}
+    titles = {name: f"{name[:2]} · {title}" for name, title in titles.items()}
     names = [*notebooks, "report"]
     for name, notebook in notebooks.items():
         after = names[names.index(name) + 1]
@@ -127,7 +128,7 @@ def write_site(results: Path, out: Path) -> None:
         write_whole(out / f"{name}.html", html)
     if (results / "report.html").exists():
         write_whole(out / "report.html", (results / "report.html").read_bytes())
-        titles["report"] = "The report: every claim, and what became of it"
+        titles["report"] = "The report: all claims and their verdicts"
     rows = "".join(f'<li><a href="{name}.html">{title}</a></li>' for name, title in titles.items())
     body = f"<h1>GLAM, reproduced</h1><ul>{rows}</ul>"
     write_whole(out / "index.html", TEMPLATE.substitute(title="GLAM, reproduced", style="", navigation="", body=body))
