@@ -183,3 +183,13 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None
     assert (done.returncode, done.stderr.strip()) == (1, f"cannot write {path}: File too large")
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.xfail(reason="the committed records are of several states of the code, until all studies are run anew")
+def test_all_committed_records_are_of_one_code() -> None:
+    """Of the profiles cpu and night: a digest of the computing rooms, so later figures and words do not matter."""
+    names = subprocess.run(
+        ["git", "ls-files", "results/runs/*/record.json", "results/night/runs/*/record.json"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert len({read_record(REPOSITORY / name)["code"] for name in names}) == 1
