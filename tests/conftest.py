@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -26,6 +28,19 @@ def python(*arguments: object) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
+def write_folder(
+    root: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]], table: dict | None = None, labels: str = "labels"
+) -> Path:
+    """Write images and labels, 00.png and so on, and the classes.json of a data set of the form "folder"."""
+    for number, pair in enumerate(pairs):
+        for kind, pixels in zip(("images", labels), pair, strict=True):
+            (root / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / kind / f"{number:02}.png")
+    if table:
+        (root / "classes.json").write_text(json.dumps(table))
+    return root
 
 
 def _reference_file(name: str, suffix: str) -> Path:

@@ -32,7 +32,7 @@ def judged(results: Path, *tables: pd.DataFrame) -> pd.DataFrame:
     return claims.read_claims(results).set_index("id")
 
 
-def test_the_declaration_is_whole() -> None:
+def test_the_declaration_is_whole():
     """Ids are unique, studies know the variants, profiles and metrics are those of the study."""
     table = claims.CLAIMS
     assert table["id"].is_unique
@@ -48,14 +48,14 @@ def test_the_declaration_is_whole() -> None:
         assert claim.metric in (study.metric, "gmacs") or study.dataset in GENERATED, claim.id
 
 
-def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path: Path) -> None:
+def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path):
     found = judged(tmp_path)
     assert set(found["verdict"]) == {claims.NOT_TESTED}
     assert found["measured"].str.len().min() > 0
     assert found.loc["ade20k", "measured"] == "study ade20k has not run"
 
 
-def test_verdicts_of_planted_scores(tmp_path: Path) -> None:
+def test_verdicts_of_planted_scores(tmp_path):
     street = table("camvid", metric="miou", swin=[0.4, 0.41, 0.4], glam_10=[0.3, 0.31, 0.3]).assign(gmacs=0.2)
     street.loc[street["variant"] == "glam_10", "gmacs"] = 0.3
     found = judged(tmp_path, table("context", **SCORES), street)
@@ -72,7 +72,7 @@ def test_verdicts_of_planted_scores(tmp_path: Path) -> None:
     assert "**contradicted**" in claims.claims_markdown(tmp_path, studies.CAMVID)
 
 
-def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path: Path) -> None:
+def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
     """By hand: p of the pairs alone, the smallest times three, the next times two."""
     found = judged(tmp_path, table("camvid", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
                                    glam_10=[0.5, 0.51, 0.53]))  # fmt: skip
@@ -87,7 +87,7 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path: Path) -> No
         assert found.loc[name, "p"] == pytest.approx(min(highest, 1))
 
 
-def test_what_enters_no_verdict(tmp_path: Path) -> None:
+def test_what_enters_no_verdict(tmp_path):
     """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
     ceiling = table("context", glam_2=[1.0, 0.999, 1.0], full=[1.0, 1.0, 0.998])
     prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
@@ -102,7 +102,7 @@ def test_what_enters_no_verdict(tmp_path: Path) -> None:
     assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [3, 3]
 
 
-def test_bimodal_runs_and_times(tmp_path: Path) -> None:
+def test_bimodal_runs_and_times(tmp_path):
     unet = table("decoders", metric="escaped", swin_unet=[1, 0, 0], glam_unet=[1, 1, 1])
     soon = table("context", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
     never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310, 305], pooled=[500, np.nan, np.nan])
@@ -119,7 +119,7 @@ def test_bimodal_runs_and_times(tmp_path: Path) -> None:
     assert "Student" not in found.loc["volumes_10", "measured"]
 
 
-def test_test_subjects_are_resampled_beside_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
     """Forty subjects, a difference of 0.1 with deviation 0.02 between subjects; two scans count as one subject."""
     rng = np.random.default_rng(0)
     gains = rng.normal(0.1, 0.02, 40)

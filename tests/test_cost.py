@@ -42,13 +42,14 @@ def by_hand(model: nn.Module, height: int, width: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("size", [(61, 75), (5, 9), (256, 512)])
 @pytest.mark.parametrize("name", ["swin_nano_linear", "glam_swin_tiny_linear"])
-def test_multiply_adds_by_hand(name: str, size: tuple[int, int]) -> None:
-    model = model_of(name, classes=7)
+def test_multiply_adds_by_hand(name, size):
+    model = model_of(name, classes=7).train()
     assert count_macs(model, *size) == by_hand(model, *size)
+    assert model.training  # counted on a copy
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_components_hold_all_parameters(name: str) -> None:
+def test_components_hold_all_parameters(name):
     model = model_of(name)
     counts = count_parameters(model)
     assert counts.keys() == {"total", *COMPONENTS}
@@ -56,14 +57,3 @@ def test_components_hold_all_parameters(name: str) -> None:
     assert counts["total"] == sum(counts[component] for component in COMPONENTS)
     inside = {name: parameter.numel() for name, parameter in model.decoder.named_parameters()}
     assert counts["upsampling"] == sum(number for name, number in inside.items() if name.startswith("ups."))
-
-
-def test_parameters_of_glam_by_hand() -> None:
-    """What tokens and G-MSA add to Swin: tokens of each stage; a projection of q, k, v, one out, and a norm a block."""
-    swin, glam = count_parameters(model_of("swin_tiny_upernet")), count_parameters(model_of("glam_swin_tiny_upernet"))
-    added = 0
-    for channels, depth in ((96, 2), (192, 2), (384, 6), (768, 2)):
-        added += 10 * channels + (depth - 1) * (4 * channels**2 + 4 * channels + 2 * channels)
-    assert glam["g_msa"] == added
-    assert swin["g_msa"] == 0
-    assert {**glam, "g_msa": 0, "total": 0} == {**swin, "total": 0}

@@ -40,13 +40,12 @@ def denormals(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", list_models("*nano*"))
-def test_no_denormal_numbers(name: str) -> None:
+def test_no_denormal_numbers(name):
     assert denormals(name) == 0
 
 
-@pytest.mark.parametrize("name", ["swin_nano_linear", "glam_swin_nano_upernet"])
-def test_masked_logits_of_minus_100_would_make_some(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_logits_of_minus_100_would_make_some(monkeypatch):
     """So the test above can fail. While compiling, masks are not cached: no other test meets these."""
     monkeypatch.setattr(windows, "MASKED", -100.0)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert denormals(name) > 0
+    assert denormals("swin_nano_linear") > 0

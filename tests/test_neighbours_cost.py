@@ -8,7 +8,7 @@ from glamlib.cost.neighbours import KEY, SIDES, encoder_row, neighbours_cost
 
 
 @pytest.mark.parametrize(("mixer", "tokens"), [("gmsa", 10), ("full", 1)])
-def test_quadratic_exchanges_by_hand(mixer: str, tokens: int) -> None:
+def test_quadratic_exchanges_by_hand(mixer, tokens):
     """At 224 pixels nothing is padded: maps of 56, 28, 14 and 7 patches, in windows of 7."""
     expected = 0
     for i, (dim, depth) in enumerate(zip((96, 192, 384, 768), (2, 2, 6, 2), strict=True)):
@@ -18,7 +18,7 @@ def test_quadratic_exchanges_by_hand(mixer: str, tokens: int) -> None:
     assert encoder_row("glam_swin_tiny", mixer, 224)["mixer_gmacs"] == expected / 1e9
 
 
-def test_plain_vit_by_hand() -> None:
+def test_plain_vit_by_hand():
     """vit_small: 12 blocks of 384 channels on a class token and 16 x 16 patches of 16 pixels, and a simple pyramid."""
     length, dim = 1 + 16 * 16, 384
     body = 256 * 3 * 16**2 * dim + 12 * (12 * length * dim**2 + 2 * length**2 * dim)
@@ -28,7 +28,7 @@ def test_plain_vit_by_hand() -> None:
     assert (row["gmacs"], row["pyramid_gmacs"]) == ((body + pyramid) / 1e9, pyramid / 1e9)
 
 
-def test_growth_and_published_figures() -> None:
+def test_growth_and_published_figures():
     """Twins-SVT-S: 2.8 G in its README, of the whole classifier at 224 pixels."""
     table = neighbours_cost(("twins_svt_small",), ("gmsa",))
     assert not table.duplicated(KEY).any()

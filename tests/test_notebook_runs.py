@@ -6,12 +6,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
 from conftest import REPOSITORY, python
+
+from glamlib.errors import one_line_errors
+from glamlib.runs.notebook import execute, execute_all, main
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
@@ -24,25 +28,31 @@ def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["09_cost", "--set", "profil=cpu", "--set", "results=x"],
-            "unknown parameter of 09_cost.ipynb: 'profil'",
-        ),
+        (["09_cost", "--set", "profil=cpu", "--set", "results=x"], "unknown parameter of 09_cost.ipynb: 'profil'"),
         (["09_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
         (["99_none"], "notebooks/99_none.ipynb: No such file"),
     ],
 )
-def test_what_cannot_be_executed_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_what_cannot_be_executed_is_one_line(tmp_path, monkeypatch, arguments, message):
     name, *options = arguments
-    done = python("-m", "glamlib.runs.notebook", f"notebooks/{name}.ipynb", tmp_path / "out.ipynb", *options)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {message}")
-    assert done.stderr.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["", f"notebooks/{name}.ipynb", str(tmp_path / "out.ipynb"), *options])
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit) as error, one_line_errors():
+        main()
+    assert str(error.value).startswith(f"error: {message}")
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
+def write_notebook(path: Path, *code: str) -> Path:
+    cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, code)]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
 @pytest.mark.slow
-def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
+def test_failed_notebook_leaves_no_output_and_one_line(tmp_path):
     output = tmp_path / "out.ipynb"
     done = python("-m", "glamlib.runs.notebook", "notebooks/14_train.ipynb", output, "--set", "lr=1e-3")
     assert done.returncode == 1
@@ -51,12 +61,9 @@ def test_failed_notebook_leaves_no_output_and_one_line(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_figures_are_in_the_output(tmp_path: Path) -> None:
-    cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})]
-    cells += [nbformat.v4.new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "a.ipynb")
-    assert python("-m", "glamlib.runs.notebook", tmp_path / "a.ipynb", tmp_path / "b.ipynb").returncode == 0
+def test_figures_are_in_the_output(tmp_path):
+    notebook = write_notebook(tmp_path / "a.ipynb", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    execute_all([partial(execute, notebook, tmp_path / "b.ipynb", {})], jobs=1)
     assert "image/png" in (tmp_path / "b.ipynb").read_text()
 
 
@@ -71,16 +78,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_kernels_end_with_the_process_that_started_them(tmp_path: Path, signal_number: int) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_kernels_end_with_the_process_that_started_them(tmp_path, signal_number):
     """Each notebook has a kernel of its own, in which the library is there, and none outlives `make`."""
     for name in "ab":
         written = f"open('{tmp_path}/{name}', 'w').write(f'{{os.getpid()}} {{\"torch\" in sys.modules}}')"
-        code = f"import os, sys, time; {written}"
-        cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})]
-        cells += [nbformat.v4.new_code_cell(code), nbformat.v4.new_code_cell("time.sleep(600)")]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / f"{name}.ipynb")
+        write_notebook(tmp_path / f"{name}.ipynb", f"import os, sys, time; {written}", "time.sleep(600)")
     (tmp_path / "program.py").write_text(PROGRAM)
     command, environment = [sys.executable, tmp_path / "program.py"], os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:

@@ -16,12 +16,14 @@ def cells(path: Path, kind: str) -> list[dict]:
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
 
 
-def test_notebooks_are_numbered_without_a_gap() -> None:
+def test_notebooks_are_numbered_without_a_gap_and_cells_are_short():
+    lengths = [len("".join(cell["source"]).splitlines()) for path in NOTEBOOKS for cell in cells(path, "code")]
+    assert statistics.median(lengths) <= 8
     assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(len(NOTEBOOKS))]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_form(path: Path) -> None:
+def test_form(path):
     code = cells(path, "code")
     for cell in code:
         assert cell["outputs"] == []
@@ -46,13 +48,8 @@ def test_pictures_of_the_report_say_what_is_to_be_seen() -> None:
     assert len(names) == len(set(names))
 
 
-def test_cells_are_short() -> None:
-    lengths = [len("".join(cell["source"]).splitlines()) for path in NOTEBOOKS for cell in cells(path, "code")]
-    assert statistics.median(lengths) <= 8
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_lead_somewhere(path):
     for cell in cells(path, "markdown"):
         text = "".join(cell["source"])
         links = [path.parent / target for target in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
@@ -62,7 +59,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "results" / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_executed_copy(path: Path) -> None:
+def test_executed_copy(path):
     assert path.stat().st_size < 1_000_000
     text = path.read_text()
     assert str(REPOSITORY) not in text

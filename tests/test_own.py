@@ -4,11 +4,11 @@ import json
 from math import prod
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from conftest import write_folder
+from nifti_files import own_volumes
 
 from glamlib.cli import main
 from glamlib.errors import InputError
@@ -24,31 +24,16 @@ FEW = ["--set", "steps=4", "batch_size=2", "device=cpu"]
 
 def write_images(root: Path, sizes: list[tuple[int, int]]) -> Path:
     """Write images with coloured labels of the three thirds of each image."""
-    random = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (root / kind).mkdir(parents=True)
-    for number, (height, width) in enumerate(sizes):
+    random, pairs = np.random.default_rng(0), []
+    for height, width in sizes:
         label = COLOURS[np.arange(height) * 3 // height][:, None].repeat(width, axis=1)
-        image = label + random.integers(0, 50, label.shape, dtype=np.uint8)
-        Image.fromarray(image).save(root / f"images/{number:02}.png")
-        Image.fromarray(label).save(root / f"labels/{number:02}.png")
-    table = {"classes": ["sky", "house", "road"], "colors": COLOURS.tolist()}
-    (root / "classes.json").write_text(json.dumps(table))
-    return root
+        pairs.append((label + random.integers(0, 50, label.shape, dtype=np.uint8), label))
+    return write_folder(root, pairs, {"classes": ["sky", "house", "road"], "colors": COLOURS.tolist()})
 
 
 def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], count: int = 8) -> Path:
-    """Write volumes with a ball in a corner, in nnU-Net's layout, with labels 0, 3 and 7."""
-    inside = np.indices(shape).sum(0) < min(shape)
-    for kind, values in (("imagesTr", np.where(inside, 90.0, 10.0)), ("labelsTr", np.where(inside, 3, 0))):
-        (root / kind).mkdir(parents=True)
-        for number in range(count):
-            volume = nib.Nifti1Image(values.astype(np.uint8), np.diag([*spacing, 1.0]))
-            nib.save(volume, root / kind / f"case_{number}{'_0000' * (kind == 'imagesTr')}.nii.gz")
     labels = {"background": 0, "tail": 3, "head": 7}
-    table = {"channel_names": {"0": "T1"}, "labels": labels, "numTraining": count, "file_ending": ".nii.gz"}
-    (root / "dataset.json").write_text(json.dumps(table))
-    return root
+    return own_volumes(root, "nnunet", ["T1"], count, labels, shape, lambda number: spacing)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +48,7 @@ def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float,
         ([(9, 9)] * 20, ["data.size=[64,128]"], {"batch_size": 8}, {"crop_size": [64, 128]}),
     ],
 )
-def test_defaults_follow_from_the_images(
-    sizes: list, changes: list[str], expected: dict, augment: dict, tmp_path: Path
-) -> None:
+def test_defaults_follow_from_the_images(sizes, changes, expected, augment, tmp_path):
     study = own.own_study(write_images(tmp_path / "my streets", sizes), None, "swin_nano_linear", changes)
     run = study.run("swin_nano_linear", 0, own.PROFILE)
     assert study.name == "my_streets"
@@ -74,7 +57,7 @@ def test_defaults_follow_from_the_images(
     assert ("long_short" in run.augment) == (len(set(sizes)) > 1 or min(sizes[0]) > 512)
 
 
-def test_batches_fit_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_fit_into_the_memory(tmp_path, monkeypatch):
     root = write_images(tmp_path / "own", [(256, 256)] * 20)
     monkeypatch.setattr(own, "PIXELS", 8 * 256 * 256)
     for images_at_once, parts in ((9, 1), (8, 1), (4.1, 2), (2, 4), (0.1, 4)):
@@ -89,7 +72,7 @@ def test_batches_fit_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("shape", "spacing", "rotate"),
     [((36, 50, 35), (1, 1, 1), 15), ((200, 150, 20), (1, 1, 5), 0), ((90, 90, 90), (1, 1, 1.9), 15)],
 )
-def test_patches_follow_from_the_volumes(shape: tuple, spacing: tuple, rotate: float, tmp_path: Path) -> None:
+def test_patches_follow_from_the_volumes(shape, spacing, rotate, tmp_path):
     root = write_volumes(tmp_path / "own", shape, spacing, count=4)
     run = own.own_study(root, None, "nnformer_nano", []).run("nnformer_nano", 0, own.PROFILE)
     assert (run.batch_size, run.accumulate, run.augment["rotate"]) == (2, 1, rotate)
@@ -103,7 +86,7 @@ def test_patches_follow_from_the_volumes(shape: tuple, spacing: tuple, rotate: f
         assert prod(patch) <= 2**18 < max(prod(patch) // side * (side + 8) for side in patch)
 
 
-def test_values_and_models_as_they_are_written() -> None:
+def test_values_and_models_as_they_are_written():
     values = own.with_changes({"a": {"b": 1}, "c": 2}, ["a.d=[1,2]", "c=x=y", "e=1e-3"])
     assert values == {"a": {"b": 1, "d": [1, 2]}, "c": "x=y", "e": 1e-3}
     variants = own.own_variants("swin_nano_unet, glam_swin_nano_unet:num_global_tokens=[9,9]:mixer=gmsa")
@@ -117,9 +100,7 @@ def test_values_and_models_as_they_are_written() -> None:
     ]
 
 
-def test_compare_ends_with_a_table_and_is_done_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsys):
     root, out = write_images(tmp_path / "own", [(40, 48), (33, 64), (40, 48), (50, 41)] * 3), tmp_path / "out"
     command = ["compare", "--data", str(root), "--models", MODELS, "--seeds", "2", "--out", str(out), *FEW]
 
@@ -163,9 +144,7 @@ def test_compare_ends_with_a_table_and_is_done_once(
     assert (out / f"runs/own/{GLAM}/seed-1/last.safetensors").exists()
 
 
-def test_train_and_compare_share_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):
     root, out = write_images(tmp_path / "own", [(40, 48)] * 8), str(tmp_path / "out")
     model = ["--data", str(root), "--name", "mine", "--out", out, *FEW, "loss=balanced"]
     assert main(["train", "--model", "swin_nano_linear", *model]) == 0
@@ -187,7 +166,7 @@ def test_train_and_compare_share_runs(
 
 
 @pytest.mark.slow
-def test_compare_on_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_on_volumes(tmp_path, capsys):
     root, out = write_volumes(tmp_path / "own", (20, 24, 16), (1, 1, 1)), tmp_path / "out"
     models = ["--models", "nnformer_nano,glam_nnformer_nano", "--seeds", "1", "--out", str(out)]
     assert main(["compare", "--data", str(root), *models, *FEW]) == 0
@@ -205,9 +184,7 @@ def test_compare_on_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["compare", "--models", "nnformer_nano"], "model 'nnformer_nano': cannot be used on folder"),
         (["compare", "--models", "swin_nano_linear", "--seeds", "0"], "--seeds 0: must be at least 1"),
         (["compare", "--models", "swin_nano_linear", "--out", "FILE"], "cannot write"),
-        (["compare", "--models", "swin_nano_linear:foo=1"], "unknown override for swin_nano_linear: 'foo'"),
         (["compare", "--models", "swin_nano_linear", "--set", "stpes=1"], "unknown parameter 'stpes'"),
-        (["compare", "--models", "swin_nano_linear", "--set", "data.size=1"], "option of data size=1: must be a list"),
         (["compare", "--models", "swin_nano_linear", "--set", "seed=1"], "--set seed: it is given by an option"),
         (["compare", "--models", "swin_nano_linear", "--name", "a/b"], "study='a/b': must be a string of letters"),
         (["train", "--model", MODELS], "must be one model; the command compare takes several"),
@@ -216,9 +193,7 @@ def test_compare_on_volumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_before_anything_is_trained(
-    arguments: list[str], needle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_line_before_anything_is_trained(arguments, needle, tmp_path, capsys):
     root = write_images(tmp_path / "own", [(40, 48)] * 4)
     (tmp_path / "file").write_text("")
     command = ["--out", str(tmp_path / "out"), *arguments[1:]]
@@ -230,19 +205,11 @@ def test_bad_input_is_one_line_before_anything_is_trained(
     assert not (tmp_path / "out/runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("images/02.png", b"no picture"), ("labels/03.png", b"\x89PNG"), ("images", None)]
-)
-def test_bad_files_are_named_before_the_first_step(
-    name: str, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", ["images/02.png", "labels/03.png"])
+def test_bad_files_are_named_before_the_first_step(name, tmp_path, capsys):
     root = write_images(tmp_path / "own", [(40, 48)] * 4)
-    if content is None:
-        (root / name).rename(root / "others")
-    else:
-        (root / name).write_bytes(content)
-    command = ["--data", str(root), "--models", "swin_nano_linear", "--out", str(tmp_path / "out")]
-    assert main(["compare", *command]) == 2
+    (root / name).write_bytes(b"\x89PNG")
+    assert main(["compare", "--data", str(root), "--models", "swin_nano_linear", "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert name in err

@@ -1,7 +1,5 @@
 """Figures say what they show: units on the axes, intervals over seeds, losses that can be compared."""
 
-from pathlib import Path
-
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 
 from glamlib.report import figures
 from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
-from glamlib.studies.study import Study
 
 matplotlib.use("Agg")
 
@@ -19,14 +16,6 @@ matplotlib.use("Agg")
 def closed() -> None:
     yield
     plt.close("all")
-
-
-def curves(results: Path, study: Study) -> plt.Axes:
-    for variant in study.variants:
-        file = results / "runs" / study.name / variant / "seed-0" / "history.csv"
-        file.parent.mkdir(parents=True)
-        pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 0.2, 0.02]}).to_csv(file, index=False)
-    return figures.training_curves(study, results).axes[0]
 
 
 @pytest.mark.parametrize(
@@ -38,22 +27,22 @@ def curves(results: Path, study: Study) -> plt.Axes:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_a_training_loss_says_what_it_is_of(study: Study, needles: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needles, tmp_path):
     """UPerNet's loss holds its auxiliary head's, so it is not a UNet's: a figure of both has to say so."""
-    label = curves(tmp_path, study).get_ylabel()
-    assert all(needle in label for needle in needles)
-    assert ("auxiliary" in label) == (study is CAMVID)
-
-
-def test_a_loss_has_plain_numbers_on_its_axis(tmp_path: Path) -> None:
-    axes = curves(tmp_path, MIXERS)
+    for variant in study.variants:
+        file = tmp_path / "runs" / study.name / variant / "seed-0" / "history.csv"
+        file.parent.mkdir(parents=True)
+        pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 0.2, 0.02]}).to_csv(file, index=False)
+    axes = figures.training_curves(study, tmp_path).axes[0]
+    assert all(needle in axes.get_ylabel() for needle in needles)
+    assert ("auxiliary" in axes.get_ylabel()) == (study is CAMVID)
     axes.figure.canvas.draw()
     labels = [float(text.get_text()) for text in axes.yaxis.get_ticklabels()]
     assert labels == pytest.approx(list(axes.yaxis.get_ticklocs()), rel=1e-3)
     assert not any(text.get_text() for text in axes.yaxis.get_ticklabels(minor=True))
 
 
-def test_scores_have_their_means_and_intervals(tmp_path: Path) -> None:
+def test_scores_have_their_means_and_intervals(tmp_path):
     (tmp_path / "tables").mkdir()
     rows = [("Swin", 0, 0.1), ("Swin", 1, 0.2), ("Swin", 2, 0.3), ("Full attention", 0, 1.0)]
     runs = pd.DataFrame(rows, columns=["label", "seed", "miou"]).assign(gmacs=0.5, height=4, width=4)
@@ -67,7 +56,7 @@ def test_scores_have_their_means_and_intervals(tmp_path: Path) -> None:
     assert "image of 4x4" in figures.score_against_cost(CONTEXT, tmp_path).axes[0].get_xlabel()
 
 
-def test_slices_show_truth_beside_prediction(tmp_path: Path) -> None:
+def test_slices_show_truth_beside_prediction(tmp_path):
     """Contours go around the labels, and each structure keeps its colour from panel to panel."""
     labels = np.zeros((1, 12, 10), np.uint8)
     labels[0, 2:6, 1:5], labels[0, 7:10, 6:9] = 1, 2

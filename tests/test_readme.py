@@ -3,12 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, write_folder
 from PIL import Image
 
 import glamlib
@@ -22,16 +21,14 @@ TRAINING, ONNX = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     """What the README's code has defined, run in a folder that holds my_folder: a bright half is class 1."""
     place, random = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
-    for part in ("images", "labels"):
-        (place / "my_folder" / part).mkdir(parents=True)
-    (place / "my_folder" / "classes.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
+    pairs = []
     for number in range(12):
         image, label = random.integers(0, 100, (60 + 10 * (number % 3), 80, 3)), np.zeros((60 + 10 * (number % 3), 80))
         side = slice(0, 40) if random.random() < 0.5 else slice(40, 80)
         image[:, side] += 150
         label[:, side] = 1
-        Image.fromarray(image.astype(np.uint8)).save(place / "my_folder" / "images" / f"{number}.png")
-        Image.fromarray(label.astype(np.uint8)).save(place / "my_folder" / "labels" / f"{number}.png")
+        pairs.append((image.astype(np.uint8), label.astype(np.uint8)))
+    write_folder(place / "my_folder", pairs, {"classes": ["dark", "bright"]})
     names: dict[str, object] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -40,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]
         yield names
 
 
-def test_code_learns_and_the_file_is_the_model(run: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_learns_and_the_file_is_the_model(run, capsys):
     image, label = run["load_dataset"]("folder", "test", root="my_folder")[0]
     assert run["prediction"].shape == label.shape == image.shape[1:]
     assert (run["prediction"] == label).float().mean() > 0.9
@@ -53,7 +50,7 @@ def test_code_learns_and_the_file_is_the_model(run: dict[str, object], capsys: p
     assert json.loads(capsys.readouterr().out.partition("\n")[2])["miou"] > 0.8
 
 
-def test_exported_program_is_the_model_for_any_batch(run: dict[str, object]) -> None:
+def test_exported_program_is_the_model_for_any_batch(run):
     program = torch.export.load("mine.pt2").module()
     for count in (1, 3):
         x = torch.randn(count, 3, 128, 128)
@@ -62,7 +59,7 @@ def test_exported_program_is_the_model_for_any_batch(run: dict[str, object]) -> 
 
 
 @pytest.mark.slow
-def test_onnx_is_the_model_for_any_batch(run: dict[str, object]) -> None:
+def test_onnx_is_the_model_for_any_batch(run):
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -76,7 +73,7 @@ def test_onnx_is_the_model_for_any_batch(run: dict[str, object]) -> None:
         torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_no_model_of_the_library_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_model_of_the_library_is_refused(tmp_path):
     model = glamlib.create_model("swin_nano_linear", num_classes=2)
     volumes = glamlib.create_model("nnformer_nano", num_classes=2)
     with pytest.raises(glamlib.InputError, match="3 names of classes; the model has 2 classes"):
@@ -90,5 +87,5 @@ def test_what_is_no_model_of_the_library_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_readme_is_short() -> None:
+def test_readme_is_short():
     assert len(README.splitlines()) <= 170

@@ -65,7 +65,7 @@ def write_tiny(root: Path) -> None:
     ("study", "crop_size", "long_short"),
     [("ade20k", [512, 512], [2048, 512]), ("cityscapes", [512, 1024], [2048, 1024])],
 )
-def test_runs_are_those_of_the_released_configurations(study: str, crop_size: list, long_short: list) -> None:
+def test_runs_are_those_of_the_released_configurations(study, crop_size, long_short):
     """Source: themyrl/glam at 44abe55."""
     runs = find_study(study).runs("paper")
     tokens = {"upernet": {"tiny": [1, 5, 10, 15], "small": [10], "base": [10]}}
@@ -90,7 +90,7 @@ def test_runs_are_those_of_the_released_configurations(study: str, crop_size: li
 
 
 @pytest.mark.slow
-def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_profile_at_tiny_size(tmp_path, monkeypatch, capsys):
     root, results, weights = tmp_path / "cityscapes", tmp_path / "results", tmp_path / "w.safetensors"
     write_tiny(root)
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
@@ -132,9 +132,7 @@ def test_profile_at_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize(("processes", "accumulate", "batch"), [(1, 1, 16), (1, 8, 2), (8, 1, 2), (8, 4, 1)])
-def test_whole_images_come_no_more_at_once_than_crops(
-    processes: int, accumulate: int, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whole_images_come_no_more_at_once_than_crops(processes, accumulate, batch, monkeypatch):
     """16 images of Cityscapes at once do not fit where 2 crops a process do, and that would show after days."""
     monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: processes)

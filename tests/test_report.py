@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 
@@ -48,9 +47,7 @@ def test_a_summary_is_formatted_for_readers() -> None:
     ]
 
 
-def test_readme_holds_the_committed_result() -> None:
-    text = (REPOSITORY / "README.md").read_text()
-    assert page.with_headline(text, page.headline(REPOSITORY / "results")) == text
+def test_a_readme_without_the_markers_is_refused():
     with pytest.raises(InputError, match=r"the markers .* are missing"):
         page.with_headline("# A project", "table")
 
@@ -116,7 +113,3 @@ def check_self_contained(html: str) -> None:
     """Nothing is fetched: no script, style sheet or picture from elsewhere (links that a reader follows are fine)."""
     assert not re.search(r"<script|<link|@import|url\(", html)
     assert all(source.startswith("data:") for source in re.findall(r"<img[^>]*src=\"([^\"]*)\"", html))
-
-
-def test_committed_report_is_self_contained() -> None:
-    check_self_contained((REPOSITORY / "results" / "report.html").read_text())

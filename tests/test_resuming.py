@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_folder
 from PIL import Image
 from safetensors.torch import save_file
 from test_training import RUN, VALIDATED, cue_scenes, trained, validated
@@ -38,19 +38,15 @@ def cut_at(step: int) -> Callable[[int], None]:
         ({"checkpoint_every": 4}, True),
         ({"evaluate": {"flip": True}}, True),
         ({"accumulate": 2}, False),
-        ({"threads": 2}, False),
         ({"device": "auto"}, False),
     ],
 )
-def test_run_goes_on_across_a_change_that_decides_nothing(
-    change: dict, exact: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_run_goes_on_across_a_change_that_decides_nothing(change, exact, tmp_path, capsys):
     whole, history = trained(RUN, tmp_path / "whole.safetensors")
     with pytest.raises(Cut):
         trained(RUN, tmp_path / "cut.safetensors", cut_at(7))
     steps: list[int] = []
     resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", steps.append)
-    torch.set_num_threads(1)
     assert steps == list(range(6, 13))
     notes = [f"{name} {getattr(RUN, name)} -> " in capsys.readouterr().out for name in change]
     assert notes == [not exact] * len(change)
@@ -66,9 +62,7 @@ def test_run_goes_on_across_a_change_that_decides_nothing(
         ({}, 13, "data contents {'items': 12, "),
     ],
 )
-def test_checkpoint_of_other_parameters_or_data_is_set_aside(
-    change: dict, count: int, note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checkpoint_of_other_parameters_or_data_is_set_aside(change, count, note, tmp_path, capsys):
     checkpoint, run = tmp_path / "run.safetensors", replace(RUN, **change)
     for number in (1, 2):
         with pytest.raises(Cut):
@@ -86,7 +80,7 @@ def test_checkpoint_of_other_parameters_or_data_is_set_aside(
     assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
 
 
-def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
+def test_data_are_told_by_their_contents(tmp_path):
     scenes = cue_scenes(100)
     assert data_identity(scenes)["items"] == 100
     assert data_identity(scenes) == data_identity(cue_scenes(100))
@@ -96,18 +90,15 @@ def test_data_are_told_by_their_contents(tmp_path: Path) -> None:
     held[1][1][0, 0] += 1  # one pixel of one label
     assert data_identity(held) != before
 
-    (tmp_path / "classes.json").write_text('{"classes": ["a", "b"], "ignore_index": null}')
-    for folder, mode in (("images", "RGB"), ("labels", "L")):
-        (tmp_path / folder).mkdir()
-        for number in range(100):
-            Image.new(mode, (8, 8)).save(tmp_path / folder / f"{number}.png")
+    pair = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    write_folder(tmp_path, [pair] * 100, {"classes": ["a", "b"], "ignore_index": None})
     before = data_identity(load_dataset("folder", root=tmp_path))
     random = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(random).save(tmp_path / "images" / "10.png")  # the third, not among the items that are read
     assert data_identity(load_dataset("folder", root=tmp_path)) != before
 
 
-def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> None:
+def test_checkpoint_of_another_model_names_the_first_keys(tmp_path):
     checkpoint = tmp_path / "run.safetensors"
     trained(replace(RUN, steps=1), checkpoint)
     wider = create_model(RUN.model, num_classes=3, **RUN.overrides | {"embed_dim": 64})
@@ -117,34 +108,28 @@ def test_checkpoint_of_another_model_names_the_first_keys(tmp_path: Path) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None, "[]", '{"step": 3, "history": []}'])
-def test_unreadable_checkpoint_names_the_file(tmp_path: Path, content: bytes | str | None) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", None, "[]", '{"step": 3, "history": []}', 0.02, 0.5, 0.99]
+)
+def test_an_unreadable_checkpoint_is_named(tmp_path, content):
     path = tmp_path / "run.safetensors"
-    if content is None:  # a safetensors file, but no run's
-        save_file({"weight": torch.zeros(2)}, path)
-    elif isinstance(content, str):  # what earlier versions wrote
-        save_file({"weight": torch.zeros(2)}, path, {"progress": content})
-    else:
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    elif isinstance(content, float):  # the place of a flipped bit
+        trained(replace(RUN, steps=1), path)
+        changed = bytearray(path.read_bytes())
+        changed[int(content * len(changed))] ^= 1
+        path.write_bytes(changed)
+    else:  # no run's file; what earlier versions wrote
+        save_file({"weight": torch.zeros(2)}, path, {"progress": content} if content else None)
     with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
-        read_checkpoint(path)
+        trained(replace(RUN, steps=1), path)
 
 
-def test_validated_run_resumes_with_its_scores(tmp_path: Path) -> None:
+def test_validated_run_resumes_with_its_scores(tmp_path):
     _, history, calls = validated(VALIDATED, tmp_path / "whole.safetensors")
     with pytest.raises(Cut):
         validated(VALIDATED, tmp_path / "cut.safetensors", cut_at(9))
     _, resumed, later = validated(VALIDATED, tmp_path / "cut.safetensors")
     assert resumed == history
     assert len(later) <= len(calls)  # what was best before is remembered
-
-
-@pytest.mark.parametrize("place", [0.02, 0.5, 0.99])
-def test_a_flipped_bit_in_a_checkpoint_is_found(place: float, tmp_path: Path) -> None:
-    path = tmp_path / "run.safetensors"
-    trained(replace(RUN, steps=1), path)
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"run\.safetensors: not a checkpoint .*; move it away to start again"):
-        trained(replace(RUN, steps=1), path)

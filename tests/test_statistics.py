@@ -1,5 +1,6 @@
 """Intervals and tests against numbers worked out by hand or printed, and verdicts against what was planted."""
 
+from itertools import product
 from math import inf, isnan, nan, sqrt
 
 import numpy as np
@@ -23,21 +24,19 @@ from glamlib.report.statistics import (
 )
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262}
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262}
 
 
 @pytest.mark.parametrize(
     ("values", "mean", "deviation"),
     [
         ([1.0, 3.0], 2.0, sqrt(2)),
-        ([1.0, 2.0, 3.0], 2.0, 1.0),
         ([2.0, 4.0, 4.0, 6.0], 4.0, sqrt(8 / 3)),
-        ([0.0, 0.0, 0.0, 0.0, 5.0], 1.0, sqrt(20 / 4)),
         ([float(i) for i in range(10)], 4.5, sqrt(82.5 / 9)),
         ([0.5, 0.5, 0.5], 0.5, 0.0),
     ],
 )
-def test_interval_by_hand(values: list[float], mean: float, deviation: float) -> None:
+def test_interval_by_hand(values, mean, deviation):
     n = len(values)
     half = T95[n - 1] * deviation / sqrt(n)
     found = mean_interval(values)
@@ -46,20 +45,15 @@ def test_interval_by_hand(values: list[float], mean: float, deviation: float) ->
     assert found.high == pytest.approx(mean + half, rel=1e-3, abs=1e-3)
 
 
-def test_a_single_value_has_no_interval_and_none_has_no_mean() -> None:
+def test_a_single_value_has_no_interval_and_scores_stay_between_0_and_1():
     one, none = mean_interval([0.7]), mean_interval([])
-    assert one[:2] == (1, 0.7)
-    assert none.n == 0
-    assert all(isnan(value) for value in (*one[2:], *none[1:]))
-
-
-def test_scores_stay_between_0_and_1() -> None:
+    assert (one[:2], none.n) == ((1, 0.7), 0)
+    assert all(isnan(value) for value in (*one[2:], *none[1:], score_interval([0.5]).high))
     assert score_interval([0.0, 0.1, 0.05]).low == 0.0
     assert score_interval([0.9, 0.95, 1.0]).high == 1.0
-    assert isnan(score_interval([0.5]).high)
 
 
-def test_bimodal_scores_have_no_student_interval() -> None:
+def test_bimodal_scores_have_no_student_interval():
     """Three runs at the plateau of guessing, three that left it: counts stand in the place of an interval."""
     some, all_left = [0.5, 0.51, 1.0, 0.99, 0.5, 1.0], [0.98, 0.99, 1.0, 1.0, 0.99, 1.0]
     assert bimodal(some)
@@ -79,21 +73,19 @@ def runs(**scores: dict[int, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "seed", "miou"])
 
 
-def test_differences_are_paired_by_seed() -> None:
+def test_differences_are_paired_by_seed():
     """Seeds differ much more than the pair does; only the seeds of both count, in whatever order they come."""
     glam, swin = {2: 30.2, 0: 10.1, 1: 20.3, 7: 99.0}, {0: 10.0, 1: 20.0, 2: 30.0, 8: -99.0}
     table = runs(glam=glam, swin=swin, vit={5: 1.0})
     half = T95[2] * 0.1 / sqrt(3)  # differences 0.1, 0.3, 0.2: mean 0.2, deviation 0.1
     by_hand = pytest.approx((3, 0.2, 0.2 - half, 0.2 + half), abs=1e-3)
     assert tuple(paired_difference(table, "glam", "swin", "miou")) == by_hand
-    assert paired_difference(table, "swin", "glam", "miou").mean == pytest.approx(-0.2)
-    assert paired_difference(table, "vit", "swin", "miou").n == 0
-    assert paired_difference(table, "cvt", "swin", "miou").n == 0
+    assert paired_difference(table, "vit", "swin", "miou").n == paired_difference(table, "cvt", "swin", "miou").n == 0
     assert tuple(compare(glam, swin, cap=1000)[:4]) == by_hand  # values far from 0..1 are no scores: steps
     assert compare({0: 1.0}, {1: 1.0}).n == 0
 
 
-def test_welch_by_hand() -> None:
+def test_welch_by_hand():
     one, two = [0.62, 0.58, 0.60], [0.50, 0.56, 0.52, 0.54]
     error = sqrt(0.0004 / 3 + (0.002 / 3) / 4)  # variances 0.0004 and 0.002 / 3
     found = compare(dict(enumerate(one)), dict(enumerate(two)), paired=False)
@@ -103,17 +95,12 @@ def test_welch_by_hand() -> None:
     assert found.p == pytest.approx(2 * stats.t.sf(0.07 / error, freedom))
     assert found.p == pytest.approx(stats.ttest_ind(one, two, equal_var=False).pvalue)
     assert found.visible == pytest.approx(visible_errors(freedom) * error)
+    assert visible_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)  # of ten pairs, 80 % power (Cohen, 1988)
 
 
-def test_power_of_five_pairs_as_tabled() -> None:
-    """A paired design finds 1.2 standard deviations with ten pairs at 92 % power, and 1.0 with 80 % (Cohen, 1988)."""
-    assert visible_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)
-
-
-@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
-def test_equivalent_is_a_90_percent_interval_within_the_margin(margin: float) -> None:
+def test_equivalent_is_a_90_percent_interval_within_the_margin():
     rng = np.random.default_rng(0)
-    for shift in np.linspace(-0.2, 0.2, 21):
+    for shift, margin in product(np.linspace(-0.2, 0.2, 21), (0.02, 0.05, 0.2)):
         one, two = rng.normal(0.7 + shift, 0.02, 4), rng.normal(0.7, 0.02, 4)
         low, high = stats.ttest_rel(one, two).confidence_interval(0.9)
         found = compare(dict(enumerate(one)), dict(enumerate(two)), margin=margin)
@@ -126,7 +113,6 @@ def test_equivalent_is_a_90_percent_interval_within_the_margin(margin: float) ->
         ((0.20, 0.22, 0.21), "higher", SUPPORTED),
         ((-0.20, -0.22, -0.21), "higher", CONTRADICTED),
         ((-0.20, -0.22, -0.21), "lower", SUPPORTED),
-        ((0.20, 0.22, 0.21), "equal", CONTRADICTED),
         ((0.060, 0.062, 0.061), "equal", CONTRADICTED),
         ((0.045, 0.065, 0.055), "equal", INCONCLUSIVE),  # not equal, but perhaps within the margin of 0.05
         ((0.010, 0.012, 0.011), "higher", EQUIVALENT),  # surely better, by less than matters
@@ -137,13 +123,13 @@ def test_equivalent_is_a_90_percent_interval_within_the_margin(margin: float) ->
         ((0.0, 0.0, 0.0), "higher", EQUIVALENT),
     ],
 )
-def test_a_verdict_follows_by_rule(values: tuple[float, ...], direction: str, verdict: str) -> None:
+def test_a_verdict_follows_by_rule(values, direction, verdict):
     second = dict.fromkeys(range(len(values)), 0.5)
     first = {seed: 0.5 + value for seed, value in enumerate(values)}
     assert compare(first, second, margin=0.05, direction=direction).verdict == verdict
 
 
-def test_success_counts_as_printed() -> None:
+def test_success_counts_as_printed():
     """Newcombe (1998), table II, method 10: 56 of 70 against 48 of 80, 0.0524 to 0.3339."""
     first = {seed: float(seed < 56) for seed in range(70)}
     second = {seed: float(seed < 48) for seed in range(80)}
@@ -153,7 +139,7 @@ def test_success_counts_as_printed() -> None:
     assert compare({0: 1, 1: 1, 2: 1, 3: 1}, {0: 0, 1: 0, 2: 0, 3: 0}, success=True).verdict == SUPPORTED  # p = 1/35
 
 
-def test_times_that_reach_the_cap_have_a_test_and_no_interval() -> None:
+def test_times_that_reach_the_cap_have_a_test_and_no_interval():
     """Log-rank by hand: of 3 + 3 at risk one leaves at 1, of 2 + 3 at 2, of 1 + 3 at 3; expected of the first group
     3/6 + 2/5 + 1/4, variance 1/4 + 6/25 + 3/16."""
     found = compare({0: 1, 1: 2, 2: 3}, {0: 9, 1: 9, 2: 9}, cap=9, direction="lower")
@@ -163,7 +149,7 @@ def test_times_that_reach_the_cap_have_a_test_and_no_interval() -> None:
     assert found.verdict == SUPPORTED
 
 
-def test_holm_by_hand() -> None:
+def test_holm_by_hand():
     assert holm([0.01, 0.04, nan, 0.03]) == pytest.approx([0.03, 0.06, nan, 0.06], nan_ok=True)
 
 
@@ -182,29 +168,17 @@ def share(found: list[list[Comparison]], *verdicts: str) -> float:
     return np.mean([any(one.verdict in verdicts for one in family) for family in found])
 
 
-def test_at_most_5_percent_of_families_err() -> None:
+def test_at_most_5_percent_of_families_err():
     """A false difference where there is none, a false equivalence where the difference is the margin."""
     tolerance = 3 * sqrt(0.05 * 0.95 / 300)
     assert share(families(0.0, 300), SUPPORTED, CONTRADICTED) <= 0.05 + tolerance
     assert share(families(0.02, 300), EQUIVALENT) <= 0.05 + tolerance
 
 
-def test_stated_power_is_met() -> None:
+def test_stated_power_is_met():
     """Four claims of ten seeds: the difference that is called visible at the true deviation is shown by 80 % of them,
     and what runs say of it agrees."""
     visible = visible_errors(9, 0.05 / 4) * 0.02 * sqrt(2 / 10)
     found = [one for family in families(visible, 100, seeds=10) for one in family]
     assert np.mean([one.verdict == SUPPORTED for one in found]) >= 0.8 - 3 * sqrt(0.16 / 400)
     assert np.median([one.visible for one in found]) == pytest.approx(visible, rel=0.1)
-
-
-def test_planted_bimodality_brings_no_false_verdict_and_no_student_interval() -> None:
-    rng = np.random.default_rng(2)
-    false = 0
-    for _ in range(300):
-        draw = [dict(enumerate(rng.normal(np.where(rng.random(6) < 0.5, 0.5, 0.98), 0.01))) for _ in range(2)]
-        found = compare(*draw)
-        mixed = any(bimodal(list(values.values())) for values in draw)
-        assert bool(found.counts) == mixed
-        false += mixed and found.verdict != INCONCLUSIVE
-    assert false / 300 <= 0.05

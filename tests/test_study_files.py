@@ -2,15 +2,19 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import re
+import resource
+import signal
 import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, python
+from conftest import REPOSITORY
 
 from glamlib import studies
 from glamlib.cost.count import COMPONENTS, Cost
@@ -20,6 +24,7 @@ from glamlib.report.tables import run_table, study_markdown, summary_table, writ
 from glamlib.runs.records import comparable, open_run_folder, read_pictures, read_record, read_records, write_record
 from glamlib.studies.parameters import RunParameters
 
+FORK = multiprocessing.get_context("fork")
 RUN = studies.CONTEXT.run("glam_2", 0, "quick")
 METRICS = {
     **{"miou": 0.7, "iou": [0.9, float("nan"), 0.5], "pixel_accuracy": 0.9, "mean_accuracy": 0.8},
@@ -45,7 +50,7 @@ def record_of(
     )
 
 
-def test_record_names_what_made_it_and_is_valid_json(tmp_path: Path) -> None:
+def test_record_names_what_made_it_and_is_valid_json(tmp_path):
     path = record_of(tmp_path)
     assert path == tmp_path / "runs/context/glam_2/seed-0/record.json"
     record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -64,7 +69,7 @@ def test_record_names_what_made_it_and_is_valid_json(tmp_path: Path) -> None:
     assert names == [".lock", "history.csv", "pictures.npz", "record.json"]
 
 
-def test_tables_by_hand(tmp_path: Path) -> None:
+def test_tables_by_hand(tmp_path):
     for seed, (swin, glam) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
         record_of(tmp_path, "swin", seed, swin)
         record_of(tmp_path, "glam_2", seed, glam)
@@ -89,9 +94,7 @@ def test_tables_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"), [({"steps": 1}, "steps 20 -> 1"), ({"data": "b"}, "data {'test': 'a'} -> {'test': 'b'}")]
 )
-def test_a_record_of_other_values_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, said: str
-) -> None:
+def test_a_record_of_other_values_is_kept(tmp_path, capsys, change, said):
     record_of(tmp_path, miou=0.6)
     path = record_of(tmp_path, miou=0.7)  # the same values again: nothing to keep
     assert capsys.readouterr().out == ""
@@ -102,7 +105,7 @@ def test_a_record_of_other_values_is_kept(
     assert len(read_records(tmp_path, "context")) == 1
 
 
-def test_one_table_holds_runs_of_one_kind(tmp_path: Path) -> None:
+def test_one_table_holds_runs_of_one_kind(tmp_path):
     for seed in range(3):
         record_of(tmp_path, "swin", seed)
         record_of(tmp_path, "glam_2", seed, **({"steps": 1} if seed == 1 else {"workers": seed}))
@@ -123,36 +126,34 @@ def test_one_table_holds_runs_of_one_kind(tmp_path: Path) -> None:
     assert comparable(tmp_path, studies.MIXERS) == ([], [])
 
 
-def test_a_second_process_is_told_and_one_that_was_killed_leaves_no_lock(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from glamlib import studies\n"
-        "from glamlib.runs import records\n"
-        "records.open_run_folder(Path(sys.argv[1]), studies.CONTEXT.run('glam_2', 0, 'quick'))\n"
-        "print('open', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout.readline() == "open\n"
-        monkeypatch.setattr("glamlib.runs.records._PATIENCE", 0)
-        with pytest.raises(InputError, match="glam_2/seed-0: another process is at work on this run; wait for it or"):
-            record_of(tmp_path)
-        first.kill()
-    record_of(tmp_path)  # opens the folder
-    record_of(tmp_path)  # and again: the record released it
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"parameters": {}}'])
-def test_broken_record_names_the_file(tmp_path: Path, content: str) -> None:
-    assert read_records(tmp_path, "context") == []
-    path = record_of(tmp_path)
-    path.write_text(content)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"parameters": {}}'])
+def test_broken_record_names_the_file(tmp_path, content):
+    record_of(tmp_path).write_text(content)
     with pytest.raises(InputError, match=r"seed-0/record\.json: not a run's record"):
         read_records(tmp_path, "context")
 
 
-def test_folders_that_cannot_be_written_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_is_told_and_one_that_was_killed_leaves_no_lock(tmp_path, monkeypatch):
+    opened = FORK.Event()
+
+    def other_process() -> None:
+        open_run_folder(tmp_path, RUN)
+        opened.set()
+        time.sleep(60)
+
+    first = FORK.Process(target=other_process)
+    first.start()
+    assert opened.wait(60)
+    monkeypatch.setattr("glamlib.runs.records._PATIENCE", 0)
+    with pytest.raises(InputError, match="glam_2/seed-0: another process is at work on this run; wait for it or"):
+        record_of(tmp_path)
+    first.kill()
+    first.join()
+    record_of(tmp_path)  # opens the folder
+    record_of(tmp_path)  # and again: the record released it
+
+
+def test_folders_that_cannot_be_written_are_one_clear_line(tmp_path, monkeypatch):
     (tmp_path / "results").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*: (Not a directory|File exists)"):
         open_run_folder(tmp_path / "results", RUN)
@@ -165,22 +166,22 @@ def test_folders_that_cannot_be_written_are_one_clear_line(tmp_path: Path, monke
         open_run_folder(tmp_path, RUN)
 
 
-def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):
     """A real limit: a process that may write 1000 bytes a file writes 2000."""
     path = tmp_path / "a" / "table.csv"
     write_whole(path, "older")
     write_whole(path, "old")
-    program = (
-        "import resource, signal, sys; from pathlib import Path\n"
-        "from glamlib.files import write_whole\n"
-        "from glamlib.errors import InputError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: write_whole(Path(sys.argv[1]), b'x' * 2000)\n"
-        "except InputError as error: sys.exit(str(error))"
-    )
-    done = python("-c", program, path)
-    assert (done.returncode, done.stderr.strip()) == (1, f"cannot write {path}: File too large")
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(InputError, match=re.escape(f"cannot write {path}: File too large")):
+            write_whole(path, b"x" * 2000)
+
+    process = FORK.Process(target=limited)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
 

@@ -77,7 +77,7 @@ def tiny(study: str, variant: str, profile: str, steps: int = 3) -> RunParameter
 
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("study", ["volumes_cues", "volumes_hippocampus"])
-def test_a_run_again_is_the_same_bits(study: str, tmp_path: Path) -> None:
+def test_a_run_again_is_the_same_bits(study, tmp_path):
     run = tiny(study, "glam_1", "quick")
     one, two = (run_one(run, tmp_path / name, tmp_path / f"{name}.safetensors") for name in "ab")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
@@ -90,7 +90,7 @@ def test_a_run_again_is_the_same_bits(study: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("data")
-def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
+def test_record_tables_and_figures_of_volumes(tmp_path):
     """From two runs' records to the table, the summary as a reader meets it, and every figure."""
     study = studies.VOLUMES_HIPPOCAMPUS
     metrics = {}
@@ -128,7 +128,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("study", VOLUME_STUDIES)
-def test_gpu_profile_at_tiny_size(study: str, tmp_path: Path) -> None:
+def test_gpu_profile_at_tiny_size(study, tmp_path):
     """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
     for variant in studies.STUDIES[study].variants:
         path = run_one(tiny(study, variant, "gpu", steps=2), tmp_path)
