@@ -136,7 +136,7 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert record["parameters"]["root"] == str(root.resolve())
     assert record["parameters"]["dataset"] == "folder"
     page = (out / "tables/own.html").read_text()
-    assert page.count("data:image/png;base64") == 3  # loss, validation scores, predictions
+    assert page.count("data:image/webp;base64") == 3  # loss, validation scores, predictions
     assert (out / "tables/own.md").read_text() in said
 
     assert main(["evaluate", str(out / f"runs/own/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
@@ -173,7 +173,7 @@ def test_compare_on_volumes(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "3 tail, 7 head" in said
     assert {"| tail", "| head"} <= {line[:6] for line in said.splitlines()}
-    assert (out / "tables/own.html").read_text().count("data:image/png;base64") == 3
+    assert (out / "tables/own.html").read_text().count("data:image/webp;base64") == 3
     run = own.own_study(root, None, "nnformer_nano", []).run("nnformer_nano", 0, own.PROFILE)
     assert len(run_parts(run)["train"]) == 6
 
