@@ -20,7 +20,7 @@ from glamlib import studies
 from glamlib.cost.count import COMPONENTS, Cost
 from glamlib.errors import InputError
 from glamlib.files import write_whole
-from glamlib.report.tables import run_table, study_markdown, summary_table, write_tables
+from glamlib.report.tables import run_table, side_accuracy, study_markdown, summary_table, write_tables
 from glamlib.runs.records import comparable, open_run_folder, read_pictures, read_record, read_records, write_record
 from glamlib.studies.parameters import RunParameters
 
@@ -184,6 +184,15 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert process.exitcode == 0
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_sides_by_hand() -> None:
+    """Of 10 voxels of A with the right structure 8 have the right side, of B 3 of 4; other errors do not count."""
+    classes = ["background", "right a", "left a", "left b", "right b", "stem"]
+    confusion = [[9, 1, 1, 0, 0, 0], [5, 3, 1, 0, 2, 0], [0, 1, 5, 7, 0, 0], [0, 0, 0, 2, 1, 0], [0, 4, 0, 0, 1, 0]]
+    confusion.append([0, 0, 0, 0, 0, 6])
+    assert side_accuracy(confusion, classes) == pytest.approx((8 / 10 + 3 / 4) / 2)
+    assert np.isnan(side_accuracy([[1, 0], [0, 1]], ["background", "stem"]))
 
 
 @pytest.mark.xfail(reason="the committed records are of several states of the code, until all studies are run anew")

@@ -13,17 +13,19 @@ from glamlib.studies.study import Study
 from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
+METRIC_NAMES |= {"side_accuracy": "right side, of the right structure"}
 _CUE_SCORES = ["cue_accuracy", "found", "right_given_found", "cue_chance", "cue_constant", "escaped"]
 _CUE_SCORES += ["steps_to_criterion"]
 _VOLUME_SCORES = ["hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
+_VOLUME_SCORES += ["side_accuracy"]
 
 
 def run_table(results: Path, study: Study) -> pd.DataFrame:
     """Return one row a run, in the study's order; numbers are numbers, and costs carry their size.
 
     Columns: study, variant, seed, profile, steps, label; every metric that is one number, such as miou, iou_CLASS; of
-    volumes dice_CLASS, undefined_dice, undefined_hd95; gmacs, g_msa_gmacs, depth (of volumes), height, width,
-    parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
+    volumes dice_CLASS, undefined_dice, undefined_hd95, and of those with sides side_accuracy; gmacs, g_msa_gmacs, depth
+    (of volumes), height, width, parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
     records, _ = comparable(results, study)
     order = list(study.variants)
@@ -40,11 +42,27 @@ def _run_row(study: Study, record: dict) -> dict[str, object]:
     if "dice" in metrics:
         row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
         row |= {f"dice_{name}": dice for name, dice in zip(classes[1:], metrics["dice_by_class"], strict=True)}
+        if "left hippocampus" in classes:
+            row["side_accuracy"] = side_accuracy(metrics["confusion"], classes)
     row |= {"gmacs": cost["gmacs"]["total"], "g_msa_gmacs": cost["gmacs"]["g_msa"]}
     row |= {name: cost[name] for name in ("depth", "height", "width") if cost.get(name)}
     row["parameters"] = cost["parameters"]["total"]
     row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
     return row | {"torch": record["versions"]["torch"]}
+
+
+def side_accuracy(confusion: list[list[int]], classes: list[str]) -> float:
+    """Return the share of voxels of a sided structure that have the right side, where the structure itself is right.
+
+    It is the mean over the pairs "left NAME" and "right NAME" of ``classes``; 0.5 is chance, NaN without pairs.
+    """
+    counts, lefts = np.array(confusion), [name for name in classes if name.startswith("left ")]
+    shares = []
+    for left in lefts:
+        pair = [classes.index(left), classes.index(left.replace("left ", "right ", 1))]
+        own = counts[np.ix_(pair, pair)]
+        shares.append(own.trace() / own.sum() if own.any() else np.nan)
+    return float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
 
 
 def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
