@@ -108,7 +108,7 @@ class Job:
             last = self.history[-1]
             met = last[f"val_{self.task.score_name(self.run)}"] >= self.run.stop_at
             self.metrics["steps_to_criterion"] = last["step"] if met else math.nan
-        elif "guessing_loss" in self.metrics and self.task.ndim == 2:  # volumes have another loss
+        elif "guessing_loss" in self.metrics and self.task.ndim == 2 and self.run.loss == "cross_entropy":
             self.metrics["steps_to_criterion"] = steps_to_criterion(self.history, self.metrics["guessing_loss"] / 2)
         if self.run.dataset not in GENERATED:
             self.metrics["prior"] = location_prior(self.data["train"], self.data["test"])

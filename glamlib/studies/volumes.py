@@ -9,7 +9,7 @@ VOLUMES_CUES = Study(
     question="Does GLAM help on volumes larger than a window?",
     dataset="cue_volumes",
     baseline="nnformer",
-    # One stage of two blocks, as in the study `context`: windows of 8 voxels, three along each axis at the cpu profile.
+    # One stage of two blocks, as in the study `context`: windows of 8 voxels, five along each axis at the cpu profile.
     overrides={"depths": [2], "num_heads": [2], "embed_dim": 32, "patch_size": 4, "window_size": 2},
     variants=variants_of("volumes"),
     profiles={
@@ -17,10 +17,21 @@ VOLUMES_CUES = Study(
             data={"size": 32, "train": 32, "test": 8},
             parameters={"steps": 10, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "checkpoint_every": 5},
         ),
+        # More than half of the shapes' voxels lie beyond nnFormer's reach. From 26 voxels on, no network learned the rule
+        # in as many steps.
         "cpu": Profile(
-            seeds=5,  # seeds lie far apart here
-            data={"size": 24, "cue_size": 8, "num_shapes": 3, "train": 2000, "test": 200},
-            parameters={"steps": 400, "batch_size": 16, "lr": 3e-3, "warmup_steps": 50},
+            seeds=5,
+            data={
+                "size": 40,
+                "cue_size": 12,
+                "min_distance": 20,
+                "num_shapes": 3,
+                "train": 2000,
+                "val": 40,
+                "test": 200,
+            },
+            parameters={"steps": 300, "batch_size": 8, "lr": 3e-3, "warmup_steps": 50}
+            | {"loss": "balanced", "validate_every": 50, "stop_at": 0.985},
         ),
         "gpu": Profile(
             seeds=3,
@@ -28,6 +39,7 @@ VOLUMES_CUES = Study(
             parameters={"steps": 4000, "batch_size": 32, "lr": 1e-3, "warmup_steps": 200} | ON_GPU | {"workers": 0},
         ),
     },
+    metric="right_given_found",
 )
 
 VOLUMES_HIPPOCAMPUS = replace(

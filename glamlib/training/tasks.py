@@ -18,7 +18,7 @@ from glamlib.evaluation.inference import predict_classes, predict_volume_classes
 from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
 from glamlib.studies.parameters import InferenceOptions, RunParameters
-from glamlib.training.datasets import VOLUME_DATA, AnyDataset, data_options
+from glamlib.training.datasets import GENERATED, VOLUME_DATA, AnyDataset, data_options
 from glamlib.training.losses import cross_entropy, deeply_supervised
 from glamlib.zoo import model_config
 
@@ -63,8 +63,8 @@ class ImageTask:
         return evaluate(model, dataset, batch_size, watch, predict)
 
     def score_name(self, run: RunParameters) -> str:
-        """Return what `score` is; of legend scenes it is what they ask, which no outline of a shape blurs."""
-        return "right_given_found" if run.dataset == "legend_scenes" else self.metric
+        """Return what `score` is; of generated data it is what they ask, which no outline of a shape blurs."""
+        return "right_given_found" if run.dataset in GENERATED else self.metric
 
     def score(self, model: nn.Module, dataset: AnyDataset, run: RunParameters) -> float:
         """Return the one number, higher is better, by which weights are chosen on validation data."""
@@ -128,7 +128,12 @@ class VolumeTask(ImageTask):
         return evaluate(model, dataset, 1, watch, predict, restore if dataset.preprocessing else None)
 
     def score(self, model: nn.Module, dataset: VolumeDataset, run: RunParameters) -> float:
-        """Return the Dice of the structures over the voxels of all cases at once: nnU-Net's score while it trains."""
+        """Return the Dice of the structures over the voxels of all cases at once: nnU-Net's score while it trains.
+
+        Of generated volumes it is as in 2D.
+        """
+        if run.dataset in GENERATED:
+            return super().score(model, dataset, run)
         iou = torch.tensor(self.confusion(model, dataset, run).metrics()["iou"][1:])
         return (2 * iou / (1 + iou)).nanmean().item()
 
