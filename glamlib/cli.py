@@ -24,7 +24,6 @@ from glamlib.data.folder import suggest_classes
 from glamlib.errors import InputError
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
-from glamlib.models.volumes import VolumeSegmenter
 from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
 from glamlib.runs.predict import image_files, predict_files, predict_volumes
 from glamlib.runs.records import without_nan
@@ -271,7 +270,7 @@ def predict(
         confidence: also write confidence/NAME.png, grey from 0 to 255: the probability of the class at each pixel.
     """
     saved, run = load_ready(weights, how)
-    if isinstance(saved.model, VolumeSegmenter):
+    if saved.model.config.ndim == 3:
         if raw_ids or confidence:
             raise InputError(f"--raw-ids, --confidence: of images alone; {run.model} is a model of volumes")
         unit, (count, failed) = "volume", predict_volumes(saved, run, source, out)

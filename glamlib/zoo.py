@@ -11,6 +11,7 @@ from glamlib.backbones.segmenter import BackboneSegmenter
 from glamlib.backbones.weights import load_weights
 from glamlib.errors import Count, InputError, check, one_of
 from glamlib.models.config import DECODERS, Config, ModelConfig, VolumeConfig
+from glamlib.models.conv_unet import ConvConfig, ConvUNet, ConvVolumeConfig
 from glamlib.models.segmenter import Segmenter
 from glamlib.models.unet import UNetDecoder
 from glamlib.models.volumes import VolumeSegmenter
@@ -47,6 +48,11 @@ MODELS: dict[str, Config] = {
 }
 MODELS |= _VOLUMES | {f"glam_{name}": replace(config, num_global_tokens=10) for name, config in _VOLUMES.items()}
 MODELS |= {f"{name}_upernet": config for name, config in BACKBONES.items()}
+# At the cost of Swin Nano with a UPerNet of 32 channels, and of nnFormer Nano
+MODELS |= {
+    "conv_unet": ConvConfig(widths=(16, 32, 64, 128, 256)),
+    "conv_unet_3d": ConvVolumeConfig(widths=(16, 32, 64)),
+}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -90,10 +96,11 @@ def create_model(
     if not isinstance(pretrained, bool | str | Path):
         raise InputError(f"pretrained={pretrained!r}: must be True, False or the path of a weights file")
     config = model_config(name, **overrides)
-    if isinstance(config, VolumeConfig):
+    if isinstance(config, VolumeConfig | ConvConfig):
         if pretrained is not False:
             raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
-        model = VolumeSegmenter(config, num_classes, in_channels, parts_of(config))
+        parts = (parts_of(config),) if isinstance(config, VolumeConfig) else ()
+        model = (VolumeSegmenter if parts else ConvUNet)(config, num_classes, in_channels, *parts)
     elif isinstance(config, BackboneConfig):
         model, backbone = BackboneSegmenter(config, num_classes, in_channels), name.removesuffix("_upernet")
     else:

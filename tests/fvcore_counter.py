@@ -18,7 +18,7 @@ ELEMENTWISE = {
         repeat_interleave movedim embedding arange meshgrid zeros ones scalar_tensor fill_ masked_fill
         masked_fill_ dropout feature_dropout adaptive_avg_pool2d adaptive_avg_pool3d upsample_bilinear2d
         upsample_bicubic2d _upsample_bicubic2d_aa max_pool2d layer_norm batch_norm dropout_ im2col lt unflatten
-        unfold tensor_split floor_divide_ new_ones
+        unfold tensor_split floor_divide_ new_ones leaky_relu_ group_norm upsample_trilinear3d
     """.split()  # noqa: SIM905
 }
 

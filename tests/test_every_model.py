@@ -14,7 +14,7 @@ from glamlib.cost.count import COMPONENTS, count_macs
 from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.zoo import model_config
 
-NANO = list_models("*_nano*")
+NANO = [*list_models("*_nano*"), *list_models("conv_*")]
 SMALL = {"depths": [2, 2], "num_heads": [2, 4], "embed_dim": 16}
 CASES = {name: (name, {}) for name in NANO}
 for _mixer in MIXERS:
@@ -58,7 +58,8 @@ def test_any_size_forward_and_backward(case: str, number: int) -> None:
     logits, auxiliary = model(images(2, size), auxiliary=True)
     assert logits.shape == (2, 3, *size)
     if model.config.ndim == 3:
-        assert [tuple(lower.shape) for lower in auxiliary] == [(2, 3, *(-(-side // 2) for side in size))]
+        stride = 4 if case.startswith("conv_") else 2
+        assert [tuple(lower.shape) for lower in auxiliary] == [(2, 3, *(-(-side // stride) for side in size))]
     else:
         auxiliary = [] if auxiliary is None else [auxiliary]
         assert [lower.shape for lower in auxiliary] == [logits.shape] * case.endswith("_upernet")
