@@ -26,7 +26,7 @@ from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
 from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
 from glamlib.runs.predict import image_files, predict_files, predict_volumes
-from glamlib.runs.records import without_nan
+from glamlib.runs.records import json_text
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import AS_TRAINED, How, load_ready
 from glamlib.studies import find_study
@@ -239,7 +239,7 @@ def evaluate(
     torch.set_num_threads(min(run.threads, os.cpu_count()))
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
     metrics["classes"] = by_class(metrics, saved.classes)
-    text = json.dumps(without_nan(metrics), indent=1) + "\n"
+    text = json_text(metrics)
     if out is None:
         print(text, end="")
     else:

@@ -15,7 +15,7 @@ from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import BIN, CueAccuracy, ceiling_by_distance, steps_to_criterion
-from glamlib.evaluation.evaluate import Gallery, evaluate
+from glamlib.evaluation.evaluate import Gallery, ImageScores, evaluate
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
 from glamlib.evaluation.metrics import ConfusionMatrix, location_prior
 from glamlib.layers.windows import window_partition
@@ -103,6 +103,23 @@ def test_by_hand_with_an_absent_class_and_void() -> None:
 def test_label_out_of_range_names_value_and_range() -> None:
     with pytest.raises(InputError, match=r"label value 7: allowed are 0 to 2 and 255"):
         ConfusionMatrix(3).update(torch.tensor([0]), torch.tensor([7]))
+
+
+def test_pixels_of_each_image_add_up_to_the_confusion_matrix() -> None:
+    dataset = Pictures((4, 5), (4, 5), (4, 5))  # of which the first rows are void
+    scores, matrix = ImageScores(dataset), ConfusionMatrix(3)
+    for index in (1, 0, 2):
+        label = dataset[index][1]
+        prediction = torch.randint(0, 3, label.shape)
+        scores.update(index, prediction, label)
+        matrix.update(prediction, label)
+    cases = scores.metrics()["cases"]
+    assert [case["name"] for case in cases] == [dataset.name(index) for index in range(3)]
+    sums = np.zeros((3, 3), int)
+    for case in cases:
+        sums[:, case["classes"]] += [case["hits"], case["truth"], case["guess"]]
+    counts = matrix.compute().numpy()
+    assert sums.tolist() == [counts.diagonal().tolist(), counts.sum(1).tolist(), counts.sum(0).tolist()]
 
 
 def test_an_image_blind_prior_by_hand() -> None:

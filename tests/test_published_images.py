@@ -61,7 +61,11 @@ def test_camvid_reads_the_same_in_both_layouts(tmp_path, monkeypatch, layout):
 @pytest.mark.parametrize(
     ("name", "splits", "places"),
     [
-        ("camvid", "train, val, test, trainval", "SPLIT/images and SPLIT/labels or SPLIT and SPLITannot"),
+        (
+            "camvid",
+            "train, val, test, fit, held_out, trainval",
+            "SPLIT/images and SPLIT/labels or SPLIT and SPLITannot",
+        ),
         ("ade20k", "train, val", "images/SPLIT and annotations/SPLIT"),
         ("cityscapes", "train, val, test", "leftImg8bit/SPLIT and gtFine/SPLIT"),
     ],
@@ -89,6 +93,14 @@ def test_the_real_camvid_is_complete_and_an_item_is_what_its_files_hold(data_roo
     splits = {split: len(load_dataset("camvid", split, root=root)) for split in ("train", "val", "test", "trainval")}
     assert splits == {"train": 367, "val": 101, "test": 233, "trainval": 468}
     table = json.loads((root / "classes.json").read_text())
+    fit, held_out, train = (
+        [data.name(index) for index in range(len(data))]
+        for data in (load_dataset("camvid", split, root=root) for split in ("fit", "held_out", "train"))
+    )
+    assert sorted(fit + held_out) == sorted(train)
+    for sequence, count in {"0001TP": 9, "0006R0": 15, "0016E5": 31}.items():  # the last 15 % of 62, 101 and 204
+        frames = sorted(name for name in train if name.startswith(sequence))
+        assert [name for name in held_out if name.startswith(sequence)] == frames[-count:]
     assert list(LABELS["camvid"].classes) == table["classes"]
     assert [list(colour) for colour in LABELS["camvid"].palette] == table["palette"][:11]
 

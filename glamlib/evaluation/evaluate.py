@@ -81,6 +81,29 @@ def evaluate(
     return confusion
 
 
+class ImageScores:
+    """Pixels of each image by class, so that scores over other sets of images can be formed afterwards."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+        self.cases: dict[int, dict[str, object]] = {}
+
+    def update(self, index: int, prediction: Tensor, label: Tensor) -> None:
+        """Add an image, integer ``(H, W)`` tensors; the signature is `evaluate`'s ``on_image``."""
+        known = label != self.dataset.ignore_index
+        truth, guess = label[known].long(), prediction[known].long()
+        counts = [part.bincount(minlength=len(self.dataset.classes)) for part in (truth[truth == guess], truth, guess)]
+        classes = (counts[1] + counts[2]).nonzero()[:, 0]
+        found = zip(("hits", "truth", "guess"), (part[classes].tolist() for part in counts), strict=True)
+        self.cases[index] = {"name": self.dataset.name(index), "classes": classes.tolist(), **dict(found)}
+
+    def metrics(self) -> dict[str, object]:
+        """Return cases: of each image its name, the classes in truth or prediction, and their pixels that are right
+        (hits), true (truth) and predicted (guess); of all processes."""
+        cases = {index: case for own in gathered(self.cases) for index, case in own.items()}
+        return {"cases": [case for _, case in sorted(cases.items())]}
+
+
 class Gallery:
     """Predictions of ``count`` test images or volumes, evenly spaced over the set and so the same for every run.
 

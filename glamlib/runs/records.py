@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -69,7 +70,7 @@ def write_record(
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)
         write_whole(folder / "pictures.npz", packed.getvalue())
-    write_whole(path, json.dumps(without_nan(record), indent=1) + "\n")
+    write_whole(path, json_text(record))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     if lock := _LOCKS.pop(folder.resolve(), None):
         lock.release(force=True)
@@ -122,6 +123,12 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
         why = differences(same[0], record) if same else differences(kept[0], record, own)
         others.append(f"{variant}/seed-{seed} ({why})")
     return kept, others
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON, lists of numbers in one line each."""
+    text = json.dumps(without_nan(value), indent=1)
+    return re.sub(r'\[[^][{}"]*\]', lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
 def without_nan(value: object) -> object:

@@ -13,7 +13,7 @@ from glamlib.data.transforms import TrainTransform, normalise
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
-from glamlib.evaluation.evaluate import Gallery, evaluate, process_count
+from glamlib.evaluation.evaluate import Gallery, ImageScores, evaluate, process_count
 from glamlib.evaluation.inference import predict_classes, predict_volume_classes, view_size
 from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
@@ -76,7 +76,7 @@ class ImageTask:
 
     def scores(self, dataset: AnyDataset) -> list:
         """Return what counts beside the confusion matrix, by ``update``, a `Watch`, and ``metrics()``."""
-        return [CueAccuracy(dataset)] if isinstance(dataset, CueScenes | CueVolumes) else []
+        return [CueAccuracy(dataset) if isinstance(dataset, CueScenes) else ImageScores(dataset)]
 
     def evaluate(self, model: nn.Module, dataset: AnyDataset, run: RunParameters) -> Evaluation:
         """Return the metrics on test data, and, of the first seed, pictures."""
@@ -138,7 +138,8 @@ class VolumeTask(ImageTask):
         return (2 * iou / (1 + iou)).nanmean().item()
 
     def scores(self, dataset: VolumeDataset) -> list:
-        return [*super().scores(dataset), VolumeScores(dataset)]
+        cues = [CueAccuracy(dataset)] if isinstance(dataset, CueVolumes) else []
+        return [*cues, VolumeScores(dataset)]
 
 
 def task_of(run: RunParameters) -> ImageTask | VolumeTask:
