@@ -12,7 +12,6 @@ from torch import nn
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError, check
 from glamlib.models.config import ModelConfig
-from glamlib.models.segmenter import EncoderDecoder
 from glamlib.models.timm_tokens import add_global_tokens
 from glamlib.zoo import create_model, list_models
 
@@ -64,7 +63,7 @@ def save_model(
     from glamlib.studies.parameters import RunParameters, Sides
 
     name, overrides = getattr(model, "made_by", ("", {}))
-    if not name or not isinstance(model, EncoderDecoder):
+    if not name or model.config.ndim != 2:
         raise InputError("save_model: of models of images that create_model made")
     if len(classes) != model.num_classes:
         raise InputError(f"save_model: {len(classes)} names of classes; the model has {model.num_classes} classes")

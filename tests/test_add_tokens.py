@@ -13,7 +13,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.twins import Twins
 from torch import Tensor, nn
 
-from glamlib import InputError, add_global_tokens
+from glamlib import InputError, ModelConfig, add_global_tokens
 from glamlib.models.encoder import Stage
 
 ADDED = ("global_tokens", "gate", "mixer", "norm_mixer")
@@ -118,7 +118,9 @@ def test_swin_with_open_gates_is_glam() -> None:
     """
     model = with_tokens(lambda: swin(depths=(3,)))
     stage = model.layers[0]
-    ours = Stage(16, [0.0] * 3, (4, 4), 3, "gmsa", 0, num_heads=2)
+    ours = Stage(
+        ModelConfig(embed_dim=16, depths=(3,), num_heads=(2,), window_size=4, num_global_tokens=3), 0, [0.0] * 3
+    )
     weights = {key: value for key, value in stage.state_dict().items() if not key.endswith("gate")}
     ours.load_state_dict(weights)
     x = image(2, 16, 16, 16)

@@ -255,7 +255,7 @@ def test_t2t_merges_neighbours() -> None:
     body.attention1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     x = image(2, 3, 32, 64)
     tokens = body(x)
-    assert tokens.shape == (2, 2 * 4, 24)
+    assert tokens.shape == (2, 2, 4, 24)
     torch.testing.assert_close(seen[0][:, 16 + 2], F.pad(x, (2, 2, 2, 2))[:, :, 4:11, 8:15].flatten(1))
     code = sinusoid(5, 6)[0]
     assert code[3, 2] == pytest.approx(torch.tensor(3 / 10000 ** (2 / 6)).sin().item())

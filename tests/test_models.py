@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from glamlib import InputError, create_model, list_models
 from glamlib.layers.mixers import MIXERS
-from glamlib.models.config import VolumeConfig
+from glamlib.models.config import ModelConfig, VolumeConfig
 from glamlib.models.encoder import Stage
 from glamlib.models.upernet import UPerNetDecoder
 from glamlib.zoo import MODELS
@@ -164,10 +164,9 @@ def test_weight_init() -> None:
 def test_a_stage_of_one_slice_is_a_stage_of_images() -> None:
     """In 3D, fed one slice, it equals the stage in 2D with the middle of its biases."""
     torch.manual_seed(0)
-    # G-MSA's position code divides its channels between the dimensions
-    config = VolumeConfig(embed_dim=12, depths=(3,), num_heads=(2,), window_size=3, num_global_tokens=2, mixer="none")
-    sizes = config.stage(0) | {"drop_paths": [0.0] * 3}
-    volumes, images = Stage(**sizes).eval(), Stage(**sizes | {"window_size": (3, 3)}).eval()
+    sizes = {"embed_dim": 12, "depths": (3,), "num_heads": (2,), "window_size": 3, "num_global_tokens": 2}
+    # no G-MSA: its position code divides its channels between the dimensions
+    volumes, images = (Stage(kind(**sizes, mixer="none"), 0, [0.0] * 3).eval() for kind in (VolumeConfig, ModelConfig))
     for parameter in volumes.parameters():
         nn.init.normal_(parameter, std=0.3)
     weights = volumes.state_dict()

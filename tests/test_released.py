@@ -112,11 +112,12 @@ def test_block(name: str) -> None:
 
 def test_stage() -> None:
     tensors, arguments = reference("glam_stage_w7_g1_15x13")
-    stage = ReleasedStage(
-        differences=ALL, dim=arguments["dim"], drop_paths=[0.0] * arguments["depth"], num_heads=arguments["num_heads"],
-        window_size=(arguments["window_size"],) * 2, num_global_tokens=arguments["gt_num"], mixer="gmsa",
-        mlp_ratio=4.0, level=arguments["id_layer"],
-    ).eval()  # fmt: skip
+    level, depth = arguments["id_layer"], arguments["depth"]
+    config = ModelConfig(
+        embed_dim=arguments["dim"] // 2**level, depths=(depth,) * (level + 1), window_size=arguments["window_size"],
+        num_heads=(arguments["num_heads"],) * (level + 1), num_global_tokens=arguments["gt_num"],
+    )  # fmt: skip
+    stage = ReleasedStage(config, level, [0.0] * depth, differences=ALL).eval()
     weights = released_weights("glam_stage_w7_g1_15x13")
     load_released(stage, {k: v for k, v in weights.items() if not k.startswith("downsample.")})  # our next stage's
     y = stage(tensors["input/0"].unflatten(1, (15, 13)))

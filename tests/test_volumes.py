@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from glamlib import create_model
 from glamlib.cli import main
 from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
-from glamlib.models.volumes import ConvPair, VolumeExpand, VolumeMerging
+from glamlib.models.volumes import VolumeEmbed, VolumeExpand, VolumeMerging
 
 DEEP = {"depths": [1, 1, 1, 2], "num_heads": [1, 1, 1, 1]}
 
@@ -62,7 +62,7 @@ def test_convolutions_by_hand() -> None:
     expected = torch.einsum("co,c->o", expand.up.weight[:, :, 1, 0, 1], z[0, 3, 2, 1]) + expand.up.bias
     torch.testing.assert_close(y[0, 7, 4, 3], expected)
 
-    pair = ConvPair(2, 4, (1, 2, 2), is_last=False)
+    pair = VolumeEmbed(2, 8, (1, 2, 2)).proj1
     x = volume(1, 2, 3, 4, 6)
     z = F.conv3d(x, pair.conv1.weight, pair.conv1.bias, stride=(1, 2, 2), padding=1)
     for conv in (pair.conv2, None):

@@ -1,33 +1,23 @@
 """From the maps of any backbone to a feature pyramid of an image of any size, and UPerNet on it."""
 
 from functools import partial
-from math import ceil
 
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from glamlib.backbones.config import STRIDES, BackboneConfig
-from glamlib.backbones.stages import CvTStage, PVTStage, Stages
-from glamlib.backbones.t2t_vit import T2TViT
+from glamlib.backbones.stages import Stages, cvt_stage, pvt_stage
 from glamlib.backbones.timm_nets import CrossViTBody, TimmPyramid, TNTBody, ViTBody
-from glamlib.backbones.vil import ViLStage
+from glamlib.backbones.vil import vil_stage
+from glamlib.layers.windows import padding_to
 from glamlib.models.encoder import init_linear
 from glamlib.models.segmenter import EncoderDecoder
-from glamlib.models.upernet import FCNHead, UPerNetDecoder
+from glamlib.models.upernet import FCNHead, UPerNetDecoder, cut
 
-_BODIES = {
-    "pvt": partial(Stages, PVTStage),
-    "pvt_v2": TimmPyramid,
-    "twins_pcpvt": TimmPyramid,
-    "twins_svt": TimmPyramid,
-    "vil": partial(Stages, ViLStage),
-    "cvt": partial(Stages, CvTStage),
-    "vit": ViTBody,
-    "t2t_vit": T2TViT,
-    "tnt": TNTBody,
-    "crossvit": CrossViTBody,
-}
+_BODIES = dict.fromkeys(("pvt_v2", "twins_pcpvt", "twins_svt"), TimmPyramid)
+_BODIES |= {name: partial(Stages, make) for name, make in (("pvt", pvt_stage), ("cvt", cvt_stage), ("vil", vil_stage))}
+_BODIES |= {"vit": ViTBody, "t2t_vit": ViTBody, "tnt": TNTBody, "crossvit": CrossViTBody}
 
 
 class SimplePyramid(nn.Module):
@@ -67,12 +57,9 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return ``(B, dims[i], ceil(H / stride), ceil(W / stride))`` of each stride for ``(B, C_in, H, W)``."""
-        height, width = x.shape[2:]
-        levels = self.pyramid(self.body(F.pad(x, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1]))))
-        return [
-            level[:, :, : ceil(height / stride), : ceil(width / stride)]
-            for level, stride in zip(levels, STRIDES, strict=True)
-        ]
+        size = tuple(x.shape[2:])
+        levels = self.pyramid(self.body(F.pad(x, padding_to(size, (STRIDES[-1],) * 2))))
+        return [cut(level, [-(-s // stride) for s in size]) for level, stride in zip(levels, STRIDES, strict=True)]
 
 
 class BackboneSegmenter(EncoderDecoder):

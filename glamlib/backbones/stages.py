@@ -12,40 +12,53 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from timm.layers import calculate_drop_path_rates, trunc_normal_
-from timm.models.twins import Block, GlobalSubSampleAttn, PatchEmbed
+from timm.models.twins import Block, GlobalSubSampleAttn
 from torch import Tensor, nn
 
 from glamlib.backbones.config import STRIDES, BackboneConfig
 from glamlib.models.upernet import resize
 
-IMAGE_SIZE = 224  # side in pixels of the images that the positions are learned for
-SR_RATIOS = (8, 4, 2, 1)  # how far each stage reduces keys and values along each side
 
+class ConvStage(nn.Module):
+    """A convolution to patches, learned positions or a token in front where there are some, and blocks.
 
-class BlockStage(nn.Module):
-    """Patches and blocks: ``(B, C_in, H, W)`` to ``(B, C, H / stride, W / stride)``.
-
-    A subclass sets ``blocks`` and, unless it has an `embed` of its own, the convolution ``proj`` and its ``norm``.
+    Each of ``attentions`` takes ``(x, size)`` and becomes a block with an MLP, each residual and pre-norm. Positions
+    are those of ``grid`` x ``grid`` patches, interpolated to the map.
     """
 
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Return patches ``(B, h * w, C)``, after tokens if there are some, and (h, w)."""
-        x = self.proj(x)
-        return self.norm(x.flatten(2).transpose(1, 2)), tuple(x.shape[2:])
+    def __init__(
+        self,
+        config: BackboneConfig,
+        i: int,
+        proj: nn.Conv2d,
+        attentions: list[nn.Module],
+        drop_paths: list[float],
+        has_token: bool = False,
+        grid: int = 0,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        dim = config.embed_dims[i]
+        self.proj, self.norm = proj, nn.LayerNorm(dim, eps)
+        self.token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02)) if has_token else None
+        self.pos_embed = nn.Parameter(trunc_normal_(torch.zeros(1, dim, grid, grid), std=0.02)) if grid else None
+        sizes, norm = (dim, config.num_heads[i], config.mlp_ratios[i]), partial(nn.LayerNorm, eps=eps)
+        self.blocks = nn.ModuleList(Block(*sizes, drop_path=rate, norm_layer=norm, ws=1) for rate in drop_paths)
+        for block, attention in zip(self.blocks, attentions, strict=True):
+            block.attn = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        x, size = self.embed(x)
+        """Return ``(B, C, H / stride, W / stride)`` for ``(B, C_in, H, W)``."""
+        x = self.proj(x)
+        size = tuple(x.shape[2:])
+        x = self.norm(x.flatten(2).transpose(1, 2))  # (B, h * w, C)
+        if self.pos_embed is not None:
+            x = x + resize(self.pos_embed, size).flatten(2).transpose(1, 2)
+        if self.token is not None:
+            x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
             x = block(x, size)
         return rearrange(x[:, -size[0] * size[1] :], "b (h w) c -> b c h w", h=size[0]).contiguous()
-
-
-def block_of(attention: nn.Module, config: BackboneConfig, i: int, drop_path: float, eps: float = 1e-6) -> Block:
-    """Return a block of stage i: an attention that takes ``(x, size)``, and an MLP, each residual and pre-norm."""
-    sizes = (config.embed_dims[i], config.num_heads[i], config.mlp_ratios[i])
-    block = Block(*sizes, drop_path=drop_path, norm_layer=partial(nn.LayerNorm, eps=eps), ws=1)
-    block.attn = attention
-    return block
 
 
 class Stages(nn.Module):
@@ -71,25 +84,12 @@ class Stages(nn.Module):
         return maps if len(maps) == len(STRIDES) else [*maps, F.max_pool2d(x, 2)]
 
 
-class PVTStage(BlockStage):
-    """PVT's: patches, learned positions (interpolated to the map), blocks.
-
-    PVT's last stage has a class token; as in its own code for dense prediction, it is left out here.
-    """
-
-    def __init__(self, config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> None:
-        super().__init__()
-        dim, patch, grid = config.embed_dims[i], 4 if i == 0 else 2, IMAGE_SIZE // STRIDES[i]
-        self.patch_embed = PatchEmbed(grid * patch, patch, in_channels, dim)
-        self.pos_embed = nn.Parameter(trunc_normal_(torch.zeros(1, dim, grid, grid), std=0.02))
-        self.blocks = nn.ModuleList(
-            block_of(GlobalSubSampleAttn(dim, config.num_heads[i], sr_ratio=SR_RATIOS[i]), config, i, rate)
-            for rate in drop_paths
-        )
-
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        x, size = self.patch_embed(x)  # (B, h * w, C)
-        return x + resize(self.pos_embed, size).flatten(2).transpose(1, 2), size
+def pvt_stage(config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> ConvStage:
+    """Return PVT's stage i. The last has a class token; as in PVT's code for dense prediction, it is left out here."""
+    dim, heads, patch = config.embed_dims[i], config.num_heads[i], 4 if i == 0 else 2
+    attentions = [GlobalSubSampleAttn(dim, heads, sr_ratio=(8, 4, 2, 1)[i]) for _ in drop_paths]
+    proj = nn.Conv2d(in_channels, dim, patch, patch)
+    return ConvStage(config, i, proj, attentions, drop_paths, grid=224 // STRIDES[i])  # of ImageNet's 224 pixels
 
 
 class ConvProjection(nn.Module):
@@ -116,9 +116,7 @@ class ConvAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.scale = dim**-0.5
-        self.q = ConvProjection(dim, stride=1)
-        self.k = ConvProjection(dim, stride=2)
-        self.v = ConvProjection(dim, stride=2)
+        self.q, self.k, self.v = (ConvProjection(dim, stride) for stride in (1, 2, 2))
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -131,26 +129,9 @@ class ConvAttention(nn.Module):
         return self.proj(rearrange(y, "b heads n d -> b n (heads d)"))
 
 
-class CvTStage(BlockStage):
-    """CvT's: an overlapping convolution, then blocks.
-
-    As in the source, only the last of the three stages has a class token and drops paths.
-    """
-
-    def __init__(self, config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> None:
-        super().__init__()
-        dim, is_last = config.embed_dims[i], i == 2
-        kernel, stride, padding = (7, 4, 2) if i == 0 else (3, 2, 1)
-        self.proj = nn.Conv2d(in_channels, dim, kernel, stride, padding)
-        self.norm = nn.LayerNorm(dim)
-        self.cls_token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02)) if is_last else None
-        rates = calculate_drop_path_rates(config.drop_path if is_last else 0.0, config.depths[i])
-        self.blocks = nn.ModuleList(
-            block_of(ConvAttention(dim, config.num_heads[i]), config, i, rate, eps=1e-5) for rate in rates
-        )
-
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        x, size = super().embed(x)
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        return x, size
+def cvt_stage(config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> ConvStage:
+    """Return CvT's stage i. As in the source, only the last of three has a class token and drops paths."""
+    proj = nn.Conv2d(in_channels, config.embed_dims[i], *((7, 4, 2) if i == 0 else (3, 2, 1)))
+    attentions = [ConvAttention(config.embed_dims[i], config.num_heads[i]) for _ in drop_paths]
+    rates = calculate_drop_path_rates(config.drop_path if i == 2 else 0.0, config.depths[i])
+    return ConvStage(config, i, proj, attentions, rates, has_token=i == 2, eps=1e-5)

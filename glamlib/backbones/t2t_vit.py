@@ -1,4 +1,4 @@
-"""T2T-ViT: neighbouring tokens are merged step by step until they are patches of 16 pixels; then a ViT.
+"""T2T-ViT's patches: neighbouring tokens are merged step by step until they are patches of 16 pixels, for a ViT.
 
 Source: Yuan et al., "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet" (ICCV 2021);
 yitu-opensource/T2T-ViT, models/t2t_vit.py and models/token_performer.py: the form with Performer's attention
@@ -10,13 +10,8 @@ from math import sqrt
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import calculate_drop_path_rates, resample_abs_pos_embed, trunc_normal_
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from glamlib.backbones.config import BackboneConfig
-
-GRID = 14  # side in patches of the map that the positions are for
 DROPOUT = 0.1  # in the tokens-to-token part
 
 
@@ -55,13 +50,21 @@ class TokenPerformer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Two steps of attention and merging, and a projection: ``(B, C_in, H, W)`` to ``(B, H W / 256, C)``."""
+    """Two steps of attention and merging, and a projection: ``(B, C_in, H, W)`` to ``(B, H / 16, W / 16, C)``.
 
-    def __init__(self, in_channels: int, token_dim: int, dim: int) -> None:
+    It takes the place of timm's patch embedding; other arguments of that are ignored.
+    """
+
+    grid_size, num_patches = (14, 14), 14 * 14  # that the positions are for
+
+    def __init__(self, in_chans: int, embed_dim: int, token_dim: int, **_: object) -> None:
         super().__init__()
-        self.attention1 = TokenPerformer(in_channels * 7 * 7, token_dim)
+        self.attention1 = TokenPerformer(in_chans * 7 * 7, token_dim)
         self.attention2 = TokenPerformer(token_dim * 3 * 3, token_dim)
-        self.project = nn.Linear(token_dim * 3 * 3, dim)
+        self.project = nn.Linear(token_dim * 3 * 3, embed_dim)
+
+    def dynamic_feat_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[0] // 16, size[1] // 16
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.shape[2] // 4
@@ -70,7 +73,7 @@ class TokensToToken(nn.Module):
             x = rearrange(attention(x), "b (h w) c -> b c h w", h=rows)
             x = F.unfold(x, 3, padding=1, stride=2).transpose(1, 2)  # a quarter of the tokens, each 9 C_token wide
             rows //= 2
-        return self.project(x)
+        return self.project(x).unflatten(1, (rows, -1))
 
 
 def sinusoid(length: int, dim: int) -> Tensor:
@@ -78,29 +81,3 @@ def sinusoid(length: int, dim: int) -> Tensor:
     channel = torch.arange(dim)
     angle = torch.arange(length)[:, None] / 10000 ** (2 * (channel // 2) / dim)
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())[None]
-
-
-class T2TViT(nn.Module):
-    """Tokens-to-token, then a ViT whose fixed positions, of a class token and 14 x 14 patches, are interpolated."""
-
-    def __init__(self, config: BackboneConfig, in_channels: int) -> None:
-        super().__init__()
-        token_dim, self.dims = config.embed_dims
-        self.tokens_to_token = TokensToToken(in_channels, token_dim, self.dims)
-        self.cls_token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, self.dims), std=0.02))
-        self.register_buffer("pos_embed", sinusoid(1 + GRID**2, self.dims), persistent=False)
-        self.blocks = nn.Sequential(
-            *(
-                Block(self.dims, config.num_heads[0], config.mlp_ratios[0], qkv_bias=False, drop_path=rate)
-                for rate in calculate_drop_path_rates(config.drop_path, config.depths[0])
-            )
-        )
-        self.norm = nn.LayerNorm(self.dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the last map, normalised, ``(B, C, H / 16, W / 16)``."""
-        grid = [size // 16 for size in x.shape[2:]]
-        x = self.tokens_to_token(x)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        x = self.norm(self.blocks(x + resample_abs_pos_embed(self.pos_embed, grid)))
-        return rearrange(x[:, 1:], "b (h w) c -> b c h w", h=grid[0])

@@ -6,6 +6,8 @@ al., "PVT v2: Improved Baselines with Pyramid Vision Transformer" (CVMJ 2022); D
 Cross-Attention Multi-Scale Vision Transformer for Image Classification" (ICCV 2021).
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
+from glamlib.backbones.t2t_vit import TokensToToken, sinusoid
 from glamlib.models.upernet import resize
 
 
@@ -50,13 +53,19 @@ class TimmPyramid(nn.Module):
 
 
 class ViTBody(nn.Module):
-    """The plain ViT: patches of 16 pixels, full attention, one scale."""
+    """The plain ViT: patches of 16 pixels, full attention, one scale. T2T-ViT: with its own patches and positions."""
 
     def __init__(self, config: BackboneConfig, in_channels: int) -> None:
         super().__init__()
-        (self.dims,) = config.embed_dims
-        sizes = _one_scale(config, in_channels)
-        self.net = VisionTransformer(num_heads=config.num_heads[0], dynamic_img_size=True, **sizes)
+        *token_dim, self.dims = config.embed_dims
+        sizes = _one_scale(config, in_channels) | {"num_heads": config.num_heads[0]}
+        if token_dim:
+            sizes |= {"embed_layer": partial(TokensToToken, token_dim=token_dim[0]), "qkv_bias": False}
+        self.net = VisionTransformer(dynamic_img_size=True, **sizes)
+        if token_dim:
+            length = self.net.pos_embed.shape[1]
+            del self.net.pos_embed
+            self.net.register_buffer("pos_embed", sinusoid(length, self.dims), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the last map, normalised, ``(B, C, H / 16, W / 16)``."""

@@ -14,7 +14,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from glamlib.backbones.config import BackboneConfig
-from glamlib.backbones.stages import BlockStage, block_of
+from glamlib.backbones.stages import ConvStage
 from glamlib.layers.windows import relative_position_index
 
 
@@ -77,20 +77,9 @@ class SlidingChunkAttention(nn.Module):
         return self.proj(torch.cat([rearrange(read, "b heads n d -> b n (heads d)"), y], dim=1))
 
 
-class ViLStage(BlockStage):
-    """Patches, a new global token, blocks."""
-
-    def __init__(self, config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> None:
-        super().__init__()
-        dim, heads, patch, last = config.embed_dims[i], config.num_heads[i], 4 if i == 0 else 2, len(drop_paths) - 1
-        self.proj = nn.Conv2d(in_channels, dim, patch, stride=patch)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.global_tokens = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02))
-        self.blocks = nn.ModuleList(
-            block_of(SlidingChunkAttention(dim, heads, config.window_size, j < last), config, i, rate)
-            for j, rate in enumerate(drop_paths)
-        )
-
-    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        x, size = super().embed(x)
-        return torch.cat([self.global_tokens.expand(len(x), -1, -1), x], dim=1), size
+def vil_stage(config: BackboneConfig, i: int, in_channels: int, drop_paths: list[float]) -> ConvStage:
+    """Return ViL's stage i: patches, a new global token, blocks."""
+    dim, heads, patch, depth = config.embed_dims[i], config.num_heads[i], 4 if i == 0 else 2, len(drop_paths)
+    attentions = [SlidingChunkAttention(dim, heads, config.window_size, j < depth - 1) for j in range(depth)]
+    proj = nn.Conv2d(in_channels, dim, patch, stride=patch)
+    return ConvStage(config, i, proj, attentions, drop_paths, has_token=True)

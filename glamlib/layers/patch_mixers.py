@@ -1,6 +1,7 @@
 """Exchanges between the patches of all windows, in place of tokens and G-MSA: the neighbours of GLAM as mixers."""
 
 from math import prod
+from operator import mul
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +23,14 @@ class PatchMixer(GlobalAttention):
         super().__init__(dim, num_heads)
         self.window_size = window_size
 
-    def queries(self, x: Tensor) -> Tensor:
-        """Return the queries ``(B, heads, N, d)`` of ``(B, N, C)``."""
-        c = x.shape[-1]
-        q = F.linear(x, self.qkv.weight[:c], self.qkv.bias[:c])
-        return rearrange(q, "b n (h d) -> b h n d", h=self.num_heads)
-
-    def keys_values(self, x: Tensor) -> Tensor:
-        """Return the keys and values ``(2, B, heads, N, d)`` of ``(B, N, C)``."""
-        c = x.shape[-1]
-        kv = F.linear(x, self.qkv.weight[c:], self.qkv.bias[c:])
-        return rearrange(kv, "b n (two h d) -> two b h n d", two=2, h=self.num_heads)
-
-    def from_heads(self, y: Tensor) -> Tensor:
-        """Return the output ``(B, N, C)`` of heads ``(B, heads, N, d)``: joined and projected."""
-        return self.proj(rearrange(y, "b h n d -> b n (h d)"))
+    def read(self, x: Tensor, context: Tensor, return_attention: bool = False) -> Attended:
+        """Return what ``x`` ``(B, N, C)`` reads in ``context`` ``(B, M, C)``, and the weights ``(B, heads, N, M)``."""
+        sizes = [x.shape[-1], 2 * x.shape[-1]]
+        (to_q, to_kv), (bias_q, bias_kv) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+        q = rearrange(F.linear(x, to_q, bias_q), "b n (h d) -> b h n d", h=self.num_heads)
+        k, v = rearrange(F.linear(context, to_kv, bias_kv), "b m (two h d) -> two b h m d", two=2, h=self.num_heads)
+        y, weights = attend(q, k, v, return_attention=return_attention)
+        return self.proj(rearrange(y, "b h n d -> b n (h d)")), weights
 
 
 class FullAttention(PatchMixer):
@@ -66,9 +60,8 @@ class ReducedAttention(PatchMixer):
         layout = WindowLayout(grid, self.window_size, (0,) * len(grid))
         windows = to_windows(patches.view(len(patches), *grid, -1), layout)  # (B, nW, w * w, C)
         keys = self.norm(self.reduce(windows.flatten(2)))  # (B, nW, C)
-        q = self.queries(patches.flatten(1, 2))  # (B, heads, P, d)
-        y, weights = attend(q, *self.keys_values(keys), return_attention=return_attention)
-        return self.from_heads(y)[:, :, None], weights
+        update, weights = self.read(patches.flatten(1, 2), keys, return_attention)
+        return update[:, :, None], weights
 
 
 class SharedTokens(PatchMixer):
@@ -90,14 +83,18 @@ class SharedTokens(PatchMixer):
         """Return the update of the patches and, if asked, their weights ``(B, heads, P, tokens)``."""
         patches = self.add_position(tokens, grid).flatten(1, 2)  # (B, P, C)
         shared = self.tokens.to(patches.dtype).expand(len(patches), -1, -1)  # (B, T, C)
-        k, v = self.keys_values(torch.cat([shared, patches], dim=1))  # each (B, heads, T + P, d)
-        shared = shared + self.from_heads(attend(self.queries(shared), k, v)[0])
-        y, weights = attend(self.queries(patches), *self.keys_values(shared), return_attention=return_attention)
-        return self.from_heads(y)[:, :, None], weights
+        shared = shared + self.read(shared, torch.cat([shared, patches], dim=1))[0]
+        update, weights = self.read(patches, shared, return_attention)
+        return update[:, :, None], weights
+
+
+# A block of dilated windows: each starts at its own (k, i, j); its patches (d, h, w) lie a step apart
+_BLOCKS = {2: "b n (h i w j) c", 3: "b n (d k h i w j) c"}
+_DILATED = {2: "b (n i j) (h w) c", 3: "b (n k i j) (d h w) c"}
 
 
 class DilatedLayout:
-    """Windows of ``window_size`` patches that lie ``step`` apart on a map of ``size`` patches, one entry a dimension.
+    """Windows of ``window_size`` patches that lie a step apart on a map of ``size`` patches, one entry a dimension.
 
     The step is at most the window's side w, so that a dilated window has a patch in every window that it spans; on a
     map smaller than w * w it is smaller. Dilated windows side by side divide the map evenly.
@@ -105,31 +102,29 @@ class DilatedLayout:
 
     def __init__(self, size: tuple[int, ...], window_size: tuple[int, ...]) -> None:
         sides = [-(-s // w**2) for s, w in zip(size, window_size, strict=True)]  # dilated windows side by side
-        self.step = tuple(-(-s // (n * w)) for s, n, w in zip(size, sides, window_size, strict=True))
-        self.cells = WindowLayout(size, self.step, (0,) * len(size))
-        self.windows = WindowLayout.fit(self.cells.grid, window_size, shifted=False)
+        step = [-(-s // (n * w)) for s, n, w in zip(size, sides, window_size, strict=True)]
+        window = [min(w, -(-s // d)) for s, w, d in zip(size, window_size, step, strict=True)]
+        self.blocks = WindowLayout(size, tuple(map(mul, window, step)), (0,) * len(size))
+        self.whole, self.dilated = _BLOCKS[len(size)], _DILATED[len(size)]
+        self.sides = dict(zip("whd", window[::-1], strict=False)) | dict(zip("jik", step[::-1], strict=False))
 
     def split(self, x: Tensor) -> Tensor:
-        """Cut a map ``(B, *size, C)`` into dilated windows ``(B, D, nW, P, C)``: D starts, nW windows of each."""
-        cells = to_windows(x, self.cells).transpose(1, 2)  # (B, D, cells, C)
-        windows = to_windows(cells.reshape(-1, *self.cells.grid, x.shape[-1]), self.windows)  # (B * D, nW, P, C)
-        return windows.view(len(x), -1, *windows.shape[1:])
+        """Cut a map ``(B, *size, C)`` into dilated windows ``(B, D, P, C)``."""
+        return rearrange(to_windows(x, self.blocks), f"{self.whole} -> {self.dilated}", **self.sides)
 
     def merge(self, windows: Tensor) -> Tensor:
-        """Undo `split`: ``(B, D, nW, P, C)`` to ``(B, *size, C)``."""
-        batch, starts, *_, channels = windows.shape
-        cells = from_windows(windows.flatten(0, 1), self.windows)  # (B * D, *cells, C)
-        return from_windows(cells.reshape(batch, starts, -1, channels).transpose(1, 2), self.cells)
+        """Undo `split`: ``(B, D, P, C)`` to ``(B, *size, C)``."""
+        return from_windows(rearrange(windows, f"{self.dilated} -> {self.whole}", **self.sides), self.blocks)
 
 
 @cached
 def padding_mask(size: tuple[int, ...], window_size: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return what is added to the logits of dilated windows, ``(D * nW, 1, P)``: 0, or -1e4 off the map.
+    """Return what is added to the logits of dilated windows, ``(D, 1, P)``: 0, or -1e4 off the map.
 
     The value is finite because a dilated window may lie off the map as a whole; its weight is exactly 0 elsewhere.
     """
     on_map = DilatedLayout(size, window_size).split(torch.ones(1, *size, 1, device=device))
-    return ((1 - on_map) * -1e4).flatten(0, 2).transpose(1, 2)
+    return ((1 - on_map) * -1e4)[0].transpose(1, 2)
 
 
 class SparseAttention(PatchMixer):
@@ -142,16 +137,15 @@ class SparseAttention(PatchMixer):
     """
 
     def forward(self, tokens: Tensor, grid: tuple[int, ...], return_attention: bool = False) -> Attended:
-        """Return the update of the patches and, if asked, their weights ``(B, D, nW, heads, P, P)``."""
+        """Return the update of the patches and, if asked, their weights ``(B, D, heads, P, P)``."""
         layout = DilatedLayout(grid, self.window_size)
         # Padded after the projection: patches off the map hold no bias
         qkv = self.qkv(self.add_position(tokens, grid)).view(len(tokens), *grid, -1)
-        windows = layout.split(qkv)  # (B, D, nW, P, 3 C)
-        # Four dimensions for the fused kernels, as in W-MSA: each (B, D * nW * heads, P, d)
-        q, k, v = rearrange(windows, "b s w n (three h d) -> three b (s w h) n d", three=3, h=self.num_heads)
+        # Four dimensions for the fused kernels, as in W-MSA: each (B, D * heads, P, d)
+        q, k, v = rearrange(layout.split(qkv), "b w n (three h d) -> three b (w h) n d", three=3, h=self.num_heads)
         mask = padding_mask(grid, self.window_size, q.device).to(q.dtype)
         y, weights = attend(q, k, v, mask.repeat_interleave(self.num_heads, dim=0), return_attention)
-        y = rearrange(y, "b (s w h) n d -> b s w n (h d)", s=windows.shape[1], h=self.num_heads)  # (B, D, nW, P, C)
+        y = rearrange(y, "b (w h) n d -> b w n (h d)", h=self.num_heads)  # (B, D, P, C)
         if weights is not None:
-            weights = rearrange(weights, "b (s w h) n m -> b s w h n m", s=windows.shape[1], h=self.num_heads)
+            weights = rearrange(weights, "b (w h) n m -> b w h n m", h=self.num_heads)
         return self.proj(layout.merge(y)).view(tokens.shape), weights

@@ -89,20 +89,6 @@ class StagedConfig(Config):
         value = getattr(self, name)
         return value if isinstance(value, tuple) else (value,) * len(self.depths)
 
-    def stage(self, level: int) -> dict[str, object]:
-        """Return the arguments of `Stage` that the stages of one level share, in encoder and decoder."""
-        return {
-            "dim": self.dims[level],
-            "num_heads": self.num_heads[level],
-            "window_size": (self.per_stage("window_size")[level],) * self.ndim,
-            "num_global_tokens": self.per_stage("num_global_tokens")[level],
-            "mixer": self.mixer,
-            "mask_tokens": self.mask_tokens,
-            "mlp_ratio": self.mlp_ratio,
-            "level": level,
-            "grad_checkpointing": self.grad_checkpointing,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(StagedConfig):

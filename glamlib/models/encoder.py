@@ -23,41 +23,37 @@ from glamlib.models.config import StagedConfig
 class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
-    All windows start from the same ``num_global_tokens`` learned vectors; without tokens no mixer of tokens is built.
-    There is a block for each rate in ``drop_paths``. ``level`` is 0 for the highest resolution. A decoder's stages and
-    the first have no ``downsample``. ``sizes`` are arguments of `GlamBlock`, for ``make_block``.
+    All windows start from the same learned vectors; without tokens no mixer of tokens is built. There is a block for
+    each rate in ``drop_paths``. ``level`` is 0 for the highest resolution. A decoder's stages and the first have no
+    ``downsample``.
     """
 
     def __init__(
         self,
-        dim: int,
-        drop_paths: list[float],
-        window_size: tuple[int, ...],
-        num_global_tokens: int,
-        mixer: str,
+        config: StagedConfig,
         level: int,
-        grad_checkpointing: bool = False,
+        drop_paths: list[float],
         downsample: nn.Module | None = None,
         make_block: Callable[..., GlamBlock] = GlamBlock,
-        **sizes: object,
     ) -> None:
         super().__init__()
         self.downsample = downsample or nn.Identity()
-        self.window_size = window_size
+        self.window_size = (config.per_stage("window_size")[level],) * config.ndim
         self.level = level
-        self.grad_checkpointing = grad_checkpointing
-        self.global_tokens = nn.Parameter(torch.zeros(num_global_tokens, dim)) if num_global_tokens else None
-        if num_global_tokens:
-            trunc_normal_(self.global_tokens, std=0.02)
+        self.grad_checkpointing = config.grad_checkpointing
+        dim, num_tokens = config.dims[level], config.per_stage("num_global_tokens")[level]
+        self.global_tokens = nn.Parameter(trunc_normal_(torch.zeros(num_tokens, dim), std=0.02)) if num_tokens else None
         self.blocks = nn.ModuleList(
             make_block(
                 dim=dim,
-                window_size=window_size,
+                num_heads=config.num_heads[level],
+                window_size=self.window_size,
                 shifted=bool(i % 2),
-                mixer=mixer if num_global_tokens or acts_on_patches(mixer) else "none",
+                mixer=config.mixer if num_tokens or acts_on_patches(config.mixer) else "none",
                 is_last=i == len(drop_paths) - 1,
+                mlp_ratio=config.mlp_ratio,
                 drop_path=drop_path,
-                **sizes,
+                mask_tokens=config.mask_tokens,
             )
             for i, drop_path in enumerate(drop_paths)
         )
@@ -68,13 +64,13 @@ class Stage(nn.Module):
         if tokens is not None:
             tokens = tokens.expand(x.shape[0], self.blocks[0].layout_of(x).num_windows, -1, -1)  # (B, nW, T, C)
         for block in self.blocks:
-            if self.grad_checkpointing and traces is None and torch.is_grad_enabled():
-                x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
-            elif traces is None:
-                x, tokens = block(x, tokens)
-            else:
+            if traces is not None:
                 traces.append({})
                 x, tokens = block(x, tokens, traces[-1])
+            elif self.grad_checkpointing and torch.is_grad_enabled():
+                x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
+            else:
+                x, tokens = block(x, tokens)
         return x
 
 
@@ -101,11 +97,7 @@ class Encoder(nn.Module):
         embed = partial(PatchEmbed, None, norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
         self.patch_embed = patch_embed or embed(config.patch_size, in_channels, config.embed_dim)
         self.layers = nn.ModuleList(
-            make_stage(
-                **config.stage(level),
-                drop_paths=rates,
-                downsample=make_merging(self.dims[level - 1]) if level else None,
-            )
+            make_stage(config, level, rates, make_merging(self.dims[level - 1]) if level else None)
             for level, rates in enumerate(calculate_drop_path_rates(config.drop_path, config.depths, stagewise=True))
         )
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in (self.dims[-1:] if skips else self.dims))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from glamlib.models.config import Config, ModelConfig
 from glamlib.models.encoder import Encoder, Stage, init_linear
 from glamlib.models.unet import NonLocalUpsampling, UNetDecoder
-from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, resize
+from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, cut, resize
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,19 @@ PAPER = Parts()
 class EncoderDecoder(nn.Module):
     """From an image of any size to logits at its size: what the segmenters of all encoders share.
 
-    A subclass sets ``encoder``, ``decoder`` and ``auxiliary`` (or None). ``patch_size`` is the stride of the highest
-    level; for ``resize_to_image`` see `Parts`.
+    A subclass sets ``encoder``, ``decoder`` and ``auxiliary`` (or None). The image counts as padded to multiples of
+    ``patch_size``, the stride of the highest level, or is as it is (1).
     """
 
-    def __init__(
-        self, config: Config, num_classes: int, in_channels: int, patch_size: int, resize_to_image: bool = False
-    ) -> None:
+    def __init__(self, config: Config, num_classes: int, in_channels: int, patch_size: int = 1) -> None:
         super().__init__()
         self.config = config
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.patch_size = patch_size
-        self.resize_to_image = resize_to_image
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
-        """Return the pyramid of ``(B, in_channels, H, W)``: level i is ``(B, C_i, h_i, w_i)``, highest first."""
+        """Return the pyramid of ``(B, in_channels, *size)``: level i is ``(B, C_i, *size_i)``, highest first."""
         return self.encoder(x)
 
     def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
@@ -60,22 +57,19 @@ class EncoderDecoder(nn.Module):
 
         With ``auxiliary``, also those of the auxiliary head, of the same shape; None for a model without one.
         """
-        features = self.encoder(x)
-        height, width = x.shape[2:]
+        features, size = self.encoder(x), tuple(x.shape[2:])
         # Resized to the padded image and then cut: so a patch at the border keeps its place.
-        multiple = 1 if self.resize_to_image else self.patch_size
-        size = (height + -height % multiple, width + -width % multiple)
-        logits = resize(self.decoder(features), size)[:, :, :height, :width]
+        logits = cut(resize(self.decoder(features), tuple(s + -s % self.patch_size for s in size)), size)
         if not auxiliary:
             return logits
-        return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), (height, width))
+        return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), size)
 
 
 class Segmenter(EncoderDecoder):
     """Semantic segmentation of 2D images by Swin or GLAM-Swin; see `Parts` for ``parts``."""
 
     def __init__(self, config: ModelConfig, num_classes: int, in_channels: int = 3, parts: Parts = PAPER) -> None:
-        super().__init__(config, num_classes, in_channels, config.patch_size, parts.resize_to_image)
+        super().__init__(config, num_classes, in_channels, 1 if parts.resize_to_image else config.patch_size)
         self.encoder = Encoder(config, in_channels, parts.make_stage, skips=config.decoder.startswith("unet"))
         self.auxiliary = None
         if config.decoder == "linear":

@@ -147,7 +147,7 @@ class UNetDecoder(nn.Module):
             for i in levels
         )
         self.concat_back_dim = nn.ModuleList(nn.Linear(2 * dims[i], dims[i]) for i in levels)
-        self.layers_up = nn.ModuleList(make_stage(**config.stage(i), drop_paths=rates[i]) for i in levels)
+        self.layers_up = nn.ModuleList(make_stage(config, i, rates[i]) for i in levels)
         self.norm_up = nn.LayerNorm(dims[0])
         self.up = PatchExpand(dims[0], dims[0], config.patch_size)
         self.output = nn.Conv2d(dims[0], num_classes, 1, bias=False)

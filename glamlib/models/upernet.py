@@ -5,6 +5,7 @@ mmsegmentation's, so its weights load.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,11 @@ from glamlib.errors import InputError
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize ``(B, C, H, W)`` bilinearly to ``size``, corners not aligned."""
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def cut(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut off the ends of ``(B, C, *padded)`` that are beyond ``size``: ``(B, C, *size)``."""
+    return x[(slice(None), slice(None), *map(slice, size))]
 
 
 class LinearDecoder(nn.Module):

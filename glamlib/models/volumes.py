@@ -4,6 +4,7 @@ Zhou et al., "nnFormer: Volumetric Medical Image Segmentation via a 3D Transform
 Parameter names, and the places of activations and norms, are those of themyrl/medseg at 35de82e.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch.nn.functional as F
@@ -13,41 +14,39 @@ from torch import Tensor, nn
 from glamlib.layers.windows import padding_to
 from glamlib.models.config import VolumeConfig
 from glamlib.models.encoder import Encoder, Stage, init_linear
-from glamlib.models.segmenter import PAPER, Parts
+from glamlib.models.segmenter import PAPER, EncoderDecoder, Parts
+from glamlib.models.upernet import cut
 
 
-class ConvPair(nn.Module):
-    """``(B, C_in, *size)`` to ``(B, C, *ceil(size / stride))``: two convolutions, GELU and norm after each.
+class ChannelNorm(nn.LayerNorm):
+    """The norm of the channels of maps ``(B, C, *size)``."""
 
-    The first has the stride; if ``is_last``, nothing follows the second.
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def _conv_pair(in_channels: int, channels: int, stride: tuple[int, ...], **end: nn.Module) -> nn.Sequential:
+    convs = nn.Conv3d(in_channels, channels, 3, stride, padding=1), nn.Conv3d(channels, channels, 3, padding=1)
+    return nn.Sequential(
+        OrderedDict(conv1=convs[0], act1=nn.GELU(), norm1=ChannelNorm(channels), conv2=convs[1], **end)
+    )
+
+
+class VolumeEmbed(nn.Sequential):
+    """Turn ``(B, C_in, *size)`` into ``(B, *ceil(size / patch), C)``: four convolutions, GELU and a norm after each.
+
+    The first and the third have strides 1 or 2, which make the patch. No GELU follows the fourth.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: tuple[int, ...], is_last: bool) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv3d(in_channels, channels, 3, stride, padding=1)
-        self.norm1 = nn.LayerNorm(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
-        self.norm2 = None if is_last else nn.LayerNorm(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv2(self.norm1(F.gelu(self.conv1(x)).movedim(1, -1)).movedim(-1, 1))
-        return x if self.norm2 is None else self.norm2(F.gelu(x).movedim(1, -1)).movedim(-1, 1)
-
-
-class VolumeEmbed(nn.Module):
-    """Turn ``(B, C_in, *size)`` into ``(B, *ceil(size / patch), C)`` by two pairs of convolutions of stride 1 or 2."""
-
     def __init__(self, in_channels: int, dim: int, patch_size: tuple[int, ...]) -> None:
-        super().__init__()
+        half, first = dim // 2, tuple(min(p, 2) for p in patch_size)
+        second = tuple(p // s for p, s in zip(patch_size, first, strict=True))
+        proj1 = _conv_pair(in_channels, half, first, act2=nn.GELU(), norm2=ChannelNorm(half))
+        super().__init__(OrderedDict(proj1=proj1, proj2=_conv_pair(half, dim, second), norm=ChannelNorm(dim)))
         self.patch_size = patch_size
-        strides = tuple(min(p, 2) for p in patch_size)
-        self.proj1 = ConvPair(in_channels, dim // 2, strides, is_last=False)
-        self.proj2 = ConvPair(dim // 2, dim, tuple(p // s for p, s in zip(patch_size, strides, strict=True)), True)
-        self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, padding_to(x.shape[2:], self.patch_size))
-        return self.norm(self.proj2(self.proj1(x)).movedim(1, -1))  # (B, *size, C)
+        return super().forward(F.pad(x, padding_to(x.shape[2:], self.patch_size))).movedim(1, -1)
 
 
 class VolumeMerging(nn.Module):
@@ -73,7 +72,7 @@ class VolumeExpand(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         """Expand and cut to ``size``, because the merging had padded an odd map."""
-        return _cut(self.up(self.norm(x).movedim(-1, 1)), size).movedim(1, -1)
+        return cut(self.up(self.norm(x).movedim(-1, 1)), size).movedim(1, -1)
 
 
 class VolumeDecoder(nn.Module):
@@ -86,7 +85,7 @@ class VolumeDecoder(nn.Module):
         super().__init__()
         rates = calculate_drop_path_rates(config.drop_path, config.depths[-2::-1], stagewise=True)[::-1]
         self.ups = nn.ModuleList(VolumeExpand(dim) for dim in config.dims[1:])
-        self.layers_up = nn.ModuleList(make_stage(**config.stage(i), drop_paths=each) for i, each in enumerate(rates))
+        self.layers_up = nn.ModuleList(make_stage(config, i, each) for i, each in enumerate(rates))
         self.head = nn.ConvTranspose3d(config.dims[0], num_classes, config.patch, config.patch)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -98,14 +97,11 @@ class VolumeDecoder(nn.Module):
         return self.head(maps[0]), maps
 
 
-class VolumeSegmenter(nn.Module):
+class VolumeSegmenter(EncoderDecoder):
     """Semantic segmentation of volumes; see `Parts` for ``parts``."""
 
     def __init__(self, config: VolumeConfig, num_classes: int, in_channels: int = 1, parts: Parts = PAPER) -> None:
-        super().__init__()
-        self.config = config
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(config, num_classes, in_channels)
         embed = VolumeEmbed(in_channels, config.embed_dim, config.patch)
         self.encoder = Encoder(config, in_channels, parts.make_stage, patch_embed=embed, make_merging=VolumeMerging)
         self.decoder = VolumeDecoder(config, num_classes, parts.make_stage)
@@ -116,10 +112,6 @@ class VolumeSegmenter(nn.Module):
         if parts.initialise:
             init_linear(self, config.weight_init)
 
-    def forward_features(self, x: Tensor) -> list[Tensor]:
-        """Return the pyramid of ``(B, in_channels, D, H, W)``: ``(B, C_i, d_i, h_i, w_i)``, highest first."""
-        return self.encoder(x)
-
     def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Return logits ``(B, num_classes, D, H, W)`` for volumes ``(B, in_channels, D, H, W)`` of any size.
 
@@ -127,17 +119,10 @@ class VolumeSegmenter(nn.Module):
         finest first: the k-th (from 1) at ``ceil(size / 2**k)``.
         """
         logits, maps = self.decoder(self.encoder(x))
-        size = tuple(x.shape[2:])
-        logits = _cut(logits, size)
-        if not auxiliary:
-            return logits
+        size = x.shape[2:]
         lower = []
-        for k, head in enumerate(self.auxiliary, start=1):
+        for k, head in enumerate(self.auxiliary if auxiliary else (), start=1):
             scales = zip(size, head.stride, self.config.patch, strict=True)
-            lower.append(_cut(head(maps[k]), tuple(-(-s * side // (p * 2**k)) for s, side, p in scales)))
-        return logits, lower
-
-
-def _cut(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Cut off the padded border of ``(B, C, *padded)``: ``(B, C, *size)``."""
-    return x[(slice(None), slice(None), *(slice(0, s) for s in size))]
+            lower.append(cut(head(maps[k]), [-(-s * side // (p * 2**k)) for s, side, p in scales]))
+        logits = cut(logits, size)
+        return (logits, lower) if auxiliary else logits

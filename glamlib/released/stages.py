@@ -106,8 +106,8 @@ class ReleasedBlock(GlamBlock):
 class ReleasedStage(Stage):
     """A stage with some of the released code's differences; otherwise the arguments of `Stage`."""
 
-    def __init__(self, *, differences: frozenset[str], **options: object) -> None:
-        super().__init__(make_block=partial(ReleasedBlock, differences=differences), **options)
+    def __init__(self, *arguments: object, differences: frozenset[str]) -> None:
+        super().__init__(*arguments, make_block=partial(ReleasedBlock, differences=differences))
         if self.global_tokens is None:
             return
         if "random_tokens" in differences:

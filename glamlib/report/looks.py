@@ -93,7 +93,7 @@ def write_look(
         raise InputError(f"{out}: must be a .png")
     image, labelled, sizes = read_image(photo), {}, []
     for file, (saved, run) in models.items():
-        if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
+        if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
             raise InputError(f"{file}: {run.model} is not a model of RGB images")
         name = f"{file.stem}\n{run.model}"
         labelled[f"{file}\n{run.model}" if name in labelled else name] = saved.model

@@ -18,7 +18,6 @@ from glamlib.data.volumes import label_file, read_channels
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import batches_of_one_size, predict_classes, predict_volume_classes, view_size
 from glamlib.files import check_writable, write_whole
-from glamlib.models.segmenter import EncoderDecoder
 from glamlib.runs.saved_model import SavedModel
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.tasks import task_of
@@ -74,7 +73,7 @@ def predict_files(
     """
     if raw_ids and tuple(saved.classes) != CITYSCAPES.classes:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
-    if not isinstance(saved.model, EncoderDecoder) or saved.model.in_channels != 3:
+    if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
         raise InputError(f"{saved.run.model} with {saved.model.in_channels} channel(s): not a model of RGB images")
     for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else []), *(["confidence"] if confidence else [])):
         check_writable(out / kind / "probe")
