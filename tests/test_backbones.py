@@ -250,7 +250,7 @@ def test_t2t_random_features_approach_softmax_attention() -> None:
 @torch.no_grad()
 def test_t2t_merges_neighbours() -> None:
     """The first patches are those of 7 x 7 pixels every 4; the result's tokens are in the map's order."""
-    body = TokensToToken(3, 8, 24).eval()
+    body = TokensToToken(3, embed_dim=24, token_dim=8).eval()
     seen = []
     body.attention1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     x = image(2, 3, 32, 64)
