@@ -36,10 +36,11 @@ class ConvStage(nn.Module):
         has_token: bool = False,
         grid: int = 0,
         eps: float = 1e-6,
+        patch_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         dim = config.embed_dims[i]
-        self.proj, self.norm = proj, nn.LayerNorm(dim, eps)
+        self.proj, self.norm = proj, nn.LayerNorm(dim, patch_eps)
         self.token = nn.Parameter(trunc_normal_(torch.zeros(1, 1, dim), std=0.02)) if has_token else None
         self.pos_embed = nn.Parameter(trunc_normal_(torch.zeros(1, dim, grid, grid), std=0.02)) if grid else None
         sizes, norm = (dim, config.num_heads[i], config.mlp_ratios[i]), partial(nn.LayerNorm, eps=eps)

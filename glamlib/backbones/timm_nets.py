@@ -60,7 +60,8 @@ class ViTBody(nn.Module):
         *token_dim, self.dims = config.embed_dims
         sizes = _one_scale(config, in_channels) | {"num_heads": config.num_heads[0]}
         if token_dim:
-            sizes |= {"embed_layer": partial(TokensToToken, token_dim=token_dim[0]), "qkv_bias": False}
+            sizes |= {"embed_layer": partial(TokensToToken, token_dim=token_dim[0])}
+            sizes |= {"qkv_bias": False, "norm_layer": nn.LayerNorm}  # epsilon 1e-5, as published
         self.net = VisionTransformer(dynamic_img_size=True, **sizes)
         if token_dim:
             length = self.net.pos_embed.shape[1]

@@ -82,4 +82,4 @@ def vil_stage(config: BackboneConfig, i: int, in_channels: int, drop_paths: list
     dim, heads, patch, depth = config.embed_dims[i], config.num_heads[i], 4 if i == 0 else 2, len(drop_paths)
     attentions = [SlidingChunkAttention(dim, heads, config.window_size, j < depth - 1) for j in range(depth)]
     proj = nn.Conv2d(in_channels, dim, patch, stride=patch)
-    return ConvStage(config, i, proj, attentions, drop_paths, has_token=True)
+    return ConvStage(config, i, proj, attentions, drop_paths, has_token=True, patch_eps=1e-6)
