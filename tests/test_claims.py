@@ -11,7 +11,7 @@ from glamlib.report import claims
 from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, SUPPORTED
 from glamlib.training.datasets import GENERATED
 
-SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": [0.90, 0.91, 0.89], "full": [1, 1, 1]}
+SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": [0.90, 0.91, 0.89]}
 
 
 def table(study: str, profile: str = "cpu", metric: str = "right_given_found", **scores: list[float]) -> pd.DataFrame:
@@ -58,23 +58,24 @@ def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path):
 def test_verdicts_of_planted_scores(tmp_path):
     street = table("camvid", metric="miou", swin=[0.4, 0.41, 0.4], glam_10=[0.3, 0.31, 0.3]).assign(gmacs=0.2)
     street.loc[street["variant"] == "glam_10", "gmacs"] = 0.3
-    found = judged(tmp_path, table("context", **SCORES), street)
+    legend = table("legend", k8_n8=SCORES["glam_2"], k8_full=[1, 1, 1])
+    found = judged(tmp_path, table("context", **SCORES), legend, street)
     assert found.loc["tokens", "verdict"] == SUPPORTED
     assert "+0.280 right class" in found.loc["tokens", "measured"]
     assert found.loc["exchange", "verdict"] == SUPPORTED
-    assert found.loc["full", "verdict"] == CONTRADICTED  # 0.1 below, beyond the margin of 0.05
-    assert found.loc["camvid_10", "verdict"] == CONTRADICTED
+    assert found.loc["legend_full", "verdict"] == CONTRADICTED  # 0.1 below, beyond the margin of 0.05
     assert found.loc["cheap_10", "verdict"] == CONTRADICTED
     assert found.loc["masked", "verdict"] == claims.NOT_TESTED
     html = claims.claims_html(found.reset_index())
     assert html.count("<tr") == 1 + (found["verdict"] != claims.NOT_TESTED).sum()
     assert "study ade20k has not run" in html.rpartition("</table>")[2]
+    assert judged(tmp_path, street.assign(profile="gpu")).loc["camvid_10", "verdict"] == CONTRADICTED
     assert "**contradicted**" in claims.claims_markdown(tmp_path, studies.CAMVID)
 
 
 def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
     """By hand: p of the pairs alone, the smallest times three, the next times two."""
-    found = judged(tmp_path, table("camvid", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
+    found = judged(tmp_path, table("camvid", "gpu", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
                                    glam_10=[0.5, 0.51, 0.53]))  # fmt: skip
     from scipy import stats
 
@@ -89,34 +90,34 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
 
 def test_what_enters_no_verdict(tmp_path):
     """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
-    ceiling = table("context", glam_2=[1.0, 0.999, 1.0], full=[1.0, 1.0, 0.998])
-    prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
+    ceiling = table("legend", k8_n8=[1.0, 0.999, 1.0], k8_full=[1.0, 1.0, 0.998])
+    prior = table("camvid", "gpu", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
     quick = table("release", profile="quick", metric="steps_to_criterion", paper=[100.0], raw_tokens=[100.0])
     found = judged(tmp_path, ceiling, prior, quick)
-    assert found.loc["full", "verdict"] == claims.SATURATED
+    assert found.loc["legend_full", "verdict"] == claims.SATURATED
     assert found.loc["camvid_10", "verdict"] == claims.NOT_TRAINED
     assert np.isnan(found.loc["camvid_10", "p"])
     assert "prior has 0.170" in found.loc["camvid_10", "measured"]
     assert found.loc["raw_tokens", "measured"].startswith("not at profile quick")
-    more = table("context", swin=[0.6, 0.7, 0.65, 0.1, 0.2], glam_2=[0.8, 0.9, 0.8, 0.9, 0.9])
-    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [3, 3]
+    more = table("context", swin=[0.6, 0.7, 0.65, 0.7, 0.6, 0.1, 0.2], glam_2=[0.8, 0.9, 0.8, 0.9, 0.9, 0.9, 0.9])
+    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [5, 5]
 
 
 def test_bimodal_runs_and_times(tmp_path):
-    unet = table("decoders", metric="escaped", swin_unet=[1, 0, 0], glam_unet=[1, 1, 1])
     soon = table("context", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
     never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310, 305], pooled=[500, np.nan, np.nan])
     volumes = table("volumes_cues", nnformer=[0.5] * 5, glam_10=[0.5, 0.99, 0.51, 0.98, 0.97])
-    found = judged(tmp_path, unet, soon, never, volumes)
-    assert found.loc["unet", "measured"].startswith("3 of 3 against 1 of 3 runs (95 % interval")
-    assert "3 seeds, Fisher)" in found.loc["unet", "measured"]
-    assert "none would have been visible" in found.loc["unet", "measured"]
+    found = judged(tmp_path, soon, never, volumes)
     assert found.loc["full_steps", "verdict"] == EQUIVALENT
     assert found.loc["pooled_96", "measured"].startswith("+262 steps to criterion (3 seeds; runs that ended before")
     assert found.loc["pooled_96", "p"] < 0.05
     assert found.loc["volumes_10", "counts"] == "3 of 5 against 0 of 5"
     assert found.loc["volumes_10", "verdict"] == INCONCLUSIVE
     assert "Student" not in found.loc["volumes_10", "measured"]
+    escaped = judged(tmp_path, table("volumes_cues", metric="escaped", nnformer=[1, 0, 0], glam_5=[1, 1, 1]))
+    assert escaped.loc["volumes_5", "measured"].startswith("3 of 3 against 1 of 3 runs (95 % interval")
+    assert "3 seeds, Fisher)" in escaped.loc["volumes_5", "measured"]
+    assert "none would have been visible" in escaped.loc["volumes_5", "measured"]
 
 
 def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
@@ -130,7 +131,7 @@ def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
         for variant in ("nnformer", "glam_10")
     ]  # fmt: skip
     monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
-    runs = table("volumes_hippocampus", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
+    runs = table("volumes_hippocampus", "gpu", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
     found = judged(tmp_path, runs).loc["hippocampus_10"]
     half = 2.02 * gains.std(ddof=1) / np.sqrt(38)  # of 38 subjects: 1023 and 1024, 1025 are scans of others
     assert found["images_low"] == pytest.approx(gains.mean() - half, abs=0.002)

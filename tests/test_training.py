@@ -18,6 +18,7 @@ from glamlib.data.datasets import InMemory
 from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
+from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
@@ -226,7 +227,7 @@ def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, monkeypatch: 
     run = replace(VALIDATED, steps=4, validate_every=2, overrides=RUN.overrides | {"drop_path": 0.0})
     model, history, _ = validated(run, tmp_path / "plain.safetensors")
     compiled, compiled_history, _ = validated(replace(run, compile=True), tmp_path / "compiled.safetensors")
-    for name in ("loss", "val_miou"):
+    for name in ("loss", "val_right_given_found"):
         assert compiled_history[-1][name] == pytest.approx(history[-1][name], abs=1e-3)
     for (name, a), b in zip(model.state_dict().items(), compiled.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3, msg=name)
@@ -291,9 +292,11 @@ def test_validation_changes_no_bit_of_the_training_and_is_the_score_of_that_step
     plain, _ = trained(RUN, tmp_path / "plain.safetensors")
     model, history, calls = validated(VALIDATED, tmp_path / "run.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(plain.state_dict().values(), model.state_dict().values(), strict=True))
-    scores = {row["step"]: row["val_miou"] for row in history if "val_miou" in row}
+    name = "val_right_given_found"
+    scores, cues = {row["step"]: row[name] for row in history if name in row}, CueAccuracy(cue_scenes(3, 1))
     assert list(scores) == [4, 8, 12]
-    assert scores[12] == evaluate(model, cue_scenes(3, 1)).metrics()["miou"]
+    evaluate(model, cue_scenes(3, 1), on_image=cues.update)
+    assert scores[12] == np.nan_to_num(cues.metrics()["right_given_found"])
     running = np.maximum.accumulate(list(scores.values()))
     assert len(calls) == len(np.unique(running))
     # every step's loss is in exactly one row

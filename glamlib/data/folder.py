@@ -157,7 +157,7 @@ def folder(root: Path) -> Layout:
         labels = table.labels([item.label for split in splits.values() for item in split.items])
         about += f"; labels: {labels.allowed}"
     unions = {"all": tuple(splits), None: tuple(splits)}
-    return Layout("folder", labels, splits, partial(read_pair, labels), unions, problems, about=about)
+    return Layout("folder", labels, splits, partial(read_pair, labels), unions, problems=problems, about=about)
 
 
 def _own_splits(root: Path, table: ClassTable) -> tuple[dict[str, Split], str]:

@@ -13,7 +13,7 @@ from scipy import stats
 from glamlib import studies
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.report.statistics import INCONCLUSIVE, Comparison, compare, holm, mean_interval
+from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, Comparison, compare, holm, mean_interval
 from glamlib.report.tables import METRIC_NAMES, read_table, write_tables
 from glamlib.runs.records import comparable
 
@@ -69,6 +69,9 @@ def _asked(claim: dict[str, object], runs: pd.DataFrame | None) -> dict[str, obj
         row["cap"] = runs["steps"].max()
         values = [steps.fillna(row["cap"]) for steps in values]
     row["values"] = values
+    if claim["metric"] == "gmacs":
+        within = abs(values[0].iloc[0] - values[1].iloc[0]) <= claim["margin"]
+        return row | {"verdict": EQUIVALENT if within else CONTRADICTED, "reason": "counted, the same for all seeds"}
     prior = runs["prior"].iloc[0] if "prior" in runs and claim["metric"] == study.metric else -np.inf
     if any(mean_interval(scores).low <= prior for scores in values):
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
@@ -120,7 +123,7 @@ def _words(row: tuple) -> str:
     elif row.n > 1:
         text += f" ({row.n} seeds; runs that ended before count until there)"
     else:
-        text += " (one seed, so no interval)"
+        text += "" if row.metric == "gmacs" else " (one seed, so no interval)"
     if not np.isnan(row.images_low):
         text += f"; over test subjects {row.images_low:+.3f} to {row.images_high:+.3f}"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
