@@ -108,6 +108,10 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
         ({"study": "camvid"}, f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
         ({"seeds": 0}, "SEEDS=0: must be at least 1"),
+        (
+            {"profile": "night"},
+            r"not below GLAM_DATA=.*: camvid \(make camvid\), hippocampus \(Task04.*http.*brains \(",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             write_plan(tmp_path, tmp_path, **options)
@@ -117,7 +121,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
     write_plan(tmp_path, tmp_path, "paper")
-    said = "profile paper: 22 runs of cityscapes; left out, their data are not there: ade20k\n"
+    said = "profile paper: 22 runs of cityscapes; left out, because their data are not there: studies of ade20k\n"
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
 

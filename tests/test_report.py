@@ -17,7 +17,7 @@ NAN = float("nan")
 
 def test_a_study_without_result_says_why() -> None:
     assert tables.why_not_run(studies.VOLUMES_BRAINS, "cpu") == (
-        "Study volumes_brains is not part of profile cpu, only of gpu."
+        "Study volumes_brains is not part of profile cpu, only of night, gpu."
     )
     assert "the camvid data were not there" in tables.why_not_run(studies.CAMVID, "cpu")
     assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.CONTEXT, "cpu")

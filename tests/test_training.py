@@ -258,7 +258,7 @@ def test_gpu_profile_at_tiny_size(
         small = {"train": "train", "test": "test", "size": [72, 96], "limit": 4}
         monkeypatch.setenv("GLAM_DATA", str(request.getfixturevalue("data_root")))
     runs = studies.STUDIES[study].runs("gpu", seeds=1)
-    if study in ("neighbours", "camvid_tiny"):  # large networks, which have tests of their own
+    if study in ("neighbours_tiny", "camvid_tiny"):  # large networks, which have tests of their own
         runs = runs[:2]
     for run in runs:
         data = small if run.dataset == "camvid" else run.data | small

@@ -17,7 +17,7 @@ from statistics import mean
 
 import tyro
 
-from glamlib.data.datasets import has_dataset
+from glamlib.data.datasets import VOLUMES, has_dataset
 from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.notebook import execute, execute_all, start_server
@@ -51,13 +51,24 @@ def _has_data(study: Study) -> bool:
     return weights and (study.dataset in GENERATED or has_dataset(study.dataset))
 
 
+def _absent(profile: str) -> str:
+    """Return the data of a profile that are not there, each with where to get it."""
+    absent = dict.fromkeys(one.dataset for one in STUDIES.values() if profile in one.profiles and not _has_data(one))
+    hints = {"camvid": "make camvid"} | {name: volumes.source for name, volumes in VOLUMES.items()}
+    return ", ".join(f"{name} ({hints[name]})" if name in hints else name for name in absent)
+
+
 def chosen_studies(names: str, profile: str) -> list[Study]:
     """Return the studies of a comma-separated list, or those of "all" that have the profile and their data.
 
-    InputError for an unknown study, or a named one whose data are absent.
+    InputError for an unknown study, a named one whose data are absent, and where none is left.
     """
     if names == "all":
-        return [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]
+        if studies := [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]:
+            return studies
+        raise InputError(
+            f"profile {profile}: its data are not below GLAM_DATA={os.environ.get('GLAM_DATA')}: {_absent(profile)}"
+        )
     studies = [find_study(name) for name in dict.fromkeys(names.split(","))]
     for study in studies:
         if not _has_data(study):
@@ -86,8 +97,8 @@ def write_plan(
     for name, text in files.items():
         if not (build / name).exists() or (build / name).read_text() != f"{text}\n":
             write_whole(build / name, f"{text}\n")
-    absent = [one.name for one in STUDIES.values() if profile in one.profiles and not _has_data(one)]
-    note = f"; left out, their data are not there: {', '.join(absent)}" if study == "all" and absent else ""
+    absent = _absent(profile) if study == "all" else ""
+    note = f"; left out, because their data are not there: studies of {absent}" if absent else ""
     print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
     return runs
 

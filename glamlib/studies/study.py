@@ -47,13 +47,16 @@ ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: parameters of `RunParameters`, overrides of all its models, and the number of seeds."""
+    """A study's size: parameters of `RunParameters`, overrides of all its models, the number of seeds, and the names of
+    the variants that run at it (empty: all).
+    """
 
     data: dict
     parameters: dict
     augment: dict = field(default_factory=dict)
     overrides: dict = field(default_factory=dict)
     seeds: int = 1
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,5 +95,6 @@ class Study:
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
         """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""
-        count = seeds or lookup(f"profile of study {self.name}:", profile, self.profiles).seeds
-        return [self.run(variant, seed, profile) for seed in range(count) for variant in self.variants]
+        size = lookup(f"profile of study {self.name}:", profile, self.profiles)
+        variants = size.variants or self.variants
+        return [self.run(variant, seed, profile) for seed in range(seeds or size.seeds) for variant in variants]
