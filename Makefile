@@ -79,7 +79,8 @@ $(BUILD)/state: always
 results: $(BUILD)/tables.done $(if $(filter paper,$(PROFILE))$(filter-out all,$(STUDY)),,$(RESULTS)/report.html $(if $(filter results,$(RESULTS)),build/readme.done))
 	@:
 
-$(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES))
+# Claims take the strongest profile's tables below RESULTS.
+$(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES)) $(wildcard $(patsubst %,$(RESULTS)/%/tables/*.csv,night gpu paper))
 	@"$(PYTHON)" -m glamlib.report.claims $(RESULTS) $(STUDIES)
 	@touch $@
 $(COSTS): $(BUILD)/code.txt

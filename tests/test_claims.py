@@ -1,5 +1,6 @@
 """Declared claims and their verdicts, from runs whose scores are planted."""
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,32 @@ def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
     assert found["images_low"] == pytest.approx(gains.mean() - half, abs=0.002)
     assert found["images_high"] == pytest.approx(gains.mean() + half, abs=0.002)
     assert "over test subjects" in found["measured"]
+
+
+def test_test_clips_are_resampled_beside_seeds(tmp_path, monkeypatch):
+    """Two sequences of 35 and 20 frames are three clips: every resample of their pixels is counted by hand."""
+    rng, records = np.random.default_rng(0), []
+    frames = [f"{name}_{i:03}" for name, count in (("A", 35), ("B", 20)) for i in range(count)]
+    clips = [0] * 20 + [1] * 15 + [2] * 20
+    sums = np.zeros((2, 3, 3, 3))  # variant, clip, hits and truth and guess, class
+    for variant, seed in product(range(2), range(2)):
+        cases = []
+        for frame, clip in zip(frames, clips, strict=True):
+            hits = rng.integers(5, 10, 2) + 8 * variant * (clip == 1)
+            truth, guess = hits + 9, hits + rng.integers(0, 9, 2)
+            cases.append({"name": frame, "classes": [0, 2], "hits": hits, "truth": truth, "guess": guess})
+            sums[variant, clip][:, [0, 2]] += [hits, truth, guess]
+        records.append({"parameters": {"variant": ("swin", "glam_10")[variant], "seed": seed}})
+        records[-1]["metrics"] = {"cases": cases}
+    monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
+    runs = table("camvid", "night", metric="miou", swin=[0.4, 0.42], glam_10=[0.5, 0.52])
+    runs.to_csv(tmp_path.joinpath("night/tables").mkdir(parents=True) or tmp_path / "night/tables/camvid.csv")
+    found = judged(tmp_path, table("camvid", metric="miou", swin=[0.9], glam_10=[0.1])).loc["camvid_10"]
+    gains = []
+    for chosen in product(range(3), repeat=3):
+        hits, truth, guess = sums[:, chosen].sum(axis=1).swapaxes(0, 1)[..., [0, 2]]
+        gains.append(np.subtract(*(hits / (truth + guess - hits)).mean(axis=1)[::-1]))
+    low, high = np.quantile(gains, [0.025, 0.975], method="inverted_cdf")  # the same three clips are 1 in 27 resamples
+    assert [found["images_low"], found["images_high"]] == pytest.approx([low, high], abs=1e-6)
+    assert (found["profile"], found["n"]) == ("night", 2)  # the stronger evidence, not the cpu profile's
+    assert "over test clips" in found["measured"]

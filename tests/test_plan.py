@@ -105,7 +105,10 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     assert {study.name for study in reproduce.chosen_studies("all", "quick")} == generated
     assert reproduce.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
     for options, message in (
-        ({"study": "camvid"}, f"study camvid: no folder camvid below GLAM_DATA={tmp_path}"),
+        (
+            {"study": "camvid"},
+            rf"camvid of profile cpu: data are not below GLAM_DATA={tmp_path}: camvid \(make camvid\)",
+        ),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
         ({"seeds": 0}, "SEEDS=0: must be at least 1"),
         (
@@ -121,7 +124,9 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     assert found - generated == {"camvid", "camvid_architectures"}
     (tmp_path / "cityscapes").mkdir()
     write_plan(tmp_path, tmp_path, "paper")
-    said = "profile paper: 22 runs of cityscapes; left out, because their data are not there: studies of ade20k\n"
+    said = (
+        "profile paper: 22 runs of cityscapes; left out, because their data are not there: studies of ade20k (README)\n"
+    )
     assert capsys.readouterr().out == said
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
 

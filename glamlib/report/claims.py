@@ -4,6 +4,7 @@ python -m glamlib.report.claims RESULTS STUDY ... (writes the studies' tables, t
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from glamlib import studies
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
 from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, Comparison, compare, holm, mean_interval
-from glamlib.report.tables import METRIC_NAMES, read_table, write_tables
+from glamlib.report.tables import METRIC_NAMES, read_table, strongest, write_tables
 from glamlib.runs.records import comparable
 
 CLAIMS = pd.read_csv(Path(studies.__file__).with_name("claims.csv"), keep_default_na=False, comment="#")
@@ -22,37 +23,39 @@ NOT_TESTED, NOT_TRAINED, SATURATED = "not tested", "not trained enough", "satura
 _NAMES = METRIC_NAMES | {"escaped": "runs past guessing"}
 _NAMES |= {"steps_to_criterion": "steps to criterion", "gmacs": "G multiply-adds"}
 _CEILING = 0.98  # of right_given_found: what differs above it are single shapes and pixels
+_CLIP = 20  # frames: neighbours show nearly the same
 _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain
 
 
 def judged(results: Path) -> pd.DataFrame:
-    """Return one row a claim, from the tables and records below ``results``.
+    """Return one row a claim, from the tables and records below ``results``, those of its `strongest` profile.
 
     Columns: those of claims.csv; profile, seeds (of the study's profile: later ones do not count); n, difference, low,
     high, visible, counts of `Comparison`, p and p_equivalent of it adjusted in the family (`holm`); images_low and
-    images_high, the 95 % interval over test subjects where records hold scores of each; verdict, and the reason of one
-    that is not by a test.
+    images_high, the 95 % interval over test subjects or clips; verdict, and the reason of one that is not by a test.
     """
     return pd.concat([_family(claims, results) for _, claims in CLAIMS.groupby("family", sort=False)])
 
 
 def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
-    rows = [_asked(claim, read_table(results, claim["study"])) for claim in claims.to_dict("records")]
+    rows = [_asked(claim, results) for claim in claims.to_dict("records")]
     size = sum(not row["verdict"] for row in rows)
     found = [_compared(row, size) for row in rows]
     enters = [not row["verdict"] for row in rows]
     p, equal = (np.where(enters, [getattr(one, name) for one in found], np.nan) for name in ("p", "p_equivalent"))
     for row, one, own_p, own_equal in zip(rows, found, holm(p), holm(equal), strict=True):
         one = one._replace(p=own_p, p_equivalent=own_equal)
-        low, high = _over_subjects(row, results) if row["metric"] == "dice" and one.n else (np.nan, np.nan)
+        low, high = _over_cases(row) if row["metric"] in ("dice", "miou") and one.n else (np.nan, np.nan)
         row |= {"images_low": low, "images_high": high, "verdict": row["verdict"] or one.verdict} | one._asdict()
-        del row["values"], row["cap"]
+        del row["values"], row["cap"], row["folder"]
     return pd.DataFrame(rows)
 
 
-def _asked(claim: dict[str, object], runs: pd.DataFrame | None) -> dict[str, object]:
+def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     """Return a claim's row with the values of both variants by seed and, where no test is needed, its verdict."""
     row = claim | {"profile": "", "seeds": 0, "verdict": NOT_TESTED, "reason": "", "values": None, "cap": np.inf}
+    row["folder"] = strongest(results, claim["study"], claim["profiles"].split())
+    runs = read_table(row["folder"], claim["study"])
     if runs is None:
         return row | {"reason": f"study {claim['study']} has not run" if claim["study"] else "there is no study of it"}
     row["profile"] = profile = runs["profile"].iloc[0]
@@ -87,19 +90,44 @@ def _compared(row: dict[str, object], family: int) -> Comparison:
     return compare(*row["values"], margin=row["margin"], direction=row["direction"], family=max(family, 1), **options)
 
 
-def _over_subjects(row: dict[str, object], results: Path) -> tuple[float, float]:
-    """Return the interval of the difference over subjects, each the mean of its seeds, scans and structures."""
+def _over_cases(row: dict[str, object]) -> tuple[float, float]:
+    """Return the 95 % interval of the difference over test subjects, or over clips of the test images' sequences."""
+    pair, found = (row["variant"], row["comparison"]), comparable(row["folder"], studies.STUDIES[row["study"]])[0]
     cases = [
-        {"variant": record["parameters"]["variant"], "subject": _RESCANS.get(case["name"], case["name"]), "dice": dice}
-        for record in comparable(results, studies.STUDIES[row["study"]])[0]
-        if record["parameters"]["seed"] < row["seeds"]
+        {"variant": record["parameters"]["variant"], **case}
+        for record in found
+        if record["parameters"]["seed"] < row["seeds"] and record["parameters"]["variant"] in pair
         for case in record["metrics"]["cases"]
-        for dice in case["dice"]
     ]
-    means = pd.DataFrame(cases).dropna().pivot_table(index="subject", columns="variant", values="dice")
-    gains = (means[row["variant"]] - means[row["comparison"]]).dropna()
-    found = stats.bootstrap((gains,), np.mean, method="percentile", rng=0)
-    return tuple(found.confidence_interval)
+    if {case["variant"] for case in cases} != set(pair):
+        return np.nan, np.nan
+    values, statistic = (_subjects if row["metric"] == "dice" else _clips)(pd.DataFrame(cases), pair)
+    return tuple(stats.bootstrap((values,), statistic, method="percentile", rng=0, batch=500).confidence_interval)
+
+
+def _subjects(cases: pd.DataFrame, pair: tuple[str, str]) -> tuple[pd.Series, Callable]:
+    """Return a gain for each subject, the mean of its seeds, scans and structures, and what is formed of them."""
+    cases = cases.assign(name=cases["name"].replace(_RESCANS)).explode("dice").astype({"dice": float})
+    means = cases.pivot_table(index="name", columns="variant", values="dice")
+    return (means[pair[0]] - means[pair[1]]).dropna(), np.mean
+
+
+def _clips(cases: pd.DataFrame, pair: tuple[str, str]) -> tuple[np.ndarray, Callable]:
+    """Return the numbers of clips, each of `_CLIP` frames of names SEQUENCE_FRAME, and the gain in mIoU of chosen ones,
+    whose pixels, and those of all seeds, are summed.
+    """
+    names, kinds = pd.Series(sorted(set(cases["name"]))), ["hits", "truth", "guess"]
+    sequence = names.str.split("_").str[0]
+    clips = dict(zip(names, zip(sequence, names.groupby(sequence).cumcount() // _CLIP, strict=True), strict=True))
+    rows = cases.assign(clip=cases["name"].map(clips)).explode(["classes", *kinds])
+    sums = rows.pivot_table(kinds, "clip", ["variant", "classes"], aggfunc="sum", fill_value=0)
+
+    def miou(variant: str, chosen: np.ndarray) -> np.ndarray:
+        hits, truth, guess = (sums[kind][variant].to_numpy(float)[chosen].sum(axis=-2) for kind in kinds)
+        with np.errstate(invalid="ignore"):
+            return np.nanmean(hits / (truth + guess - hits), axis=-1)
+
+    return np.arange(len(sums)), lambda chosen, axis: miou(pair[0], chosen) - miou(pair[1], chosen)
 
 
 def read_claims(results: Path, *names: str) -> pd.DataFrame:
@@ -125,7 +153,8 @@ def _words(row: tuple) -> str:
     else:
         text += "" if row.metric == "gmacs" else " (one seed, so no interval)"
     if not np.isnan(row.images_low):
-        text += f"; over test subjects {row.images_low:+.3f} to {row.images_high:+.3f}"
+        what = "subjects" if row.metric == "dice" else "clips"
+        text += f"; over test {what} {row.images_low:+.3f} to {row.images_high:+.3f}"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
         most = np.inf if row.outcome == "time" else 1
         text += f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; none would have been visible"
@@ -137,7 +166,7 @@ def claims_html(claims: pd.DataFrame) -> str:
     absent = claims["verdict"] == NOT_TESTED
     with pd.option_context("display.max_colwidth", None):
         shown = claims[~absent].rename(columns={"sentence": "claim", "margin": "matters from"})
-        shown = shown[["claim", "matters from", "measured", "verdict"]]
+        shown = shown[["claim", "profile", "matters from", "measured", "verdict"]]
         table = shown.to_html(index=False, border=0, classes="claims", justify="left", float_format="{:g}".format)
     lines = [f"{why}: {' '.join(rows['sentence'])}" for why, rows in claims[absent].groupby("measured", sort=False)]
     count = f"{absent.sum()} claims are not tested here: which, and why"

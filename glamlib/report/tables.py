@@ -1,5 +1,6 @@
 """The tables of a study: one row a run, one row a variant with intervals and cost, and both as a reader meets them."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.report.statistics import paired_difference, score_interval
 from glamlib.runs.records import comparable
+from glamlib.studies import PROFILES
 from glamlib.studies.study import Study
 from glamlib.training.datasets import GENERATED
 
@@ -107,6 +109,14 @@ def read_table(results: Path, name: str) -> pd.DataFrame | None:
     """Return ``tables/NAME.csv``, or None where there is none."""
     path = results / "tables" / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else None
+
+
+def strongest(results: Path, study: str, profiles: Collection[str] = PROFILES[1:]) -> Path:
+    """Return the folder with the strongest evidence on a study: of a later one of ``profiles`` below ``results`` if it
+    has the study's table, else ``results``.
+    """
+    folders = [results / profile for profile in reversed(PROFILES) if profile in profiles]
+    return next((folder for folder in folders if (folder / "tables" / f"{study}.csv").exists()), results)
 
 
 def study_markdown(results: Path, study: Study, profile: str) -> str:

@@ -51,30 +51,26 @@ def _has_data(study: Study) -> bool:
     return weights and (study.dataset in GENERATED or has_dataset(study.dataset))
 
 
-def _absent(profile: str) -> str:
-    """Return the data of a profile that are not there, each with where to get it."""
-    absent = dict.fromkeys(one.dataset for one in STUDIES.values() if profile in one.profiles and not _has_data(one))
+def _absent(studies: Iterable[Study]) -> str:
+    """Return the data of studies that are not there, each with where to get it."""
     hints = {"camvid": "make camvid"} | {name: volumes.source for name, volumes in VOLUMES.items()}
-    return ", ".join(f"{name} ({hints[name]})" if name in hints else name for name in absent)
+    absent = {study.dataset: study.needs_weights for study in studies if not _has_data(study)}
+    weights = " or ImageNet weights in weights/"
+    return ", ".join(f"{name}{weights * needs} ({hints.get(name, 'README')})" for name, needs in absent.items())
 
 
 def chosen_studies(names: str, profile: str) -> list[Study]:
     """Return the studies of a comma-separated list, or those of "all" that have the profile and their data.
 
-    InputError for an unknown study, a named one whose data are absent, and where none is left.
+    InputError for an unknown study, and where the data of a named one, or of all, are absent.
     """
-    if names == "all":
-        if studies := [study for study in STUDIES.values() if profile in study.profiles and _has_data(study)]:
-            return studies
-        raise InputError(
-            f"profile {profile}: its data are not below GLAM_DATA={os.environ.get('GLAM_DATA')}: {_absent(profile)}"
-        )
-    studies = [find_study(name) for name in dict.fromkeys(names.split(","))]
-    for study in studies:
-        if not _has_data(study):
-            missing = f"{study.dataset}{' or no ImageNet weights in weights' if study.needs_weights else ''}"
-            raise InputError(f"study {study.name}: no folder {missing} below GLAM_DATA={os.environ.get('GLAM_DATA')}")
-    return studies
+    named = STUDIES if names == "all" else dict.fromkeys(names.split(","))
+    studies = [study for study in map(find_study, named) if profile in study.profiles or names != "all"]
+    here = [study for study in studies if _has_data(study)]
+    if not here or (names != "all" and here != studies):
+        where = f"below GLAM_DATA={os.environ.get('GLAM_DATA')}"
+        raise InputError(f"{names} of profile {profile}: data are not {where}: {_absent(studies)}")
+    return here
 
 
 def write_plan(
@@ -97,7 +93,7 @@ def write_plan(
     for name, text in files.items():
         if not (build / name).exists() or (build / name).read_text() != f"{text}\n":
             write_whole(build / name, f"{text}\n")
-    absent = _absent(profile) if study == "all" else ""
+    absent = _absent(one for one in STUDIES.values() if profile in one.profiles) if study == "all" else ""
     note = f"; left out, because their data are not there: studies of {absent}" if absent else ""
     print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
     return runs
