@@ -15,27 +15,11 @@ def _recipe(crop_size: list[int], long_short: list[int]) -> Profile:
     """Return the recipe for crops of (height, width) from images resized within (long, short) pixels."""
     return Profile(
         data={"train": "train", "test": "val", "in_memory": False},
-        parameters={
-            "pretrained": "imagenet",
-            "steps": 160_000,
-            "batch_size": 16,
-            "lr": 6e-5,
-            "warmup_steps": 1500,
-            "weight_decay": 0.01,
-            "decay": "released",
-            "clip_norm": 0.0,
-            "evaluate": {"resize": long_short},  # whole, single scale, not mirrored
-            "device": "cuda",
-            "workers": 8,
-            "checkpoint_every": 2000,
-        },
-        augment={
-            "crop_size": crop_size,
-            "long_short": long_short,
-            "scale_range": [0.5, 2.0],
-            "cat_max_ratio": 0.75,
-            "fill": [124, 116, 104],
-        },
+        parameters={"pretrained": "imagenet", "steps": 160_000, "batch_size": 16, "lr": 6e-5, "warmup_steps": 1500}
+        | {"weight_decay": 0.01, "decay": "released", "clip_norm": 0.0, "device": "cuda", "workers": 8}
+        | {"evaluate": {"resize": long_short}, "checkpoint_every": 2000},  # whole, single scale, not mirrored
+        augment={"crop_size": crop_size, "long_short": long_short, "scale_range": [0.5, 2.0]}
+        | {"cat_max_ratio": 0.75, "fill": [124, 116, 104]},
     )
 
 

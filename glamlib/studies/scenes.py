@@ -118,11 +118,7 @@ LEGEND = replace(
     dataset="legend_scenes",
     baseline="k8_n1",
     variants=variants_of("legend"),
-    profiles={
-        "quick": _LEGEND_QUICK,
-        "cpu": Profile(seeds=5, data=_LEGEND_DATA, parameters=_LEGEND),
-        "gpu": _LEGEND_GPU,
-    },
+    profiles={"quick": _LEGEND_QUICK, "cpu": Profile(_LEGEND_DATA, _LEGEND, seeds=5), "gpu": _LEGEND_GPU},
 )
 LEGEND_GRID = replace(
     LEGEND,

@@ -47,9 +47,7 @@ ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: parameters of `RunParameters`, overrides of all its models, the number of seeds, and the names of
-    the variants that run at it (empty: all).
-    """
+    """A study's size: parameters of `RunParameters`, overrides of models, seeds, and which variants (empty: all)."""
 
     data: dict
     parameters: dict
