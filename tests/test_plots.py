@@ -5,9 +5,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from glamlib.report import figures
+from glamlib.report.looks import where_it_looks
 from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
+from glamlib.zoo import create_model
 
 matplotlib.use("Agg")
 
@@ -75,3 +78,11 @@ def test_slices_show_truth_beside_prediction(tmp_path):
     assert sorted(truth.values()) == [(0.5, 1.5, 4.5, 5.5), (5.5, 6.5, 8.5, 9.5)]  # x0, y0, x1, y1
     assert guess.items() < truth.items()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_a_look_names_the_pixel_in_the_photo_and_marks_it_in_the_resized_image():
+    model = create_model("swin_nano_linear", num_classes=2).eval()
+    figure = where_it_looks({"swin": model}, torch.zeros(3, 128, 192, dtype=torch.uint8), (100, 150), size=(64, 96))
+    photo = figure.axes[0]
+    assert photo.get_title() == "the pixel x=150, y=100"
+    assert photo.lines[0].get_xydata().tolist() == [[75.5, 50.5]]

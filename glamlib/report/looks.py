@@ -42,7 +42,7 @@ def where_it_looks(
     height, width = image.shape[1:]
     if not (0 <= at[0] < height and 0 <= at[1] < width):
         raise InputError(f"pixel {at[1]} {at[0]}: outside the image, which is {width} wide and {height} high")
-    size = size or (height, width)
+    size, title = size or (height, width), f"the pixel x={at[1]}, y={at[0]}"  # as in the photo
     if size != (height, width):
         image = functional.resize(image, list(size), antialias=True)
         at = (at[0] * size[0] // height, at[1] * size[1] // width)
@@ -55,7 +55,7 @@ def where_it_looks(
     figure, grid = plt.subplots(len(rows), len(models) + 1, figsize=shape, squeeze=False, layout="constrained")
     frame, grey = (0, size[1], size[0], 0), image.float().mean(dim=0).numpy()
     for number, (axes, row) in enumerate(zip(grid, rows, strict=True)):
-        show_image(axes[0], image.numpy(), f"the pixel x={at[1]}, y={at[0]}", extent=frame)
+        show_image(axes[0], image.numpy(), title, extent=frame)
         for ax, (weights, stride, label) in zip(axes[1:], row, strict=True):
             show_image(ax, grey, label, cmap="gray", vmin=-255, vmax=255, extent=frame)  # light
             even = np.ma.masked_equal(weights * weights.size, 0)
