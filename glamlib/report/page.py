@@ -137,7 +137,7 @@ def write_site(results: Path, out: Path) -> None:
 def headline(results: Path) -> str:
     """Return the result that the README shows: one study's question, provenance, table and figure."""
     study = CONTEXT
-    figure = results / "figures" / f"{study.name}_{study.metric}.png"
+    figure = results / "figures" / f"{study.name}_score.png"
     alt = f"{METRIC_NAMES[study.metric]} of each variant of study {study.name}"
     return f"{study_markdown(results, study, 'cpu')}\n\n![{alt}]({figure.relative_to(results.parent)})"
 
