@@ -15,16 +15,8 @@ from glamlib.models.config import ModelConfig
 from glamlib.models.timm_tokens import add_global_tokens
 from glamlib.zoo import create_model, list_models
 
-__all__ = [
-    "InputError",
-    "ModelConfig",
-    "add_global_tokens",
-    "create_model",
-    "list_models",
-    "load_model",
-    "normalise",
-    "save_model",
-]
+__all__ = ["InputError", "ModelConfig", "add_global_tokens", "create_model", "list_models", "load_model", "normalise"]
+__all__ += ["save_model"]
 
 
 def load_model(weights_file: str | PathLike[str]) -> nn.Module:

@@ -38,6 +38,7 @@ from glamlib.zoo import create_model, list_models, model_config
 Name = Positional[Annotated[str, arg(metavar="NAME")]]
 Json = FlagCreatePairsOff[Annotated[bool, arg(name="json")]]
 Changes = UseAppendAction[Annotated[tuple[tuple[str, ...], ...], arg(name="set", metavar="NAME=VALUE ...")]]
+SHOWN = 5  # problems of a dataset in text; JSON has all
 WeightsFile = Positional[Annotated[Path, arg(metavar="WEIGHTS")]]
 
 
@@ -108,7 +109,11 @@ def check_data(
             raise InputError(f"--suggest: {name} needs none; allowed: folder")
         print(suggest_classes(path), file=sys.stderr)
     report = check.check_data(name, path)
-    print(json.dumps(report.to_dict()) if json_output else report.render())
+    text, found = report.render(), report.problems
+    if len(found) > SHOWN:
+        first = replace(report, problems=[*found[:SHOWN], f"and {len(found) - SHOWN} more; --json lists them all"])
+        text = first.render().replace(f"\n{SHOWN + 1} problem(s)\n", f"\n{len(found)} problem(s)\n")
+    print(json.dumps(report.to_dict()) if json_output else text)
     return 0 if report.ok else 1
 
 

@@ -87,6 +87,13 @@ def test_good_data_is_status_0_and_bad_data_status_1(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], sum(split["pairs"] for split in report["splits"].values())) == (True, 2)
     (folder / "classes.json").unlink()
+    for number in range(12):  # images without labels, and the problem that comes first stays in sight
+        (folder / "train" / "images" / f"alone{number}.png").write_bytes(b"")
+    assert main(["check-data", "folder", str(folder)]) == 1
+    lines = capsys.readouterr().out.partition(" problem(s)\n")[2].split("\n\n")[0].splitlines()
+    assert (len(lines), "classes.json" in lines[0], lines[-1]) == (6, True, "  and 8 more; --json lists them all")
+    for file in folder.glob("train/images/alone*.png"):
+        file.unlink()
     assert main(["check-data", "folder", str(folder), "--suggest"]) == 0
     assert "written for the values" in capsys.readouterr().err
     assert main(["check-data", "folder", str(folder), "--suggest"]) == 2

@@ -98,6 +98,8 @@ def test_values_and_models_as_they_are_written():
             {"num_global_tokens": [9, 9], "mixer": "gmsa"},
         ),
     ]
+    with pytest.raises(InputError, match="swin_nano_unet is given twice"):
+        own.own_variants("swin_nano_unet,glam_swin_nano_unet,swin_nano_unet")
 
 
 def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsys):

@@ -52,12 +52,15 @@ def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str,
 
 
 def own_variants(models: str) -> dict[str, Variant]:
-    """Return the variants of "MODEL,MODEL:OVERRIDE=VALUE:...", by the names of their folders."""
+    """Return the variants of "MODEL,MODEL:OVERRIDE=VALUE:...", by their folders' names; InputError for doubles."""
     variants = {}
     for model in re.split(r",(?![^\[]*\])", models.replace(" ", "")):  # not at the commas of a list
         name, *overrides = model.split(":")
         label = ", ".join([name, *overrides]).replace("=", " ")
-        variants[re.sub(r"[^\w.-]+", "-", model).strip("-.")] = Variant(label, name, with_changes({}, overrides))
+        folder = re.sub(r"[^\w.-]+", "-", model).strip("-.")
+        if folder in variants:
+            raise InputError(f"{models}: {model} is given twice")
+        variants[folder] = Variant(label, name, with_changes({}, overrides))
     return variants
 
 

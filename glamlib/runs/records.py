@@ -57,13 +57,8 @@ def write_record(
     path = folder / "record.json"
     if not is_main():
         return path
-    record = {
-        "parameters": run.to_dict(),
-        "code": computing_digest(),
-        "cost": asdict(cost),
-        **about,
-        **made_by(resolve_device(run.device)),
-    }
+    record = {"parameters": run.to_dict(), "code": computing_digest(), "cost": asdict(cost)}
+    record |= about | made_by(resolve_device(run.device))
     put_aside(folder, record)
     write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
     if arrays:

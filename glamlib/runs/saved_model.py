@@ -36,13 +36,9 @@ class SavedModel:
 
 def save_model(path: Path, saved: SavedModel) -> None:
     """Write a weights file atomically; InputError where that cannot be done."""
-    about = {
-        "parameters": saved.run.to_dict(),
-        "in_channels": saved.model.in_channels,
-        "classes": saved.classes,
-        "palette": saved.palette,
-        "preprocessing": saved.preprocessing and asdict(saved.preprocessing),
-    }
+    about = {"parameters": saved.run.to_dict(), "in_channels": saved.model.in_channels}
+    about |= {"classes": saved.classes, "palette": saved.palette}
+    about["preprocessing"] = saved.preprocessing and asdict(saved.preprocessing)
     write_tensors(path, saved.model.state_dict(), _KEY, about)
 
 

@@ -86,15 +86,13 @@ def _exchanges_at(size: int, steps: int) -> Study:
 
     More windows make the plateau of guessing longer: ``steps`` are the most that a run takes to leave it.
     """
-    cpu = _CPU_LARGER_CUE
+    cpu = replace(_CPU_LARGER_CUE, seeds=3, data=_CPU_LARGER_CUE.data | {"size": size})
     return replace(
         MIXERS,
         name=f"mixers_{size}",
         question=f"What do the linear exchanges give up on scenes of {size} pixels?",
         variants={name: MIXERS.variants[name] for name in ("gmsa", "pooled", "linear")},
-        profiles={
-            "cpu": replace(cpu, seeds=3, data=cpu.data | {"size": size}, parameters=cpu.parameters | {"steps": steps})
-        },
+        profiles={"cpu": replace(cpu, parameters=cpu.parameters | {"steps": steps})},
     )
 
 
