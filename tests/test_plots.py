@@ -48,7 +48,7 @@ def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needles, tmp
 def test_scores_have_their_means_and_intervals(tmp_path):
     (tmp_path / "tables").mkdir()
     rows = [("Swin", 0, 0.1), ("Swin", 1, 0.2), ("Swin", 2, 0.3), ("Full attention", 0, 1.0)]
-    runs = pd.DataFrame(rows, columns=["label", "seed", "miou"]).assign(gmacs=0.5, height=4, width=4)
+    runs = pd.DataFrame(rows, columns=["label", "seed", CONTEXT.metric]).assign(gmacs=0.5, height=4, width=4)
     runs.to_csv(tmp_path / "tables" / "context.csv")
     axes = figures.score_by_variant(CONTEXT, tmp_path).axes[0]
     bar = next(line for line in axes.lines if np.ptp(line.get_xdata()) > 0)
