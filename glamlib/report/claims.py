@@ -67,7 +67,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     values = [runs[runs["variant"] == claim[name]].set_index("seed") for name in ("variant", "comparison")]
     if not all(map(len, values)) or claim["metric"] not in runs:
         return row | {"reason": f"study {study.name} has no such runs"}
-    values = [table[claim["metric"]] for table in values]
+    trained, values = ([table.get(name) for table in values] for name in (study.metric, claim["metric"]))
     if claim["outcome"] == "time":
         row["cap"] = runs["steps"].max()
         values = [steps.fillna(row["cap"]) for steps in values]
@@ -75,8 +75,8 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     if claim["metric"] == "gmacs":
         within = abs(values[0].iloc[0] - values[1].iloc[0]) <= claim["margin"]
         return row | {"verdict": EQUIVALENT if within else CONTRADICTED, "reason": "counted, the same for all seeds"}
-    prior = runs["prior"].iloc[0] if "prior" in runs and claim["metric"] == study.metric else -np.inf
-    if any(mean_interval(scores).low <= prior for scores in values):
+    prior = runs["prior"].iloc[0] if "prior" in runs else -np.inf  # of the study's metric, whatever the claim's is
+    if prior > 0 and any(mean_interval(scores).low <= prior for scores in trained):
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
     if claim["metric"] == "right_given_found" and min(scores.min() for scores in values) > _CEILING:
         return row | {"verdict": SATURATED, "reason": "both are at the ceiling"}
