@@ -21,6 +21,7 @@ from glamlib import create_model, studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
+from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.notebook import execute, execute_all
 from glamlib.runs.places import CHECKPOINT
@@ -110,9 +111,11 @@ def test_a_run_that_validates_tests_its_best_weights(tmp_path):
     history = pd.read_csv(folder / "history.csv").dropna()
     best, last = (load_model(folder / f"{name}.safetensors") for name in ("best", "last"))
     assert (folder / "best.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
-    parts = run_parts(run)
-    for saved, score in (best, history["val_miou"].max()), (last, history["val_miou"].iloc[-1]):
-        assert evaluate(saved.model, parts["val"]).metrics()["miou"] == score
+    parts, scores = run_parts(run), history["val_right_given_found"]
+    for saved, score in (best, scores.max()), (last, scores.iloc[-1]):
+        cues = CueAccuracy(parts["val"])
+        evaluate(saved.model, parts["val"], on_image=cues.update)
+        assert np.nan_to_num(cues.metrics()["right_given_found"]) == score
     assert evaluate(best.model, parts["test"]).metrics()["miou"] == record["metrics"]["miou"]
     assert record["data"].keys() == {"val", "test"}
     with pytest.raises(InputError, match="validate_every=2: the option of data val is missing"):

@@ -40,7 +40,7 @@ def record_of(
     return write_record(
         open_run_folder(results, run),
         run,
-        metrics=METRICS | {"miou": miou},
+        metrics=METRICS | {"miou": miou, "right_given_found": miou},
         classes=("background", "cue 1", "cue 2"),
         cost=Cost(64, 64, {"total": 10} | parts, {"total": 0.5} | parts),
         history=[{"step": 10, "loss": 1.0, "lr": 0.1}],
