@@ -83,14 +83,6 @@ def test_full_contextual_attention(mixer: str, size: tuple[int, ...], window: tu
     assert dependence(blocks(window, mixer, 1 if on_patches else 2), x, None if on_patches else tokens).all()
 
 
-def test_sparse_does_not_reach_beyond_its_dilated_windows() -> None:
-    """12 patches of windows of 2: dilated windows span 4, and plain windows add nothing, as they lie inside."""
-    x, _ = start((12, 1), (2, 1), num_tokens=1)
-    seen = dependence(blocks((2, 1), "sparse", depth=1), x, None)
-    place = torch.arange(12)
-    assert torch.equal(seen, place[:, None] // 4 == place[None] // 4)
-
-
 @pytest.mark.parametrize(("num_tokens", "mask_tokens"), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize(("size", "window"), MAPS)
 def test_without_exchange_a_patch_sees_few_windows(
@@ -125,16 +117,6 @@ def test_without_exchange_a_patch_sees_few_windows(
     if window == (4, 4):  # the corner sees its own window, and through unmasked tokens the opposite corner's
         opposite = prod(s % w or w for s, w in zip(size, window, strict=True))
         assert seen[0].sum() == 16 + (opposite if num_tokens and not mask_tokens else 0)
-
-
-def test_one_block_with_exchange_is_not_enough() -> None:
-    """The exchange comes after W-MSA: the patches of the first block have not read it yet."""
-    x, tokens = start((12, 16), (4, 4), num_tokens=1)
-    layout = WindowLayout.fit((12, 16), (4, 4), shifted=False)
-    seen = dependence(blocks((4, 4))[:1], x, tokens)
-    numbers = torch.arange(prod(layout.size)).view(layout.size)
-    window_of = (numbers // 16 // 4 * 4 + numbers % 16 // 4).flatten()
-    assert torch.equal(seen, window_of[:, None] == window_of[None])
 
 
 @pytest.mark.parametrize("shifted", [False, True])

@@ -26,7 +26,8 @@ EXACT = replace(
     RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
 )
 RANDOM = replace(RUN, batch_size=4, steps=6, checkpoint_every=3, accumulate=2)  # stochastic depth, augmentation
-# In each of the processes: trains EXACT, evaluates; trains RANDOM, killing itself after step argv[2] (0: never).
+# In each of the processes: trains RANDOM, killing itself after step argv[2] (0: never), and without a break; trains
+# EXACT, evaluates.
 _PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
@@ -34,11 +35,10 @@ sys.path.insert(0, "tests")
 from test_distributed import EXACT, RANDOM, PartlyKnown, counted, trained
 from glamlib.evaluation.evaluate import is_main
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
-if not stop:
-    model = trained(EXACT, folder / "exact.safetensors")
-    counts, seen = counted(model)
-    (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen]))
-trained(RANDOM, folder / "random.safetensors", lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0)
+trained(RANDOM, folder / "cut.safetensors", lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0)
+trained(RANDOM, folder / "whole.safetensors")
+counts, seen = counted(trained(EXACT, folder / "exact.safetensors"))
+(folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen]))
 """
 
 
@@ -71,7 +71,6 @@ def counted(model: torch.nn.Module) -> tuple[np.ndarray, list[int]]:
 
 
 def launch(folder: Path, stop: int = 0) -> int:
-    folder.mkdir(exist_ok=True)
     (folder / "program.py").write_text(_PROGRAM)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     done = python(*launcher, folder / "program.py", folder, stop)
@@ -86,28 +85,27 @@ def largest_difference(one: Path, other: Path) -> float:
 
 @pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """Weights, loss, metrics; then a kill between checkpoints, with micro-batches, stochastic depth, augmentation."""
-    launch(tmp_path / "two")
+    """A kill between checkpoints, with micro-batches, stochastic depth, augmentation; then weights, loss, metrics."""
+    assert launch(tmp_path, stop=5) != 0
+    assert read_checkpoint(tmp_path / "cut.safetensors")[1]["step"] == 3
+    launch(tmp_path)
+    whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
+
     model = trained(EXACT, tmp_path / "one.safetensors")
-    two = tmp_path / "two" / "exact.safetensors"
+    two = tmp_path / "exact.safetensors"
     assert largest_difference(tmp_path / "one.safetensors", two) < 2e-5  # of some 1e-3 a step
     losses = [read_checkpoint(path)[1]["history"][-1]["loss"] for path in (tmp_path / "one.safetensors", two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
     counts, _ = counted(model)
     (first, seen_first), (second, seen_second) = (
-        json.loads((tmp_path / "two" / f"seen-{rank}.json").read_text()) for rank in (0, 1)
+        json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)
     )
     assert (seen_first, seen_second) == ([0, 2, 4], [1, 3])
     assert first == second
     assert np.array(first).sum() == counts.sum() == 32 * 8 * (0 + 1 + 2 + 3 + 4)
     assert np.abs(np.array(first) - counts).sum() <= 0.01 * counts.sum()  # ties of nearly equal weights
-
-    assert launch(tmp_path / "cut", stop=5) != 0
-    assert read_checkpoint(tmp_path / "cut" / "random.safetensors")[1]["step"] == 3
-    launch(tmp_path / "cut")
-    whole, cut = (load_file(tmp_path / name / "random.safetensors") for name in ("two", "cut"))
-    assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
 
 
 def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from glamlib import InputError, create_model
 from glamlib.data.scenes import BACKGROUND, CELL, MAX_KEYS, CueScenes, LegendConfig, draw_scene
-from glamlib.evaluation.cues import CueAccuracy
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
 from glamlib.studies.scenes import LEGEND, LEGEND_MIXERS
@@ -109,16 +108,6 @@ def test_values_are_independent() -> None:
     assert abs(correlation).max() < 0.25
     keys = np.bincount([key for scene in scenes for key in scene.keys], minlength=8)
     assert keys.min() > 130  # of 200
-
-
-def test_accuracy_counts_classes_of_legends() -> None:
-    scenes = CueScenes(LegendConfig(), 4, seed=0)
-    assert scenes.classes == ("background", "dark", "bright")
-    assert len(scenes.palette) == 3
-    accuracy = CueAccuracy(scenes)
-    for index, (_, label) in enumerate(scenes):
-        accuracy.update(index, torch.ones_like(label), label)  # always dark
-    assert accuracy.metrics()["cue_accuracy"] == accuracy.metrics()["cue_chance"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -201,16 +201,6 @@ def read_together(size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
     return torch.tensor([[a == b for b in kind] for a in kind])
 
 
-def test_dilated_windows_by_hand() -> None:
-    row = read_together((16,), (4,))[5]  # a map of 4 * 4: every fourth patch
-    assert row.nonzero().flatten().tolist() == [1, 5, 9, 13]
-    row = read_together((12,), (2,))[6]  # three dilated windows of 2 * 2
-    assert row.nonzero().flatten().tolist() == [4, 6]
-    row = read_together((17,), (4,))[13]  # two of four patches each, 3 apart
-    assert row.nonzero().flatten().tolist() == [13, 16]
-    assert steps(3, 4) == 1
-
-
 @pytest.mark.parametrize("size", [(9, 9), (6, 12), (10, 7), (11, 20), (2, 5), (1, 1), (5, 4, 3)])
 def test_sparse_equals_masked_attention(size: tuple[int, ...]) -> None:
     window = (3, 3) if len(size) == 2 else (2, 2, 2)

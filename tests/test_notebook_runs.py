@@ -86,7 +86,9 @@ def test_kernels_end_with_the_process_that_started_them(tmp_path, signal_number)
         write_notebook(tmp_path / f"{name}.ipynb", f"import os, sys, time; {written}", "time.sleep(600)")
     (tmp_path / "program.py").write_text(PROGRAM)
     command, environment = [sys.executable, tmp_path / "program.py"], os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+    # What is started in the background ignores SIGINT, and so would its children.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, preexec_fn=heed) as process:
         files = [tmp_path / name for name in "ab"]
         wait_until(lambda: all(file.exists() and " " in file.read_text() for file in files))
         process.send_signal(signal_number)

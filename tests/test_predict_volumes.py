@@ -142,12 +142,11 @@ def test_what_cannot_be_predicted_is_refused(tmp_path, source, change, needle):
         predict_volumes(model, model.run, tmp_path / source, tmp_path / "out")
 
 
-@pytest.mark.parametrize("version", ["decathlon", "nnunet"])
-def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys, version):
+def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys):
     """Trained, stored, read again and applied: two channels, labels 0, 5 and 9, spacings that differ."""
     labels, channels = {"background": 0, "left part": 5, "rest": 9}, ("T1", "CT")
     root = own_volumes(
-        tmp_path / "data", version, channels, 8, labels, (12, 14, 10), lambda number: (1, 1 + number % 3, 1)
+        tmp_path / "data", "nnunet", channels, 8, labels, (12, 14, 10), lambda number: (1, 1 + number % 3, 1)
     )
     run = RunParameters(
         *("own", "small", 0, "cpu", "glam_nnformer_nano", "volumes", 2, 2, 1e-3),

@@ -30,7 +30,7 @@ PLANNED = find_study("cityscapes").run("glam_10_tiny_upernet", 91, "paper")
 # Smaller pictures, network and batch, and a processor; all else is the profile's
 SMALLER = {
     "model": "glam_swin_nano_upernet",
-    "overrides": PLANNED.overrides | {"num_global_tokens": 2},
+    "overrides": PLANNED.overrides | {"num_global_tokens": 2, "decoder_channels": 32},
     "pretrained": "",
     "augment": PLANNED.augment | {"crop_size": [64, 128], "long_short": [160, 80]},
     "evaluate": {"resize": [160, 80]},

@@ -42,12 +42,6 @@ def test_both_layouts_are_read_with_any_names_labels_and_channels(tmp_path, vers
     assert [report.splits[split]["pairs"] for split in SPLITS] == [6, 2, 2]
 
 
-def test_the_two_layouts_are_one_data_set(tmp_path):
-    first, second = (loaded(own_volumes(tmp_path / name, name, ("A", "B"))) for name in ("decathlon", "nnunet"))
-    assert names(first) == names(second)
-    assert all((a == b).all() for a, b in zip(first[0], second[0], strict=True))
-
-
 def test_structural_scans_and_ct_are_normalised_by_the_training_structures(tmp_path):
     root = own_volumes(tmp_path, "nnunet", ("CT", "T2"))
     data = loaded(root)

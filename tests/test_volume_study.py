@@ -76,9 +76,8 @@ def tiny(study: str, variant: str, profile: str, steps: int = 3) -> RunParameter
 
 
 @pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("study", ["volumes_cues", "volumes_hippocampus"])
-def test_a_run_again_is_the_same_bits(study, tmp_path):
-    run = tiny(study, "glam_1", "quick")
+def test_a_run_again_is_the_same_bits(tmp_path):
+    run = tiny("volumes_hippocampus", "glam_1", "quick")
     one, two = (run_one(run, tmp_path / name, tmp_path / f"{name}.safetensors") for name in "ab")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     assert read_record(one)["metrics"] == read_record(two)["metrics"]
@@ -130,7 +129,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
 @pytest.mark.parametrize("study", VOLUME_STUDIES)
 def test_gpu_profile_at_tiny_size(study, tmp_path):
     """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
-    for variant in studies.STUDIES[study].variants:
+    for variant in list(studies.STUDIES[study].variants)[: 2 if study == "volumes_brains" else None]:  # large networks
         path = run_one(tiny(study, variant, "gpu", steps=2), tmp_path)
         metrics, classes = read_record(path)["metrics"], read_record(path)["classes"]
         assert np.isfinite(pd.read_csv(path.with_name("history.csv"))["loss"].iloc[-1])
