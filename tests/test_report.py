@@ -24,7 +24,7 @@ def test_a_study_without_result_says_why() -> None:
 
 
 def test_a_summary_is_formatted_for_readers() -> None:
-    row = {"study": "context", "n": 3, "miou": 0.5, "miou_low": 0.4, "miou_high": 0.6, "gmacs": 0.0123}
+    row = {"study": "camvid", "n": 3, "miou": 0.5, "miou_low": 0.4, "miou_high": 0.6, "gmacs": 0.0123}
     row |= {"gain": NAN, "gain_low": NAN, "gain_high": NAN, "hd95_mm": NAN, "parameters": 12345}
     one = row | {"n": 1, "miou_low": NAN, "miou_high": NAN, "gain": 0.2, "hd95_mm": 1.234}
     summary = pd.DataFrame(
@@ -36,7 +36,7 @@ def test_a_summary_is_formatted_for_readers() -> None:
     )
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in tables.summary_markdown(summary, studies.CONTEXT).splitlines()
+        for line in tables.summary_markdown(summary, studies.CAMVID).splitlines()
     ]
     titles = ["variant", "mIoU", "95 % interval", "against baseline", "HD95 (mm)", "M multiply-adds", "parameters"]
     assert lines[0] == titles

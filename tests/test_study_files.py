@@ -195,7 +195,6 @@ def test_sides_by_hand() -> None:
     assert np.isnan(side_accuracy([[1, 0], [0, 1]], ["background", "stem"]))
 
 
-@pytest.mark.xfail(reason="the committed records are of several states of the code, until all studies are run anew")
 def test_all_committed_records_are_of_one_code() -> None:
     """Of the profiles cpu and night: a digest of the computing rooms, so later figures and words do not matter."""
     names = subprocess.run(
