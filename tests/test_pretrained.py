@@ -145,7 +145,7 @@ def test_imagenet_weights_are_found_below_the_data(
     (tmp_path / "camvid").mkdir()
     assert imagenet_file("glam_swin_tiny_upernet") is None
     assert "camvid_imagenet" not in {study.name for study in chosen_studies("all", "gpu")}
-    with pytest.raises(InputError, match="data are not below GLAM_DATA=.*ImageNet weights in weights/"):
+    with pytest.raises(InputError, match=r"data are not below GLAM_DATA=.*ImageNet weights in weights/"):
         chosen_studies("camvid_imagenet", "gpu")
     (tmp_path / "weights").mkdir()
     file = tmp_path / "weights/swin_tiny_patch4_window7_224.safetensors"
