@@ -51,6 +51,8 @@ def test_a_single_value_has_no_interval_and_scores_stay_between_0_and_1():
     assert all(isnan(value) for value in (*one[2:], *none[1:], score_interval([0.5]).high))
     assert score_interval([0.0, 0.1, 0.05]).low == 0.0
     assert score_interval([0.9, 0.95, 1.0]).high == 1.0
+    with pytest.raises(ValueError, match=r"within 0\.\.1"):
+        score_interval([100.0, 150.0, 125.0])  # steps, which would be cut to 1
 
 
 def test_bimodal_scores_have_no_student_interval():

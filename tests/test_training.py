@@ -87,20 +87,22 @@ def test_a_class_that_no_label_holds_is_a_warning(
     assert f"warning: no training label holds {', '.join(scenes.classes[1:])}\n" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
-    """Held data of more tensors than a process may open files, and augmentation."""
-    program = f"""
+WITH_WORKERS = """
 import multiprocessing, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_training import RUN, replace, trained
-multiprocessing.set_start_method({method!r})
+multiprocessing.set_start_method(sys.argv[2])
 trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
+    """Held data of more tensors than a process may open files, and augmentation."""
     checkpoint = tmp_path / "run.safetensors"
-    done = python("-c", program, checkpoint)
+    done = python("-c", WITH_WORKERS, checkpoint, method)
     assert done.returncode == 0, done.stderr[-3000:]
     here, _ = trained(replace(RUN, steps=4), tmp_path / "here.safetensors", count=2000)
     assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())

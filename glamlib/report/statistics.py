@@ -33,6 +33,8 @@ def mean_interval(values: Iterable[float]) -> Interval:
 def score_interval(values: Iterable[float]) -> Interval:
     """Return `mean_interval` of scores within 0..1; without an interval where they are `bimodal`."""
     found = mean_interval(values)
+    if np.any((np.asarray(values) < 0) | (np.asarray(values) > 1)):
+        raise ValueError("score_interval: values must be scores within 0..1; of others take mean_interval")
     if bimodal(values):
         return found._replace(low=np.nan, high=np.nan)
     return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
