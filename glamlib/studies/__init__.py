@@ -19,7 +19,6 @@ from glamlib.studies.scenes import (
 )
 from glamlib.studies.streets import (
     CAMVID,
-    CAMVID_ARCHITECTURES,
     CAMVID_IMAGENET,
     CAMVID_TINY,
     NEIGHBOURS,
@@ -31,7 +30,7 @@ from glamlib.studies.volumes import VOLUMES_BRAINS, VOLUMES_CUES, VOLUMES_HIPPOC
 PROFILES = ("quick", "cpu", "night", "gpu", "paper")  # in the order of their evidence
 
 _SCENES = (CONTEXT, LEGEND, LEGEND_GRID, LEGEND_MIXERS, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
-_STREETS = (CAMVID, CAMVID_ARCHITECTURES, CAMVID_TINY, CAMVID_IMAGENET, NEIGHBOURS, NEIGHBOURS_TINY)
+_STREETS = (CAMVID, CAMVID_TINY, CAMVID_IMAGENET, NEIGHBOURS, NEIGHBOURS_TINY)
 _OTHERS = (VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS, ADE20K, CITYSCAPES)
 STUDIES: dict[str, Study] = {
     study.name: study for one in (*_SCENES, *_STREETS, *_OTHERS) for study in (one.rate_search, one) if study
