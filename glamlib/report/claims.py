@@ -4,7 +4,7 @@ python -m glamlib.report.claims RESULTS STUDY ... (writes the studies' tables, t
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -173,10 +173,11 @@ def claims_html(claims: pd.DataFrame) -> str:
     return f"{table}<details><summary>{count}</summary>{''.join(f'<p>{line}</p>' for line in lines)}</details>"
 
 
-def claims_markdown(results: Path, *asked: studies.Study) -> str:
-    """Return the claims on studies as a Markdown list, each with what was measured and the verdict."""
+def claims_markdown(results: Path, *asked: studies.Study, ids: Collection[str] = ()) -> str:
+    """Return the claims on studies, or those of ``ids``, as a Markdown list: verdict, claim and what was measured."""
     rows = read_claims(results, *(study.name for study in asked)).itertuples()
-    return "\n".join(f"- {row.sentence} {row.measured}: **{row.verdict}**" for row in rows)
+    chosen = (row for row in rows if not ids or row.id in ids)
+    return "\n".join(f"- **{row.verdict.capitalize()}.** {row.sentence} Measured: {row.measured}." for row in chosen)
 
 
 def write_claims(results: Path) -> None:

@@ -31,6 +31,7 @@ from glamlib.training.tasks import AUXILIARY_WEIGHT
 
 _MARKERS = "osD^vPX>"
 _DASHES = ("", (4, 2), (6, 2, 1, 2), (1, 1))
+_COINCIDE = 0.02  # of scores: nearer curves are one to the eye
 
 
 def use_style() -> None:
@@ -123,26 +124,53 @@ def score_against_cost(study: Study, results: Path) -> Figure:
 def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | None = None) -> Figure:
     """Share of found shape pixels of the right class against the distance from the cue, over all seeds.
 
+    Of curves that nowhere differ by more than 0.02 the first is drawn, with the names of all.
+
     Args:
         ceiling: what the baseline cannot exceed, of `ceiling_by_distance`, drawn as a line.
     """
     held = [one for one in records.read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     label_of = {name: variant.label for name, variant in study.variants.items()}
     bins = [pd.DataFrame(one["metrics"]["by_distance"]).assign(variant=one["parameters"]["variant"]) for one in held]
-    rows = pd.concat(bins, ignore_index=True)
+    rows = pd.concat(bins, ignore_index=True).assign(distance=lambda table: (table["from_px"] + table["to_px"]) / 2)
     rows["label"] = rows["variant"].map(label_of)
-    rows["distance"] = (rows["from_px"] + rows["to_px"]) / 2
-    rows["found_pixels"] = rows["found"] * rows["pixels"]
-    rows["accuracy"] /= rows["found"]
+    rows[["found", "accuracy"]] = rows[["found", "accuracy"]].mul(rows["pixels"], axis=0)  # counts, to sum over seeds
+    sums = rows.groupby(["distance", "label"], sort=False)[["found", "accuracy"]].sum()
+    order = [label for label in label_of.values() if label in set(rows["label"])]
+    curves = (sums["accuracy"] / sums["found"]).unstack("label")[order]  # (distance, label)
+    names: dict[str, list[str]] = {}  # of the curves that coincide with one that is drawn
+    for label in curves:
+        near = (abs(curves[list(names)].sub(curves[label], axis=0)).max() <= _COINCIDE).to_dict()
+        names.setdefault(next((one for one in near if near[one]), label), []).append(label)
     unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
     axes = plt.subplots(figsize=(7, 4))[1]
-    axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linewidth=1, label="guessing the class")
+    ends = {"guessing the class": (chance := held[0]["metrics"]["cue_chance"])}
+    axes.axhline(chance, color="black", linewidth=1)
     if ceiling is not None:
-        label = f"ceiling of {label_of[study.baseline]}'s windows"
-        axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=3, alpha=0.5, label=label)
-    sns.lineplot(**_look(study, rows), x="distance", y="accuracy", weights="found_pixels", errorbar=None, ax=axes)
-    axes.set_ylim(0, 1.02)
-    return _finished(axes, f"distance from cue to shape ({unit}s, bins of {BIN})", f"right class, of {unit}s found")
+        axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=5, alpha=0.4)
+        ends[f"ceiling of {label_of[study.baseline]}'s windows"] = ceiling["accuracy"].iloc[-1]
+    shown = curves[list(names)].melt(value_name="accuracy", ignore_index=False).reset_index()
+    sns.lineplot(**_look(study, shown), x="distance", y="accuracy", errorbar=None, legend=False, ax=axes)
+    ends |= {"\n= ".join(same): curves[label].iloc[-1] for label, same in names.items()}
+    axes.set(ylim=(None, 1.02), ylabel=f"right class, of {unit}s found (mean over seeds)")
+    axes.set(
+        xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", title="=: curves that coincide, drawn as one"
+    )
+    _name_ends(axes, ends)
+    return axes.figure
+
+
+def _name_ends(axes: Axes, ends: dict[str, float]) -> None:
+    """Write a name beside the right end of each curve, one above the other, with a thin line to its height."""
+    (left, right), floor = axes.get_xlim(), -np.inf
+    bottom, top = axes.get_ylim()
+    line = {"arrowstyle": "-", "color": "0.6", "relpos": (0, 0.5)}
+    for name, height in sorted(ends.items(), key=lambda item: item[1]):
+        half = 0.026 * (top - bottom) * (name.count("\n") + 1)
+        middle = max(height, floor + half)
+        floor = middle + half
+        place = {"xytext": (right + 0.05 * (right - left), middle), "va": "center", "annotation_clip": False}
+        axes.annotate(name, (right, height), **place, fontsize=8, arrowprops=line)
 
 
 def _loss_of(study: Study) -> str:
