@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import glamlib.torchvision_schemas  # noqa: F401  (before any test imports timm)
+from glamlib.errors import InputError
 
 torch.set_num_threads(1)
 
@@ -30,9 +31,17 @@ def python(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
 
 
-def write_folder(
-    root: Path, pairs: Iterable[tuple[np.ndarray, np.ndarray]], table: dict | None = None, labels: str = "labels"
-) -> Path:
+@contextmanager
+def refused(*needles: object) -> Iterator[None]:
+    """Expect an InputError of one line in which every needle occurs."""
+    with pytest.raises(InputError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [needle for needle in needles if str(needle) not in message] == [], message
+
+
+def write_folder(root: Path, pairs: Iterable[tuple], table: dict | None = None, labels: str = "labels") -> Path:
     """Write images and labels, 00.png and so on, and the classes.json of a data set of the form "folder"."""
     for number, pair in enumerate(pairs):
         for kind, pixels in zip(("images", labels), pair, strict=True):
