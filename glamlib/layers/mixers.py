@@ -6,37 +6,30 @@ A mixer of patches gets the map in the same form: each patch ``(B, P, 1, C)`` is
 """
 
 from glamlib.errors import lookup
+from glamlib.layers import patch_mixers, token_mixers
 from glamlib.layers.attention import GlobalAttention
-from glamlib.layers.patch_mixers import FullAttention, PatchMixer, ReducedAttention, SharedTokens, SparseAttention
-from glamlib.layers.token_mixers import (
-    LinearAttention,
-    LowRankAttention,
-    MemoryAttention,
-    PerformerAttention,
-    PooledAttention,
-)
 
 MIXERS: dict[str, type[GlobalAttention] | None] = {
     "gmsa": GlobalAttention,  # GLAM: every token attends to every token
     "none": None,  # tokens stay inside their windows: the control that tells tokens from exchange
     # between tokens, in place of G-MSA
-    "pooled": PooledAttention,
-    "low_rank": LowRankAttention,
-    "linear": LinearAttention,
-    "performer": PerformerAttention,
-    "memory": MemoryAttention,
+    "pooled": token_mixers.PooledAttention,
+    "low_rank": token_mixers.LowRankAttention,
+    "linear": token_mixers.LinearAttention,
+    "performer": token_mixers.PerformerAttention,
+    "memory": token_mixers.MemoryAttention,
     # between patches; tokens are not needed, and stay inside their windows where there are some
-    "shared": SharedTokens,
-    "reduced": ReducedAttention,
-    "sparse": SparseAttention,
-    "full": FullAttention,
+    "shared": patch_mixers.SharedTokens,
+    "reduced": patch_mixers.ReducedAttention,
+    "sparse": patch_mixers.SparseAttention,
+    "full": patch_mixers.FullAttention,
 }
 
 
 def acts_on_patches(name: str) -> bool:
     """Return whether a mixer works between patches, and so without global tokens; InputError for an unknown name."""
     mixer = lookup("mixer", name, MIXERS)
-    return mixer is not None and issubclass(mixer, PatchMixer)
+    return mixer is not None and issubclass(mixer, patch_mixers.PatchMixer)
 
 
 def create_mixer(name: str, dim: int, num_heads: int, window_size: tuple[int, ...]) -> GlobalAttention | None:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from glamlib.layers.attention import Attended, GlobalAttention, attend, sine_position_code
@@ -118,9 +119,8 @@ class LowRankAttention(TokenMixer):
 
     def project(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return ``(B, heads, rank * T, d)`` of ``(B, heads, nW * T, d)``."""
-        batch, heads, _, channels = x.shape
-        x = F.linear(x.reshape(batch, heads, rows.shape[1], -1).transpose(2, 3), rows)  # (B, heads, T * d, rank)
-        return x.transpose(2, 3).reshape(batch, heads, -1, channels)
+        channels = rearrange(x, "b h (w t) d -> b h (t d) w", w=rows.shape[1])
+        return rearrange(F.linear(channels, rows), "b h (t d) rank -> b h (rank t) d", d=x.shape[-1])
 
 
 class MemoryAttention(TokenMixer):

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glamlib.errors import Count, InputError
+from glamlib.layers.windows import padding_to
 from glamlib.models.config import Config, Counts
+from glamlib.models.upernet import cut
 
 _GROUPS = 8  # of the group norms, which serve small batches and small maps alike
 
@@ -65,7 +67,7 @@ class ConvUNet(nn.Module):
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Return the pyramid of ``(B, in_channels, *size)``, zero-padded at its ends to whole cells of the last one."""
         multiple = self.config.stride * 2 ** (len(self.config.widths) - 1)
-        return self.encoder(F.pad(x, [width for side in reversed(x.shape[2:]) for width in (0, -side % multiple)]))
+        return self.encoder(F.pad(x, padding_to(x.shape[2:], (multiple,) * self.config.ndim)))
 
     def forward(self, x: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, list[Tensor] | None]:
         """Return logits ``(B, num_classes, *size)`` for ``(B, in_channels, *size)`` of any size.
@@ -78,12 +80,9 @@ class ConvUNet(nn.Module):
             maps[-level] = up(maps[1 - level], maps[-level])
         stride, mode = self.config.stride, "trilinear" if self.config.ndim == 3 else "bilinear"
         logits = F.interpolate(self.decoder["head"](maps[0]), scale_factor=float(stride), mode=mode)
+        logits = cut(logits, x.shape[2:])
         if not auxiliary:
-            return _cut(logits, x)
-        lower = [_cut(head(maps[k]), x, stride * 2**k) for k, head in enumerate(self.auxiliary, start=1)]
-        return _cut(logits, x), lower if self.config.ndim == 3 else None
-
-
-def _cut(logits: Tensor, x: Tensor, stride: int = 1) -> Tensor:
-    """Cut off what lies beyond the image ``x``."""
-    return logits[(..., *(slice(-(-side // stride)) for side in x.shape[2:]))]
+            return logits
+        levels = enumerate(self.auxiliary, start=1)
+        lower = [cut(head(maps[k]), [-(-side // (stride * 2**k)) for side in x.shape[2:]]) for k, head in levels]
+        return logits, lower if self.config.ndim == 3 else None
