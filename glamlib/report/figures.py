@@ -3,6 +3,7 @@
 A figure of a study takes the study and the results folder, whose tables and records it reads.
 """
 
+import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
@@ -30,13 +31,13 @@ from glamlib.training.datasets import VOLUME_DATA
 from glamlib.training.tasks import AUXILIARY_WEIGHT
 
 _MARKERS = "osD^vPX>"
-_DASHES = ("", (4, 2), (6, 2, 1, 2), (1, 1))
-_COINCIDE = 0.02  # of scores: nearer curves are one to the eye
+_FEW = 7  # curves or marks that are labelled directly
+_LINES = ("-", "--", "-.", ":")
 
 
 def use_style() -> None:
     """Set the look of all figures that follow."""
-    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=1.1)
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", font_scale=1.15)
     plt.rcParams |= {"figure.dpi": 100, "figure.constrained_layout.use": True, "axes.titlesize": 9}
     plt.rcParams |= {"image.cmap": "cividis", "image.interpolation": "nearest"}
 
@@ -69,56 +70,110 @@ def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
     return (clean.image == np.array(CUE_COLOURS[clean.cue - 1])[:, None, None]).all(axis=0)
 
 
-def _look(study: Study, rows: pd.DataFrame, line: bool = True) -> dict[str, object]:
-    """Return seaborn's arguments for one colour, marker and line style a variant, the same in every figure."""
+def _styles(study: Study) -> dict[str, dict[str, object]]:
+    """Return one colour, marker and line style for each variant's label, the same in every figure."""
     labels = [variant.label for variant in study.variants.values()]
-    shown = [label for label in labels if label in set(rows["label"])]
-    markers = {label: _MARKERS[i % len(_MARKERS)] for i, label in enumerate(labels)}
-    palette = dict(zip(labels, sns.color_palette("colorblind", len(labels)), strict=True))
-    look = {"data": rows, "hue": "label", "hue_order": shown, "palette": palette, "markeredgecolor": "black"}
-    if not line:
-        style = {"linestyle": "none", "markersize": 7, "markeredgewidth": 0.8}
-        return look | style | {"markers": [markers[label] for label in shown]}
-    dashes = {label: _DASHES[i % len(_DASHES)] for i, label in enumerate(labels)}
-    return look | {"style": "label", "style_order": shown, "markers": markers, "dashes": dashes}
+    colours = sns.color_palette("colorblind", len(labels))
+    return {
+        label: {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": _LINES[i % len(_LINES)]}
+        | {"label": label, "markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 6}
+        for i, (label, colour) in enumerate(zip(labels, colours, strict=True))
+    }
 
 
-def _finished(axes: Axes, xlabel: str, ylabel: str) -> Figure:
-    """Return the figure of ``axes`` with labels, and the legend beside them."""
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
-    return axes.figure
+def _marks(study: Study, rows: pd.DataFrame) -> dict[str, object]:
+    """Return seaborn's arguments for one mark a variant, in the look of `_styles`."""
+    looks = {label: look for label, look in _styles(study).items() if label in set(rows["label"])}
+    colours, markers = ([look[part] for look in looks.values()] for part in ("color", "marker"))
+    style = {"linestyle": "none", "markersize": 7, "markeredgewidth": 0.8, "markeredgecolor": "black"}
+    return style | {"data": rows, "hue": "label", "hue_order": list(looks), "palette": colours, "markers": markers}
+
+
+def label_ends(axes: Axes) -> None:
+    """Write the labels of curves beside their right ends, or in a legend where more than `_FEW` remain.
+
+    Of curves that coincide the first is left, and its label names them all, joined by "=".
+    """
+    axes.autoscale_view()
+    groups = []  # of an artist, its course in fractions of the axes, and names
+    for line in (line for line in list(axes.lines) if not line.get_label().startswith("_")):
+        course = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata()))
+        same = (one for one in groups if one[1].shape == course.shape and abs(one[1] - course).max() < 0.03)
+        if group := next(same, None):
+            line.remove()
+            group[2].append(line.get_label())
+        else:
+            groups.append((line, course, [line.get_label()]))
+    if len(groups) > _FEW:
+        for line, _, names in groups:
+            line.set_label("\n= ".join(names))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+        return
+    groups.sort(key=lambda group: group[1][-1, 1], reverse=True)
+    unit = 1.25 * 8 * axes.figure.dpi / 72 / axes.bbox.height  # a line of text of 8 points
+    heights = np.array([unit * (len(names) + 0.3) for *_, names in groups])
+    centres, limit = [], 1.04
+    for (_, course, _), half in zip(groups, heights / 2, strict=True):
+        centres.append(min(course[-1, 1], limit - half))
+        limit = centres[-1] - half
+    centres = np.array(centres) + max(0, -limit)  # what ends below the axes moves up, with all above it
+    for (line, course, names), centre in zip(groups, centres, strict=True):
+        pointer = {"arrowstyle": "-", "color": line.get_color(), "linestyle": line.get_linestyle(), "shrinkB": 3}
+        place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}
+        place |= {"va": "center", "fontsize": 8, "annotation_clip": False}
+        axes.annotate("\n= ".join(names), course[-1], arrowprops=pointer, **place)
+
+
+def _draw_blind(axes: Axes, runs: pd.DataFrame, study: Study, along: str) -> None:
+    """Draw and name what the study's metric is without looking: an image-blind prior's, or a guess's, if known."""
+    name = "prior" if "prior" in runs else "cue_chance" if study.metric == "right_given_found" else None
+    if name in runs and (score := runs[name].iloc[0]) > 0:
+        word = "image-blind prior" if name == "prior" else "guessing"
+        draw, place, turn = (axes.axhline, (1, score), 0) if along == "x" else (axes.axvline, (score, 0), 90)
+        draw(score, color="black", linestyle=":", linewidth=1)
+        where = axes.get_yaxis_transform() if along == "x" else axes.get_xaxis_transform()
+        axes.text(*place, f" {word} ", transform=where, rotation=turn, ha="right", va="bottom", fontsize=8)
 
 
 def t_interval(scores: pd.Series) -> tuple[float, float]:
     """Return the ends of `score_interval`, as seaborn's ``errorbar`` wants them."""
-    found = score_interval(scores)
-    return found.low, found.high
+    return score_interval(scores)[2:]
 
 
 def score_by_variant(study: Study, results: Path) -> Figure:
     """Mean of the study's metric of each variant with its 95 % interval over seeds, and every run as a small mark."""
     runs = read_table(results, study.name)
-    figure, axes = plt.subplots(figsize=(7, 0.4 * runs["label"].nunique() + 1.2))
-    look = _look(study, runs, line=False) | {"y": "label", "x": study.metric, "ax": axes, "legend": False}
-    sns.pointplot(**look, errorbar=t_interval, err_kws={"linewidth": 3, "alpha": 0.6}, clip_on=False)
+    figure, axes = plt.subplots(figsize=(6, 0.36 * runs["label"].nunique() + 1.2))
+    marks = _marks(study, runs) | {"y": "label", "x": study.metric, "ax": axes, "legend": False}
+    sns.pointplot(**marks, errorbar=t_interval, err_kws={"linewidth": 3, "alpha": 0.6}, clip_on=False)
     sns.stripplot(runs, x=study.metric, y="label", marker="|", color="0.35", size=7, linewidth=1, jitter=False, ax=axes)
+    _draw_blind(axes, runs, study, along="y")
     axes.set(xlabel=f"{METRIC_NAMES[study.metric]} on test data", ylabel="")
     axes.grid(axis="x", alpha=0.4)
-    axes.set_title(f"mean over {runs['seed'].nunique()} seeds, 95 % interval, single runs (|)", loc="right")
+    axes.set_title("mean over seeds, 95 % interval, single runs (|)", loc="right")
     return figure
 
 
 def score_against_cost(study: Study, results: Path) -> Figure:
     """Mean of the study's metric with its 95 % interval over seeds against the cost of one image."""
     runs = read_table(results, study.name)
-    axes = plt.subplots(figsize=(7, 4))[1]
-    runs["cost"] = runs["gmacs"] * 1e3
-    bars = {"err_style": "bars", "err_kws": {"capsize": 3}}
-    sns.lineplot(**_look(study, runs), x="cost", y=study.metric, errorbar=t_interval, **bars, ax=axes)
+    axes, styles = plt.subplots(figsize=(6, 3.6))[1], _styles(study)
+    few = runs["label"].nunique() <= _FEW
+    for label, own in runs.groupby("label", sort=False):
+        (_, mean, low, high), x = score_interval(own[study.metric]), own["gmacs"].iloc[0] * 1e3
+        bar = {"capsize": 3, "yerr": np.abs([[low - mean], [high - mean]])}
+        axes.errorbar(x, mean, **styles[label] | bar | {"linestyle": "none", "clip_on": False})
+        if few:
+            axes.annotate(label, (x, mean), (6, 6), textcoords="offset points", fontsize=8)
+    _draw_blind(axes, runs, study, along="x")
     size = "x".join(str(runs[name].iloc[0]) for name in ("depth", "height", "width") if name in runs)
     cost = f"cost of one {'patch' if 'depth' in runs else 'image'} of {size} (million multiply-adds)"
-    return _finished(axes, cost, f"{METRIC_NAMES[study.metric]} (95 % interval over seeds)")
+    axes.set(xlabel=cost, ylabel=METRIC_NAMES[study.metric])
+    axes.set_title("mean over seeds and 95 % interval (bar)", loc="right")
+    axes.margins(x=0.25 if few else 0.05, y=0.12)
+    if not few:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    return axes.figure
 
 
 def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | None = None) -> Figure:
@@ -135,42 +190,21 @@ def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | No
     rows = pd.concat(bins, ignore_index=True).assign(distance=lambda table: (table["from_px"] + table["to_px"]) / 2)
     rows["label"] = rows["variant"].map(label_of)
     rows[["found", "accuracy"]] = rows[["found", "accuracy"]].mul(rows["pixels"], axis=0)  # counts, to sum over seeds
-    sums = rows.groupby(["distance", "label"], sort=False)[["found", "accuracy"]].sum()
-    order = [label for label in label_of.values() if label in set(rows["label"])]
-    curves = (sums["accuracy"] / sums["found"]).unstack("label")[order]  # (distance, label)
-    names: dict[str, list[str]] = {}  # of the curves that coincide with one that is drawn
-    for label in curves:
-        near = (abs(curves[list(names)].sub(curves[label], axis=0)).max() <= _COINCIDE).to_dict()
-        names.setdefault(next((one for one in near if near[one]), label), []).append(label)
     unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
-    axes = plt.subplots(figsize=(7, 4))[1]
-    ends = {"guessing the class": (chance := held[0]["metrics"]["cue_chance"])}
-    axes.axhline(chance, color="black", linewidth=1)
+    axes = plt.subplots(figsize=(6, 3.6))[1]
+    axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linestyle=":", linewidth=1, label="guessing")
     if ceiling is not None:
-        axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=5, alpha=0.4)
-        ends[f"ceiling of {label_of[study.baseline]}'s windows"] = ceiling["accuracy"].iloc[-1]
-    shown = curves[list(names)].melt(value_name="accuracy", ignore_index=False).reset_index()
-    sns.lineplot(**_look(study, shown), x="distance", y="accuracy", errorbar=None, legend=False, ax=axes)
-    ends |= {"\n= ".join(same): curves[label].iloc[-1] for label, same in names.items()}
-    axes.set(ylim=(None, 1.02), ylabel=f"right class, of {unit}s found (mean over seeds)")
-    axes.set(
-        xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", title="=: curves that coincide, drawn as one"
-    )
-    _name_ends(axes, ends)
+        label = f"ceiling of {label_of[study.baseline]}'s windows"
+        axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=5, alpha=0.4, label=label)
+    for label, style in _styles(study).items():
+        if len(own := rows[rows["label"] == label]):
+            sums = own.groupby("distance")[["found", "accuracy"]].sum()
+            axes.plot(sums["accuracy"] / sums["found"], **style)
+    axes.set(xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", ylabel=f"right class, of {unit}s found")
+    axes.set_title("mean over seeds; =: curves that coincide, drawn as one", loc="right")
+    axes.set_ylim(None, 1.02)
+    label_ends(axes)
     return axes.figure
-
-
-def _name_ends(axes: Axes, ends: dict[str, float]) -> None:
-    """Write a name beside the right end of each curve, one above the other, with a thin line to its height."""
-    (left, right), floor = axes.get_xlim(), -np.inf
-    bottom, top = axes.get_ylim()
-    line = {"arrowstyle": "-", "color": "0.6", "relpos": (0, 0.5)}
-    for name, height in sorted(ends.items(), key=lambda item: item[1]):
-        half = 0.026 * (top - bottom) * (name.count("\n") + 1)
-        middle = max(height, floor + half)
-        floor = middle + half
-        place = {"xytext": (right + 0.05 * (right - left), middle), "va": "center", "annotation_clip": False}
-        axes.annotate(name, (right, height), **place, fontsize=8, arrowprops=line)
 
 
 def _loss_of(study: Study) -> str:
@@ -185,23 +219,27 @@ def _loss_of(study: Study) -> str:
 
 
 def training_curves(study: Study, results: Path, score: str | None = None) -> Figure:
-    """Training loss of each variant, smoothed over five logged steps, or a ``score`` in its history, mean over runs."""
-    curves, shown = [], score or "loss"
+    """Training loss of each variant, smoothed over five logged steps, or a ``score`` in its history, mean over runs.
+
+    A run that ended early, at the criterion, counts with its last value.
+    """
+    shown = score or "loss"
+    axes, styles = plt.subplots(figsize=(6, 3.6))[1], _styles(study)
     for name, variant in study.variants.items():
         if histories := records.read_histories(results, study.name, name):
-            means = pd.concat(histories).groupby("step")[shown].mean().dropna()
-            means = means if score else means.rolling(5, min_periods=1).mean()
-            curves.append(means.reset_index().assign(label=variant.label))
-    axes = plt.subplots(figsize=(7, 4))[1]
-    sns.lineplot(**_look(study, pd.concat(curves)), x="step", y=shown, errorbar=None, markevery=0.1, ax=axes)
+            runs = pd.concat([one.set_index("step")[shown].dropna() for one in histories], axis=1).sort_index().ffill()
+            means = runs.mean(axis=1) if score else runs.mean(axis=1).rolling(5, min_periods=1).mean()
+            axes.plot(means, **styles[variant.label], markevery=0.2)
     if score:
-        return _finished(axes, "optimiser step", f"{METRIC_NAMES[study.metric]} on validation data (mean over seeds)")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_title("mean over seeds, smoothed over five logged steps", loc="right")
-    return _finished(axes, "optimiser step", f"training loss\n({_loss_of(study)})")
+        axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on validation data (mean over seeds)")
+    else:
+        axes.set(xlabel="optimiser step", ylabel=f"training loss\n({_loss_of(study)})", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_title("mean over seeds, smoothed; a run that has\nended counts with its last loss", loc="right")
+    label_ends(axes)
+    return axes.figure
 
 
 def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
@@ -212,13 +250,15 @@ def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     order = runs[runs["variant"] == study.baseline][columns].mean().sort_values(ascending=False).index
     rows = runs.melt(["label"], columns, "class", "score").dropna()
     count = rows["label"].nunique()
-    axes = plt.subplots(figsize=(7, max(0.38, 0.07 * count) * len(columns) + 1.2))[1]
-    look = _look(study, rows, line=False) | {"y": "class", "x": "score", "order": order, "ax": axes}
-    sns.pointplot(**look, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
+    axes = plt.subplots(figsize=(6, max(0.38, 0.09 * count) * len(columns) + 1.2))[1]
+    marks = _marks(study, rows) | {"y": "class", "x": "score", "order": order, "ax": axes}
+    sns.pointplot(**marks, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
     axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
     axes.grid(axis="x", alpha=0.4)
     axes.set_title("mean over seeds, and the lowest to the highest (bar)", loc="right")
-    return _finished(axes, f"{'IoU' if score == 'iou' else 'Dice'} on test data", "")
+    axes.set(xlabel=f"{'IoU' if score == 'iou' else 'Dice'} on test data", ylabel="")
+    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
+    return axes.figure
 
 
 def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
@@ -259,18 +299,19 @@ def predictions(
 
 
 def receptive_fields(study: Study, results: Path, variants: Iterable[str] | None = None) -> Figure:
-    """Effective receptive field of the centre pixel, each variant's largest value 1, on a logarithmic scale."""
+    """Effective receptive field of the centre pixel, its largest value 1, on a log scale; zero is white."""
     pictures = _pictures(study, results, variants)
     columns = min(len(pictures), 4)
     rows = -(-len(pictures) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(2.1 * columns + 0.9, 2.3 * rows), squeeze=False)
+    figure, grid = plt.subplots(rows, columns, figsize=(1.7 * columns + 0.9, 2.1 * rows), squeeze=False)
     for axes in grid.flat[len(pictures) :]:
         axes.axis("off")
     for axes, (label, arrays) in zip(grid.flat, pictures.items(), strict=False):
-        field = np.maximum(arrays["erf"].astype(np.float32), 1e-4)
-        show_image(axes, field, label, norm=LogNorm(1e-4, 1), cmap="viridis")
+        field = arrays["erf"].astype(np.float32)
+        field = np.where(field > 0, np.maximum(field, 1e-4), np.nan)  # where there is no influence it stays white
+        show_image(axes, field, textwrap.fill(label, 16), norm=LogNorm(1e-4, 1), cmap="viridis")
     bar = figure.colorbar(grid[0, 0].images[0], ax=grid, shrink=0.8)
-    bar.set_label("influence on the centre pixel\n(share of the largest)")
+    bar.set_label("influence on the centre pixel\n(share of the largest; white: none)")
     return figure
 
 
@@ -281,8 +322,7 @@ def slices(study: Study, results: Path) -> Figure:
     """
     pictures = _pictures(study, results)
     classes = records.read_records(results, study.name)[0]["classes"]
-    palette = structure_colours(len(classes) - 1)
-    first = next(iter(pictures.values()))
+    palette, first = structure_colours(len(classes) - 1), next(iter(pictures.values()))
     labels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
     labels |= {label: arrays["predictions"] for label, arrays in pictures.items()}
     figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower")
