@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
+from glamlib.studies.study import Profile, Study, variants_of
 
 _QUICK = Profile(
     data={"size": 64, "train": 128, "test": 32},
@@ -12,20 +12,23 @@ _QUICK = Profile(
 # in half as many steps. A run ends once it answers nearly all shapes of the validation scenes.
 _TO_CRITERION = {"loss": "balanced", "validate_every": 25, "stop_at": 0.985}
 _CPU = Profile(
-    seeds=5,
+    seeds=8,
     data={"size": 64, "train": 4000, "val": 60, "test": 500},
     parameters={"steps": 600, "batch_size": 16, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION,
 )
-_GPU = Profile(
-    seeds=5,
-    data={"size": 128, "num_shapes": 8, "cue_size": 12, "train": 20000, "test": 1000},
-    parameters={"steps": 3000, "batch_size": 128, "lr": 3e-3, "warmup_steps": 150, "checkpoint_every": 1000} | ON_GPU,
-    overrides={"embed_dim": 96, "window_size": 7},  # Swin-T's width and window: 5 x 5 windows, and the cue anywhere
+# As many scenes in half as many steps of twice the size. Differences are small: they ask for more seeds, taken oftener.
+_CPU_LARGER_BATCHES = replace(
+    _CPU, seeds=20, parameters=_CPU.parameters | {"steps": 300, "batch_size": 32, "validate_every": 10}
 )
-# As many scenes in half as many steps of twice the size
-_CPU_LARGER_BATCHES = replace(_CPU, parameters=_CPU.parameters | {"steps": 300, "batch_size": 32})
 # Deeper networks, and windows of two patches, leave the plateau of guessing later: a larger cue shortens it
 _CPU_LARGER_CUE = replace(_CPU, data=_CPU.data | {"cue_size": 12}, parameters=_CPU.parameters | {"steps": 400})
+
+
+def _longer(profile: Profile, **parameters: object) -> Profile:
+    """Return a profile for a GPU, if there is one: long enough that hardly a run ends on the plateau of guessing."""
+    return replace(profile, seeds=8, parameters=profile.parameters | {"device": "auto", **parameters})
+
+
 
 CONTEXT = Study(
     name="context",
@@ -36,7 +39,7 @@ CONTEXT = Study(
     # adds no context of its own, as UPerNet's pooling over the whole map would (the variant swin_upernet).
     overrides={"depths": [2], "num_heads": [2]},
     variants=variants_of("context"),
-    profiles={"quick": _QUICK, "cpu": _CPU, "gpu": _GPU},
+    profiles={"quick": _QUICK, "cpu": _CPU},
     metric="right_given_found",  # mIoU would mostly compare outlines
 )
 
@@ -49,7 +52,7 @@ RELEASE = replace(
     baseline="paper",
     overrides=CONTEXT.overrides | {"num_global_tokens": 2},
     variants=variants_of("release"),
-    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_BATCHES, "gpu": _GPU},
+    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_BATCHES},
 )
 
 DECODERS = replace(
@@ -64,8 +67,7 @@ DECODERS = replace(
     variants=variants_of("decoders"),
     profiles={
         "quick": _QUICK,
-        "cpu": _CPU_LARGER_CUE,  # at 48 px Swin-UNet would see nearly every cue
-        "gpu": replace(_GPU, seeds=3, overrides={"embed_dim": 96}),
+        "gpu": _longer(_CPU_LARGER_CUE, steps=1500),  # at 48 px Swin-UNet would see nearly every cue
     },
 )
 
@@ -77,37 +79,29 @@ MIXERS = replace(
     # Two tokens a window if the exchange is between tokens; 64 windows a scene: on fewer, pooled keys would be G-MSA
     overrides=CONTEXT.overrides | {"num_global_tokens": 2, "window_size": 2},
     variants=variants_of("mixers"),
-    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_CUE, "gpu": _GPU},
+    profiles={"quick": _QUICK, "cpu": _CPU_LARGER_CUE},
 )
 
 
-def _exchanges_at(size: int, steps: int) -> Study:
-    """Return the part of the study `mixers` that asks what linear exchanges are worth on scenes of another size.
-
-    More windows make the plateau of guessing longer: ``steps`` are the most that a run takes to leave it.
-    """
-    cpu = replace(_CPU_LARGER_CUE, seeds=3, data=_CPU_LARGER_CUE.data | {"size": size})
+def _exchanges_at(size: int, **profiles: Profile) -> Study:
+    """Return the part of the study `mixers` that asks what linear exchanges are worth on scenes of another size."""
     return replace(
         MIXERS,
         name=f"mixers_{size}",
         question=f"What do the linear exchanges give up on scenes of {size} pixels?",
         variants={name: MIXERS.variants[name] for name in ("gmsa", "pooled", "linear")},
-        profiles={"cpu": replace(cpu, parameters=cpu.parameters | {"steps": steps})},
+        profiles={key: replace(profile, data=profile.data | {"size": size}) for key, profile in profiles.items()},
     )
 
 
-MIXERS_48, MIXERS_96 = _exchanges_at(48, steps=400), _exchanges_at(96, steps=700)
+MIXERS_48 = _exchanges_at(48, cpu=_CPU_LARGER_CUE)
+MIXERS_96 = _exchanges_at(96, gpu=_longer(_CPU_LARGER_CUE, steps=1500))  # more windows, a longer plateau
 
-_LEGEND = {"steps": 800, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION
+_LEGEND = {"steps": 3000, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION
 _LEGEND_DATA = {"size": 48, "num_shapes": 3, "train": 4000, "val": 100, "test": 300}
 _LEGEND_QUICK = Profile(
     data={"size": 48, "num_shapes": 3, "train": 64, "val": 16, "test": 16},
     parameters=_LEGEND | {"steps": 10, "batch_size": 8, "warmup_steps": 2, "validate_every": 5, "checkpoint_every": 5},
-)
-_LEGEND_GPU = Profile(
-    seeds=5,
-    data=_LEGEND_DATA | {"size": 64, "num_shapes": 4, "train": 20000},
-    parameters=_LEGEND | {"steps": 6000, "batch_size": 64, "validate_every": 250} | ON_GPU,
 )
 LEGEND = replace(
     CONTEXT,  # whose windows of 4 patches are the legend's; shapes lie beyond Swin's reach
@@ -116,14 +110,7 @@ LEGEND = replace(
     dataset="legend_scenes",
     baseline="k8_n1",
     variants=variants_of("legend"),
-    profiles={"quick": _LEGEND_QUICK, "cpu": Profile(_LEGEND_DATA, _LEGEND, seeds=5), "gpu": _LEGEND_GPU},
-)
-LEGEND_GRID = replace(
-    LEGEND,
-    name="legend_grid",
-    question="How does accuracy depend on the number of facts and of tokens?",
-    variants=variants_of("legend_grid"),
-    profiles={"gpu": _LEGEND_GPU},
+    profiles={"quick": _LEGEND_QUICK, "gpu": _longer(Profile(_LEGEND_DATA, _LEGEND), validate_every=50)},
 )
 # A grid of 6 by 6 windows, which pooled keys do pool, of 2 by 2 patches: the legend's four cells fill one.
 LEGEND_MIXERS = replace(
@@ -134,7 +121,7 @@ LEGEND_MIXERS = replace(
     overrides=LEGEND.overrides | {"num_global_tokens": 4, "window_size": 2},
     variants=variants_of("legend_mixers"),
     profiles={
-        name: replace(profile, data=profile.data | {"window": 8, "num_keys": 4}, seeds=min(profile.seeds, 3))
+        name: replace(profile, data=profile.data | {"window": 8, "num_keys": 4})
         for name, profile in LEGEND.profiles.items()
     },
 )

@@ -13,14 +13,13 @@ from glamlib.studies.parameters import RunParameters
 class Variant:
     """One row of a study's table: a label for readers, a model's name and its overrides.
 
-    The override "window_size": "map" makes one window cover the whole map, which is full attention. ``lr`` is the
-    variant's own learning rate, in a learning-rate search; ``data`` are its own options of the data.
+    The override "window_size": "map" makes one window cover the whole map, which is full attention. ``data`` are the
+    variant's own options of the data.
     """
 
     label: str
     model: str
     overrides: dict = field(default_factory=dict)
-    lr: float | None = None
     data: dict = field(default_factory=dict)
 
 
@@ -65,7 +64,6 @@ class Study:
         baseline: the variant that the others are compared with.
         metric: what is compared: "miou", of legend scenes "right_given_found", of volumes "dice".
         needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
-        rate_search: the study that chooses this one's learning rate on validation data (`glamlib.runs.reproduce`).
     """
 
     name: str
@@ -77,7 +75,6 @@ class Study:
     profiles: dict[str, Profile]
     metric: str = "miou"
     needs_weights: bool = False
-    rate_search: "Study | None" = None
 
     def run(self, variant: str, seed: int, profile: str) -> RunParameters:
         """Return the parameters of one run; InputError for an unknown variant or profile."""
@@ -88,8 +85,7 @@ class Study:
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
         values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
         values |= {"model": chosen.model, "overrides": overrides, "data": size.data | chosen.data}
-        values |= {"augment": size.augment} | size.parameters
-        return RunParameters.from_dict(values if chosen.lr is None else values | {"lr": chosen.lr})
+        return RunParameters.from_dict(values | {"augment": size.augment} | size.parameters)
 
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
         """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""

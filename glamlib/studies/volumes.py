@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from glamlib.studies.study import ON_GPU, Profile, Study, variants_of
+from glamlib.studies.study import Profile, Study, variants_of
 
 VOLUMES_CUES = Study(
     name="volumes_cues",
@@ -18,17 +18,12 @@ VOLUMES_CUES = Study(
             parameters={"steps": 10, "batch_size": 4, "lr": 3e-3, "warmup_steps": 2, "checkpoint_every": 5},
         ),
         # More than half of the shapes' voxels lie beyond nnFormer's reach. No network learned distances of 26 and more.
-        "cpu": Profile(
-            seeds=5,
+        "gpu": Profile(
+            seeds=8,
             data={"size": 40, "cue_size": 12, "min_distance": 20, "num_shapes": 3}
             | {"train": 2000, "val": 40, "test": 200},
-            parameters={"steps": 300, "batch_size": 8, "lr": 3e-3, "warmup_steps": 50}
+            parameters={"steps": 1500, "batch_size": 8, "lr": 3e-3, "warmup_steps": 50, "device": "auto"}
             | {"loss": "balanced", "validate_every": 50, "stop_at": 0.985},
-        ),
-        "gpu": Profile(
-            seeds=3,
-            data={"size": 64, "num_shapes": 8, "train": 4000, "test": 400},
-            parameters={"steps": 4000, "batch_size": 32, "lr": 1e-3, "warmup_steps": 200} | ON_GPU | {"workers": 0},
         ),
     },
     metric="right_given_found",
@@ -48,23 +43,11 @@ VOLUMES_HIPPOCAMPUS = replace(
             parameters={"steps": 4, "batch_size": 2, "lr": 1e-3, "warmup_steps": 2, "checkpoint_every": 2},
             augment={"patch_size": [32, 32, 32]},
         ),
-        "cpu": Profile(  # a short look, which decides nothing
-            variants=tuple(VOLUMES_CUES.variants),
-            data={"train": "train", "test": "val"},
-            parameters={"steps": 200, "batch_size": 2, "lr": 3e-3, "warmup_steps": 30},
-            augment={"patch_size": [32, 32, 32]},
-        ),
         # 0.55 core-seconds a step of the five variants, 5 seeds: 5.5 core-hours
         "night": Profile(
             seeds=5,
             data={"train": "train", "test": "val"},
             parameters={"steps": 7000, "batch_size": 2, "lr": 1e-3, "warmup_steps": 200},
-            augment={"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
-        ),
-        "gpu": Profile(
-            seeds=3,
-            data={"train": "train", "test": "val"},
-            parameters={"steps": 5000, "batch_size": 16, "lr": 1e-3, "warmup_steps": 200} | ON_GPU,
             augment={"patch_size": [40, 56, 40], "rotate": 15.0, "scale": [0.85, 1.2], "intensity": 0.1},
         ),
     },
@@ -86,13 +69,6 @@ VOLUMES_BRAINS = replace(
             data={"train": "train", "test": "test", "sides": True, "spacing": [2, 2, 2]},
             parameters={"steps": 1200, "batch_size": 1, "lr": 1e-3, "warmup_steps": 100},
             augment={"patch_size": [80, 96, 80], "foreground": 0.0, "intensity": 0.1},
-        ),
-        "gpu": Profile(
-            seeds=3,
-            data={"train": "train", "test": "test", "sides": True},
-            parameters={"steps": 6000, "batch_size": 2, "lr": 1e-3, "warmup_steps": 200} | ON_GPU | {"workers": 12},
-            augment={"patch_size": [96, 96, 96], "foreground": 0.0, "intensity": 0.1},
-            overrides={"embed_dim": 32, "depths": [2, 2, 2, 2], "num_heads": [2, 4, 8, 16]},
         ),
     },
 )
