@@ -21,28 +21,12 @@ from glamlib.data.datasets import VOLUMES, has_dataset
 from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.notebook import execute, execute_all, start_server
-from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file, run_folder
-from glamlib.runs.records import differences, read_record
+from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file
+from glamlib.runs.records import read_record
 from glamlib.studies import STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
-from glamlib.training.checkpoint import NO_MATTER
 from glamlib.training.datasets import GENERATED
-
-
-def with_chosen_rate(run: RunParameters, results: Path) -> RunParameters:
-    """Return a run with the learning rate that its study's search found best on average over the search's networks.
-
-    The run comes back as it is where its study has no search, or the search is not complete in ``results``.
-    """
-    search = find_study(run.study).rate_search
-    scores = defaultdict(list)
-    for candidate in search.runs(run.profile) if search else []:
-        path, wanted = run_folder(results, candidate) / "record.json", {"parameters": candidate.to_dict()}
-        if not path.exists() or differences(record := read_record(path), wanted, (*NO_MATTER, "data", "code")):
-            return run
-        scores[candidate.lr].append(record["metrics"][search.metric])
-    return replace(run, lr=max(scores, key=lambda rate: mean(scores[rate]))) if scores else run
 
 
 def _has_data(study: Study) -> bool:
@@ -78,12 +62,12 @@ def write_plan(
 ) -> dict[str, RunParameters]:
     """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; return the runs.
 
-    Names are STUDY/VARIANT/seed-K. A study with a learning-rate search takes its result once the records are there.
+    Names are STUDY/VARIANT/seed-K.
     """
     studies = chosen_studies(study, check_profile(profile))
     if seeds is not None and seeds < 1:
         raise InputError(f"SEEDS={seeds}: must be at least 1")
-    runs = [with_chosen_rate(run, results) for one in studies for run in one.runs(profile, seeds)]
+    runs = [run for one in studies for run in one.runs(profile, seeds)]
     runs = {f"{run.study}/{run.variant}/seed-{run.seed}": replace(run, device=device or run.device) for run in runs}
     records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in runs)
     files = {"code.txt": digest("glamlib")}
@@ -109,13 +93,6 @@ def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
     return [name for name in names if not finished(name)]
 
 
-def next_runs(names: list[str]) -> list[str]:
-    """Return those of unfinished runs that wait for no other: a study's wait for its learning-rate search."""
-    left = {name.split("/")[0] for name in names}
-    searches = {name: STUDIES[name].rate_search for name in left}
-    return [name for name in names if not (search := searches[name.split("/")[0]]) or search.name not in left]
-
-
 def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:
     """Return ", about 40 min left" by the seconds in the records of the finished ones of ``names``; "" without any."""
     seconds = defaultdict(list)
@@ -137,11 +114,8 @@ def main(
     device: str = "",
     jobs: int = 1,
 ) -> None:
-    """Plan and execute the runs of a profile, ``jobs`` at a time.
-
-    What a learning-rate search finds goes into the plan of its study.
-    """
-    names: dict[str, RunParameters] = {}
+    """Plan and execute the runs of a profile, ``jobs`` at a time."""
+    names = write_plan(build, results, profile, study, seeds, device)
     started = 0
 
     def execute_run(name: str) -> None:
@@ -153,12 +127,7 @@ def main(
         parameters = plan["parameters"] | {"results": str(results)}
         execute(ROOT / "notebooks" / "14_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
 
-    runs, waiting = [], None
-    while runs != waiting:
-        names = write_plan(build, results, profile, study, seeds, device)
-        waiting = unfinished(names, build, results)
-        runs = next_runs(waiting)
-        execute_all([partial(execute_run, name) for name in runs], jobs)
+    execute_all([partial(execute_run, name) for name in unfinished(names, build, results)], jobs)
 
 
 if __name__ == "__main__":

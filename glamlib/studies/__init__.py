@@ -1,7 +1,7 @@
 """The studies: what is compared with what, on which data, at which size.
 
-Variants differ in the model alone (in a learning-rate search also in the rate, with legends also in the number of
-facts). A profile changes sizes, steps, seeds and which variants run, never code paths.
+Variants differ in the model alone (with legends also in the number of facts). A profile changes sizes, steps, seeds
+and which variants run, never code paths.
 """
 
 from glamlib.errors import lookup, one_of
@@ -10,7 +10,6 @@ from glamlib.studies.scenes import (
     CONTEXT,
     DECODERS,
     LEGEND,
-    LEGEND_GRID,
     LEGEND_MIXERS,
     MIXERS,
     MIXERS_48,
@@ -29,12 +28,10 @@ from glamlib.studies.volumes import VOLUMES_BRAINS, VOLUMES_CUES, VOLUMES_HIPPOC
 
 PROFILES = ("quick", "cpu", "night", "gpu", "paper")  # in the order of their evidence
 
-_SCENES = (CONTEXT, LEGEND, LEGEND_GRID, LEGEND_MIXERS, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
+_SCENES = (CONTEXT, LEGEND, LEGEND_MIXERS, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
 _STREETS = (CAMVID, CAMVID_TINY, CAMVID_IMAGENET, NEIGHBOURS, NEIGHBOURS_TINY)
 _OTHERS = (VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS, ADE20K, CITYSCAPES)
-STUDIES: dict[str, Study] = {
-    study.name: study for one in (*_SCENES, *_STREETS, *_OTHERS) for study in (one.rate_search, one) if study
-}
+STUDIES: dict[str, Study] = {study.name: study for study in (*_SCENES, *_STREETS, *_OTHERS)}
 
 
 def find_study(name: str) -> Study:

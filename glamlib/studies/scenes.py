@@ -29,7 +29,6 @@ def _longer(profile: Profile, **parameters: object) -> Profile:
     return replace(profile, seeds=8, parameters=profile.parameters | {"device": "auto", **parameters})
 
 
-
 CONTEXT = Study(
     name="context",
     question="Do global tokens that meet in G-MSA let a window know what the rest of the image holds?",

@@ -46,12 +46,11 @@ ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: parameters of `RunParameters`, overrides of models, seeds, and which variants (empty: all)."""
+    """A study's size: parameters of `RunParameters`, seeds, and which variants (empty: all)."""
 
     data: dict
     parameters: dict
     augment: dict = field(default_factory=dict)
-    overrides: dict = field(default_factory=dict)
     seeds: int = 1
     variants: tuple[str, ...] = ()
 
@@ -80,7 +79,7 @@ class Study:
         """Return the parameters of one run; InputError for an unknown variant or profile."""
         chosen = lookup(f"variant of study {self.name}:", variant, self.variants)
         size = lookup(f"profile of study {self.name}:", profile, self.profiles)
-        overrides = self.overrides | size.overrides | chosen.overrides
+        overrides = self.overrides | chosen.overrides
         if overrides.get("window_size") == "map":
             overrides["window_size"] = size.data["size"] // 4  # pixels to patches
         values = {"study": self.name, "variant": variant, "seed": seed, "profile": profile, "dataset": self.dataset}
