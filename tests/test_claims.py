@@ -15,7 +15,9 @@ from glamlib.training.datasets import GENERATED
 SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": [0.90, 0.91, 0.89]}
 
 
-def table(study: str, profile: str = "cpu", metric: str = "right_given_found", **scores: list[float]) -> pd.DataFrame:
+def table(study: str, profile: str = "", metric: str = "right_given_found", **scores: list[float]) -> pd.DataFrame:
+    """Return planted runs; of the study's last profile unless said otherwise."""
+    profile = profile or list(studies.STUDIES[study].profiles)[-1]
     rows = [
         {"study": study, "variant": variant, "seed": seed, "profile": profile, metric: value, "steps": 600}
         for variant, values in scores.items()
@@ -70,13 +72,13 @@ def test_verdicts_of_planted_scores(tmp_path):
     html = claims.claims_html(found.reset_index())
     assert html.count("<tr") == 1 + (found["verdict"] != claims.NOT_TESTED).sum()
     assert "study ade20k has not run" in html.rpartition("</table>")[2]
-    assert judged(tmp_path, street.assign(profile="gpu")).loc["camvid_10", "verdict"] == CONTRADICTED
+    assert found.loc["camvid_10", "verdict"] == CONTRADICTED
     assert claims.claims_markdown(tmp_path, studies.CAMVID, ids=("camvid_10",)).startswith("- **Contradicted.** GLAM")
 
 
 def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
     """By hand: p of the pairs alone, the smallest times three, the next times two."""
-    found = judged(tmp_path, table("camvid", "gpu", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
+    found = judged(tmp_path, table("camvid", metric="miou", swin=[0.4, 0.42, 0.41], glam_1=[0.41, 0.44, 0.45],
                                    glam_10=[0.5, 0.51, 0.53]))  # fmt: skip
     from scipy import stats
 
@@ -92,7 +94,7 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
 def test_what_enters_no_verdict(tmp_path):
     """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
     ceiling = table("legend", k8_n8=[1.0, 0.999, 1.0], k8_full=[1.0, 1.0, 0.998])
-    prior = table("camvid", "gpu", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
+    prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
     quick = table("release", profile="quick", metric="steps_to_criterion", paper=[100.0], raw_tokens=[100.0])
     found = judged(tmp_path, ceiling, prior, quick)
     assert found.loc["legend_full", "verdict"] == claims.SATURATED
@@ -100,8 +102,8 @@ def test_what_enters_no_verdict(tmp_path):
     assert np.isnan(found.loc["camvid_10", "p"])
     assert "prior has 0.170" in found.loc["camvid_10", "measured"]
     assert found.loc["raw_tokens", "measured"].startswith("not at profile quick")
-    more = table("context", swin=[0.6, 0.7, 0.65, 0.7, 0.6, 0.1, 0.2], glam_2=[0.8, 0.9, 0.8, 0.9, 0.9, 0.9, 0.9])
-    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [5, 5]
+    more = table("context", swin=[0.6, 0.7, 0.65] * 3, glam_2=[0.8, 0.9, 0.85] * 3)
+    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [8, 8]
 
 
 def test_bimodal_runs_and_times(tmp_path):
@@ -132,7 +134,7 @@ def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
         for variant in ("nnformer", "glam_10")
     ]  # fmt: skip
     monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
-    runs = table("volumes_hippocampus", "gpu", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
+    runs = table("volumes_hippocampus", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
     found = judged(tmp_path, runs).loc["hippocampus_10"]
     half = 2.02 * gains.std(ddof=1) / np.sqrt(38)  # of 38 subjects: 1023 and 1024, 1025 are scans of others
     assert found["images_low"] == pytest.approx(gains.mean() - half, abs=0.002)

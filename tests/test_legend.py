@@ -132,10 +132,9 @@ def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path) -> None:
     """Each study at smoke size; then one whose criterion guessing meets: it ends at its first validation."""
     for study in (LEGEND, LEGEND_MIXERS):
         assert study.baseline in study.variants
-        assert {profile for name in study.variants for profile in [study.run(name, 0, "cpu").profile]} == {"cpu"}
     run = LEGEND.run("k4_n4", 0, "quick")
     assert (run.data["num_keys"], run.overrides["num_global_tokens"]) == (4, 4)
-    assert LEGEND.run("k8_spread_n1", 0, "cpu").data["spread"] is True
+    assert LEGEND.run("k8_spread_n1", 0, "gpu").data["spread"] is True
     for stop_at, steps, reached in ((0.01, 5, 5), (1.1, 10, None)):
         record = read_record(run_one(replace(run, stop_at=stop_at), tmp_path / str(stop_at)))
         history = pd.read_csv(tmp_path / str(stop_at) / "runs/legend/k4_n4/seed-0/history.csv")
@@ -152,7 +151,7 @@ def test_swin_and_masked_tokens_cannot_know_a_legend() -> None:
     images = torch.stack([image for image, _ in scenes]) / 255
     shapes = torch.from_numpy(np.stack([scenes.scene(i).shapes > 0 for i in range(0, 20, 2)]))
     for name, knows in (("k8_swin", False), ("k8_none", False), ("k8_n1", True)):
-        run = LEGEND.run(name, 0, "cpu")
+        run = LEGEND.run(name, 0, "gpu")
         torch.manual_seed(0)
         model = create_model(run.model, num_classes=3, **run.overrides).eval()
         with torch.no_grad():

@@ -147,10 +147,9 @@ def test_variants_differ_in_the_model_and_own_data_alone(study_name, profile):
         values = study.run(variant, 0, profile).to_dict()
         assert values.pop("variant") == variant
         model = values.pop("model"), values.pop("overrides")
-        rate = values.pop("lr") if study.variants[variant].lr else None  # of a search's candidates
         own = study.variants[variant].data  # legends of other numbers of keys
         values["data"] = {name: value for name, value in values["data"].items() if name not in own}
-        models.append((model_config(model[0], **model[1]), rate, tuple(own.items())))
+        models.append((model_config(model[0], **model[1]), tuple(own.items())))
         others.append(values)
     assert all(values == others[0] for values in others)
     assert len(set(models)) == len(models)  # no variant is another under a second name

@@ -1,4 +1,4 @@
-"""What `make` is to run: plan files, the learning rate that a search chose, and what is said on the way."""
+"""What `make` is to run: plan files, and what is said on the way."""
 
 import json
 import os
@@ -14,45 +14,15 @@ from glamlib import studies
 from glamlib.errors import InputError
 from glamlib.runs import places, reproduce
 from glamlib.runs.places import run_folder
-from glamlib.runs.reproduce import unfinished, with_chosen_rate, write_plan
+from glamlib.runs.reproduce import unfinished, write_plan
 from glamlib.studies.parameters import RunParameters
 
-SCORES = {  # 0.001 is the best for Swin, 0.0003 in the mean
-    **{("swin", 3e-4): 0.50, ("swin", 1e-3): 0.55, ("swin", 3e-3): 0.20},
-    **{("glam_10", 3e-4): 0.60, ("glam_10", 1e-3): 0.50, ("glam_10", 3e-3): 0.10},
-}
-RUN = studies.CAMVID_TINY.run("glam_5", 1, "gpu")
 
-
-def record(results: Path, run: RunParameters, miou: float = 0.5, seconds: float = 60.0) -> None:
+def record(results: Path, run: RunParameters, seconds: float) -> None:
     folder = run_folder(results, run)
     folder.mkdir(parents=True)
-    content = {"parameters": run.to_dict(), "metrics": {"miou": miou}, "cost": {}, "seconds": seconds}
+    content = {"parameters": run.to_dict(), "metrics": {"miou": 0.5}, "cost": {}, "seconds": seconds}
     (folder / "record.json").write_text(json.dumps(content))
-
-
-def candidates() -> dict[tuple[str, float], RunParameters]:
-    return {(run.variant.rpartition("_")[0], run.lr): run for run in studies.CAMVID_TINY.rate_search.runs("gpu")}
-
-
-def test_candidates_see_the_training_images_and_are_scored_on_the_validation_images():
-    assert candidates().keys() == SCORES.keys()
-    for run in candidates().values():
-        assert (run.data["train"], run.data["test"]) == ("train", "val")
-        same = {"lr": 1e-3, "variant": "swin", "model": "", "overrides": {}}
-        assert replace(run, **same) == replace(candidates()[("swin", 1e-3)], **same)
-
-
-def test_the_best_rate_in_the_mean_is_taken_by_every_variant_and_seed(tmp_path):
-    for key, run in candidates().items():
-        assert with_chosen_rate(RUN, tmp_path) == RUN  # not before all have run
-        record(tmp_path, replace(run, device="auto"), SCORES[key])  # as DEVICE=auto plans them
-        record(tmp_path / "other", replace(run, steps=run.steps - (key == ("swin", 3e-3))), SCORES[key])
-    assert RUN.lr == 1e-3
-    for run in studies.CAMVID_TINY.runs("gpu"):
-        assert with_chosen_rate(run, tmp_path) == replace(run, lr=3e-4)
-    for run, results in ((studies.CONTEXT.run("swin", 0, "gpu"), tmp_path), (RUN, tmp_path / "other")):
-        assert with_chosen_rate(run, results) == run  # a study without a search; a candidate of other parameters
 
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path, monkeypatch):
@@ -125,10 +95,11 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     (tmp_path / "cityscapes").mkdir()
     write_plan(tmp_path, tmp_path, "paper")
     said = (
-        "profile paper: 22 runs of cityscapes; left out, because their data are not there: studies of ade20k (README)\n"
+        "profile paper: 79 runs of camvid_tiny, neighbours_tiny, cityscapes; left out, because their data are not "
+        "there: studies of camvid or ImageNet weights in weights/ (make camvid), ade20k (README)\n"
     )
     assert capsys.readouterr().out == said
-    assert (tmp_path / "plan.mk").read_text().count("/record.json") == 22
+    assert (tmp_path / "plan.mk").read_text().count("/record.json") == 79
 
 
 def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
@@ -145,7 +116,7 @@ def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
     assert unfinished(names, tmp_path, results) == list(names)
 
 
-# In place of Python: it notes what is called, and of runs writes the record alone, better the nearer to 0.0003 the rate
+# In place of Python: it notes what is called, and of runs writes the record alone
 STAND_IN = """#!{python}
 import json, os, pathlib, sys
 arguments = sys.argv[1:]
@@ -156,10 +127,9 @@ def execute(notebook, output, run):
     print(run["study"], file=open("log.txt", "a"))
     folder = pathlib.Path(run["results"], "runs", run["study"], run["variant"], f"seed-{{run['seed']}}")
     folder.mkdir(parents=True, exist_ok=True)
-    metrics = {{"miou": 1 - abs(run["lr"] - 3e-4)}}
     results = run.pop("results")
     record = folder / "record.json"
-    content = {{"parameters": run, "metrics": metrics, "cost": {{}}, "seconds": 1}}
+    content = {{"parameters": run, "metrics": {{"miou": 0.5}}, "cost": {{}}, "seconds": 1}}
     record.with_suffix(".new").write_text(json.dumps(content))
     record.with_suffix(".new").rename(record)
 
@@ -179,7 +149,7 @@ if "glamlib.report.claims" in arguments:
 
 
 @pytest.mark.slow
-def test_make_runs_the_search_first_takes_names_with_spaces_and_then_starts_no_python(tmp_path):
+def test_make_takes_names_with_spaces_and_then_starts_no_python(tmp_path):
     clone = tmp_path / "my clone"
     clone.mkdir()
     for name in ("Makefile", "glamlib", "notebooks"):
@@ -187,17 +157,15 @@ def test_make_runs_the_search_first_takes_names_with_spaces_and_then_starts_no_p
     (tmp_path / "my data" / "camvid").mkdir(parents=True)
     (clone / "my python").write_text(STAND_IN.format(python=sys.executable))
     (clone / "my python").chmod(0o755)
-    variables = {"PROFILE": "gpu", "STUDY": "camvid_tiny,camvid_tiny_rates", "SEEDS": 1, "DEVICE": "cpu", "JOBS": 2}
+    variables = {"PROFILE": "night", "STUDY": "camvid,neighbours", "SEEDS": 1, "DEVICE": "cpu", "JOBS": 2}
     variables |= {"RESULTS": "my results", "GLAM_DATA": tmp_path / "my data", "PYTHON": "./my python"}
     command = ["make", "reproduce", *(f"{name}={value}" for name, value in variables.items())]
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     calls = (clone / "log.txt").read_text().splitlines()
-    runs = [call for call in calls if call.startswith("camvid")]
-    assert runs == ["camvid_tiny_rates"] * 6 + ["camvid_tiny"] * 7
-    records = [json.loads(file.read_text()) for file in (clone / "my results/runs/camvid_tiny").glob("*/*/record.json")]
-    assert [record["parameters"]["lr"] for record in records] == [3e-4] * 7
-    assert (clone / "my results/tables/camvid_tiny_rates.csv").exists()
+    runs = [call for call in calls if call in ("camvid", "neighbours")]
+    assert runs == ["camvid"] * len(studies.CAMVID.variants) + ["neighbours"] * len(studies.NEIGHBOURS.variants)
+    assert (clone / "my results/tables/neighbours.csv").exists()
     again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert (clone / "log.txt").read_text().splitlines() == calls  # nothing has changed: nothing was started

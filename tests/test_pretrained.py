@@ -144,16 +144,16 @@ def test_imagenet_weights_are_found_below_the_data(
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     (tmp_path / "camvid").mkdir()
     assert imagenet_file("glam_swin_tiny_upernet") is None
-    assert "camvid_imagenet" not in {study.name for study in chosen_studies("all", "gpu")}
+    assert "camvid_imagenet" not in {study.name for study in chosen_studies("all", "paper")}
     with pytest.raises(InputError, match=r"data are not below GLAM_DATA=.*ImageNet weights in weights/"):
-        chosen_studies("camvid_imagenet", "gpu")
+        chosen_studies("camvid_imagenet", "paper")
     (tmp_path / "weights").mkdir()
     file = tmp_path / "weights/swin_tiny_patch4_window7_224.safetensors"
     file.symlink_to(weights_file)
     assert imagenet_file("glam_swin_tiny_upernet") == file
     assert imagenet_file("glam_swin_small_upernet") is None
     assert imagenet_file("glam_swin_nano_upernet") is None
-    assert "camvid_imagenet" in {study.name for study in chosen_studies("all", "gpu")}
+    assert "camvid_imagenet" in {study.name for study in chosen_studies("all", "paper")}
 
     class Data:
         classes = ("a", "b")
@@ -161,5 +161,5 @@ def test_imagenet_weights_are_found_below_the_data(
         def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros(3, 8, 8), torch.zeros(8, 8)
 
-    model = build_model(studies.CAMVID_IMAGENET.run("swin", 0, "gpu"), Data())
+    model = build_model(studies.CAMVID_IMAGENET.run("swin", 0, "paper"), Data())
     assert torch.equal(model.encoder.patch_embed.proj.weight, theirs.patch_embed.proj.weight)

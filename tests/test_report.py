@@ -17,9 +17,9 @@ NAN = float("nan")
 
 def test_a_study_without_result_says_why() -> None:
     assert tables.why_not_run(studies.VOLUMES_BRAINS, "cpu") == (
-        "Study volumes_brains is not part of profile cpu, only of night, gpu."
+        "Study volumes_brains is not part of profile cpu, only of night."
     )
-    assert "the camvid data were not there" in tables.why_not_run(studies.CAMVID, "cpu")
+    assert "the camvid data were not there" in tables.why_not_run(studies.CAMVID, "night")
     assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.CONTEXT, "cpu")
 
 

@@ -20,10 +20,8 @@ from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
-from glamlib.runs.records import read_record
-from glamlib.runs.run import run_one
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import GENERATED, VOLUME_DATA, run_data
+from glamlib.training.datasets import GENERATED, run_data
 from glamlib.training.loop import TrainingView, compile_blocks, parameter_groups, step_batches, train
 from glamlib.training.losses import balanced_weights
 
@@ -228,40 +226,6 @@ def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, monkeypatch: 
     assert not any(module._compiled_call_impl for module in compiled.modules())
     compile_blocks(compiled)
     assert all(block._compiled_call_impl for block in compiled.encoder.layers[0].blocks)
-
-
-GPU_STUDIES = [
-    name
-    for name, study in studies.STUDIES.items()
-    if "gpu" in study.profiles
-    and study.dataset not in VOLUME_DATA
-    and not name.startswith(("camvid_tiny_", "camvid_imagenet"))  # the networks of camvid_tiny
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("study", GPU_STUDIES)
-def test_gpu_profile_at_tiny_size(
-    study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
-    small = {"size": 64, "train": 4, "test": 2}
-    if studies.STUDIES[study].dataset == "camvid":
-        small = {"train": "train", "test": "test", "size": [72, 96], "limit": 4}
-        monkeypatch.setenv("GLAM_DATA", str(request.getfixturevalue("data_root")))
-    runs = studies.STUDIES[study].runs("gpu", seeds=1)
-    if study in ("neighbours_tiny", "camvid_tiny"):  # large networks, which have tests of their own
-        runs = runs[:2]
-    for run in runs:
-        data = small if run.dataset == "camvid" else run.data | small
-        crop = {"crop_size": [64, 64]} if run.augment else {}
-        overrides = run.overrides | ({"window_size": 16} if run.variant == "full" else {})
-        if run.model.endswith("_upernet"):  # bf16 takes a processor without instructions for it minutes
-            overrides |= {"decoder_channels": 32}
-        sizes = {"steps": 2, "batch_size": 2, "workers": min(run.workers, 1), "data": data, "overrides": overrides}
-        # compiled: see test_compiled_blocks_train_to_the_same_weights
-        run = replace(run, device="cpu", compile=False, pretrained="", augment=run.augment | crop, **sizes)
-        assert read_record(run_one(run, tmp_path))["metrics"]["miou"] >= 0
 
 
 VALIDATED = replace(RUN, validate_every=4, data=RUN.data | {"val": 3})

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -122,18 +121,3 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
         figures.slices(study, tmp_path),
     ):
         assert figures.save(figure, tmp_path, "figure").stat().st_size > 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("study", VOLUME_STUDIES)
-def test_gpu_profile_at_tiny_size(study, tmp_path):
-    """Its precision, loaders and augmentation, on the CPU: what a GPU session is going to run has run once."""
-    for variant in list(studies.STUDIES[study].variants)[: 2 if study == "volumes_brains" else None]:  # large networks
-        path = run_one(tiny(study, variant, "gpu", steps=2), tmp_path)
-        metrics, classes = read_record(path)["metrics"], read_record(path)["classes"]
-        assert np.isfinite(pd.read_csv(path.with_name("history.csv"))["loss"].iloc[-1])
-        assert 0 <= metrics["dice"] <= 1
-        assert len(metrics["dice_by_class"]) == len(classes) - 1
-        arrays = np.load(path.with_name("pictures.npz"))
-        assert arrays["predictions"].shape == arrays["labels"].shape

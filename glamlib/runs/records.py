@@ -95,11 +95,11 @@ def differences(record: dict[str, object], other: dict[str, object], but: Iterab
 def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], list[str]]:
     """Return a study's records that belong in one table, and a line for each other that says why it does not.
 
-    Runs of one variant must have one `identity`. Different variants may differ in the model, and in the rate where each
+    Runs of one variant must have one `identity`. Different variants may differ in the model, and in the data where each
     has its own. The largest group of runs is kept.
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
-    differ = [name for name in ("lr", "data") if any(getattr(variant, name) for variant in study.variants.values())]
+    differ = ["data"] if any(variant.data for variant in study.variants.values()) else []
     own = ("variant", "model", "overrides", *differ, *_ALIKE)
 
     def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
