@@ -133,11 +133,9 @@ def init_linear(module: nn.Module, weight_init: str) -> None:
 
     With Nano's 32 channels, "swin" leaves all attention logits near zero, and training stalls for hundreds of steps.
     """
+    initialise = nn.init.xavier_uniform_ if weight_init == "xavier" else partial(trunc_normal_, std=0.02)
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            if weight_init == "xavier":
-                nn.init.xavier_uniform_(layer.weight)
-            else:
-                trunc_normal_(layer.weight, std=0.02)
+            initialise(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
