@@ -176,8 +176,11 @@ def claims_html(claims: pd.DataFrame) -> str:
 def claims_markdown(results: Path, *asked: studies.Study, ids: Collection[str] = ()) -> str:
     """Return the claims on studies, or those of ``ids``, as a Markdown list: verdict, claim and what was measured."""
     rows = read_claims(results, *(study.name for study in asked)).itertuples()
-    chosen = (row for row in rows if not ids or row.id in ids)
-    return "\n".join(f"- **{row.verdict.capitalize()}.** {row.sentence} Measured: {row.measured}." for row in chosen)
+    return "\n".join(
+        f"- **{row.verdict.capitalize()}.** {row.sentence} {'Measured' if row.n else 'Reason'}: {row.measured}."
+        for row in rows
+        if not ids or row.id in ids
+    )
 
 
 def write_claims(results: Path) -> None:
