@@ -117,8 +117,8 @@ def label_ends(axes: Axes) -> None:
         centres.append(min(course[-1, 1], limit - half))
         limit = centres[-1] - half
     centres = np.array(centres) + max(0, -limit)  # what ends below the axes moves up, with all above it
-    for (line, course, names), centre in zip(groups, centres, strict=True):
-        pointer = {"arrowstyle": "-", "color": line.get_color(), "linestyle": line.get_linestyle(), "shrinkB": 3}
+    for (_, course, names), centre in zip(groups, centres, strict=True):
+        pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4}
         place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}
         place |= {"va": "center", "fontsize": 8, "annotation_clip": False}
         axes.annotate("\n= ".join(names), course[-1], arrowprops=pointer, **place)
