@@ -41,6 +41,11 @@ def refused(*needles: object) -> Iterator[None]:
     assert [needle for needle in needles if str(needle) not in message] == [], message
 
 
+def image(*shape: int) -> torch.Tensor:
+    """Return the same normal random numbers whenever it is asked for them."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
 def write_folder(root: Path, pairs: Iterable[tuple], table: dict | None = None, labels: str = "labels") -> Path:
     """Write images and labels, 00.png and so on, and the classes.json of a data set of the form "folder"."""
     for number, pair in enumerate(pairs):

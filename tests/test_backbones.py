@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from conftest import image
 from safetensors.torch import save_file
 from timm.models.crossvit import CrossVit
 from timm.models.tnt import TNT
@@ -31,10 +32,6 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 def backbone_of(name: str, **options: object) -> nn.Module:
     return create_model(f"{name}_upernet", num_classes=2, **options).encoder
-
-
-def image(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
 def randomise(module: nn.Module, deviation: float = 0.2) -> None:

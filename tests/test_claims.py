@@ -40,10 +40,6 @@ def test_the_declaration_is_whole():
     table = claims.CLAIMS
     assert table["id"].is_unique
     assert not (table == "").drop(columns=["study", "variant", "comparison"]).any(axis=None)
-    assert set(table["direction"]) <= {"higher", "lower", "equal"}
-    assert set(table["test"]) <= {"paired", "welch"}
-    assert set(table["outcome"]) <= {"continuous", "success", "time"}
-    assert (table["margin"] > 0)[table["direction"] == "equal"].all()
     for claim in table[table["study"] != ""].itertuples():
         study = studies.STUDIES[claim.study]
         assert {claim.variant, claim.comparison} <= set(study.variants), claim.id

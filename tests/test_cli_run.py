@@ -215,10 +215,10 @@ def test_large_photos_are_predicted_in_windows(trained, tmp_path, capsys, monkey
 
 
 def test_confidence_of_several_views_is_of_their_mean(trained, tmp_path):
-    weights, model = trained / "w.safetensors", load_model(trained / "w.safetensors").model
-    x = normalise(photo(tmp_path / "a.bmp", 32, 40)[1])
+    weights, x = trained / "w.safetensors", normalise(photo(tmp_path / "a.bmp", 32, 40)[1])
     how = ["--confidence", "--scales", "1", "--flip"]
     assert main(["predict", str(weights), str(tmp_path / "a.bmp"), "--out", str(tmp_path), *how]) == 0
+    model = load_model(weights).model
     with torch.no_grad():
         mean = (model(x).softmax(1) + model(x.flip(-1)).softmax(1).flip(-1))[0] / 2
     assert (read(tmp_path / "labels/a.png") == mean.argmax(0).numpy()).all()
@@ -284,19 +284,6 @@ def test_look_draws_a_picture_over_the_photo(trained, tmp_path, capsys):
         assert picture.size[0] > picture.size[1] > 300
 
 
-def test_repeated_list_options_append(trained, tmp_path, monkeypatch):
-    runs = []
-    monkeypatch.setattr("glamlib.cli.run_one", lambda run, *_: runs.append(run))
-    each = [word for change in CHANGED for word in ("--set", change)]
-    assert main(["train", "--out", str(tmp_path), *NAMED, *each]) == 0
-    assert runs == [RUN]
-    monkeypatch.setattr("glamlib.cli.predict_files", lambda *arguments: runs.append(arguments[1]) or [])
-    Image.new("L", (40, 36)).save(tmp_path / "grey.png")
-    command = ["predict", str(trained / "w.safetensors"), str(tmp_path / "grey.png"), "--out", str(tmp_path)]
-    assert main([*command, "--scales", "0.5", "--scales", "1", "2"]) == 0
-    assert runs[-1].evaluate["scales"] == (0.5, 1.0, 2.0)
-
-
 def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
     """The images are resized as in training, the labels are not; checked against a confusion matrix of numpy's."""
     saved = load_model(trained / "w.safetensors")
@@ -325,14 +312,8 @@ def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
     refused(capsys, ["evaluate", weights], "gone")
 
 
-def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch, capsys):
-    root, black = tmp_path / "folder", np.zeros((32, 32), np.uint8)
-    write_folder(root / "val", [(black, black)])
-    (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
-    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    arguments = ["evaluate", str(trained / "w.safetensors"), "--dataset", "folder", "--split", "val"]
+def test_weights_of_other_classes_are_not_scored(trained, tmp_path, capsys):
+    black = np.zeros((32, 32), np.uint8)
+    root = write_folder(tmp_path, [(black, black)], {"classes": ["ground", "thing"], "ignore_index": None})
+    arguments = ["evaluate", str(trained / "w.safetensors"), "--data", str(root), "--split", "all"]
     refused(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
-    table = {"classes": load_model(trained / "w.safetensors").classes, "ignore_index": None}
-    (root / "classes.json").write_text(json.dumps(table))
-    assert main(arguments) == 0
-    assert np.sum(json.loads(capsys.readouterr().out)["confusion"]) == 32 * 32

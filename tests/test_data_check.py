@@ -6,14 +6,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from test_published_images import save
 
 from glamlib.cli import main
 from glamlib.data.check import check_data
-
-
-def save(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(values, np.uint8)).save(path)
 
 
 def add_pair(folder, name, values):

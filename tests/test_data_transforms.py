@@ -1,6 +1,7 @@
 import colorsys
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,17 +27,9 @@ def coordinates(height, width):
     return image, ((rows + columns) % 7).to(torch.uint8)
 
 
-class Scripted:
-    """Stands in for a generator: draws the given coins in turn, and always the same end of a range."""
-
-    def __init__(self, coins, end):
-        self.coins, self.end = iter(coins), end
-
-    def random(self):
-        return next(self.coins)
-
-    def uniform(self, low, high):
-        return (low, high)[self.end]
+def scripted(coins, end):
+    """Stand in for a generator: draw the given coins in turn, and always the same end of a range."""
+    return SimpleNamespace(random=iter(coins).__next__, uniform=lambda low, high: (low, high)[end])
 
 
 YES, NO, LOW, HIGH = 0.0, 0.99, 0, 1
@@ -173,7 +166,7 @@ def test_each_distortion_alone_is_the_published_one():
     pixels = torch.tensor([[10, 100, 250], [200, 120, 40], [0, 0, 0]], dtype=torch.uint8).T.reshape(3, 1, 3)
 
     def distorted(coins, end):
-        return photometric_distortion(pixels, Scripted(coins, end)).reshape(3, 3).T.tolist()
+        return photometric_distortion(pixels, scripted(coins, end)).reshape(3, 3).T.tolist()
 
     # Coins: brightness, contrast, contrast before the colours, saturation, hue.
     assert distorted([NO, NO, NO, NO, NO], HIGH) == pixels.reshape(3, 3).T.tolist()

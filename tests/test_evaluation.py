@@ -72,8 +72,7 @@ def test_equals_torchmetrics_over_several_uneven_updates() -> None:
     torch.manual_seed(0)
     matrix = ConfusionMatrix(6)
     jaccard = MulticlassJaccardIndex(6, average="none", ignore_index=255)
-    macro = MulticlassAccuracy(6, average="macro", ignore_index=255)
-    micro = MulticlassAccuracy(6, average="micro", ignore_index=255)
+    macro, micro = (MulticlassAccuracy(6, average=average, ignore_index=255) for average in ("macro", "micro"))
     for size in (3, 17, 40):
         label = torch.randint(0, 6, (2, size, size))
         prediction = torch.where(torch.rand(label.shape) < 0.6, label, torch.randint(0, 6, label.shape))
@@ -81,11 +80,10 @@ def test_equals_torchmetrics_over_several_uneven_updates() -> None:
         matrix.update(prediction, label)
         for metric in (jaccard, macro, micro):
             metric.update(prediction, label)
-    metrics = matrix.metrics()
-    assert metrics["iou"] == pytest.approx(jaccard.compute().tolist(), abs=1e-6)
-    assert metrics["miou"] == pytest.approx(jaccard.compute().mean().item(), abs=1e-6)
-    assert metrics["mean_accuracy"] == pytest.approx(macro.compute().item(), abs=1e-6)
-    assert metrics["pixel_accuracy"] == pytest.approx(micro.compute().item(), abs=1e-6)
+    metrics, iou = matrix.metrics(), jaccard.compute()
+    assert metrics["iou"] == pytest.approx(iou.tolist(), abs=1e-6)
+    expected = [float(value) for value in (iou.mean(), macro.compute(), micro.compute())]
+    assert [metrics[name] for name in ("miou", "mean_accuracy", "pixel_accuracy")] == pytest.approx(expected, abs=1e-6)
 
 
 def test_by_hand_with_an_absent_class_and_void() -> None:
@@ -276,10 +274,7 @@ def test_rows_of_the_rollout_are_those_of_the_product_of_matrices(stage: int, to
 def test_the_finest_stage_is_the_first_whose_attention_is_small() -> None:
     """A photo of two megapixels by the Tiny size: 26,400 tokens at a quarter of its size, 6,600 at an eighth."""
     with torch.device("meta"):
-        swin, glam = (
-            create_model("swin_tiny_linear", num_classes=3),
-            create_model("glam_swin_tiny_linear", num_classes=3),
-        )
+        swin, glam = (create_model(f"{name}_tiny_linear", num_classes=3) for name in ("swin", "glam_swin"))
     assert finest_stage(swin.encoder, (1224, 1632)) == 0
     assert finest_stage(glam.encoder, (1224, 1632)) == 1
     assert finest_stage(glam.encoder, (224, 224)) == 0

@@ -21,6 +21,7 @@ for _mixer in MIXERS:
     _tokens = 0 if acts_on_patches(_mixer) else 2
     CASES[_mixer] = ("glam_swin_nano_linear", SMALL | {"mixer": _mixer, "num_global_tokens": _tokens})
     CASES[f"{_mixer}_3d"] = ("glam_nnformer_nano", {"mixer": _mixer, "num_global_tokens": [2, 0, 3]})
+NO_3D_MIXERS = [case for case in CASES if not case.endswith("_3d")]
 SIZES = {2: [(70, 90), (5, 9), (1, 1)], 3: [(16, 24, 40), (3, 1, 7), (1, 1, 1)]}
 ODD = {2: (61, 75), 3: (13, 18, 21)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -97,7 +98,7 @@ def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str
     torch.testing.assert_close(model(x), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", NO_3D_MIXERS)
 def test_the_two_counters_agree(case: str) -> None:
     model = build(case)
     size = ODD[model.config.ndim]
@@ -115,11 +116,8 @@ PAIRS = [("swin_nano_upernet", 4), ("swin_nano_unet", 4), ("swin_nano_unet_nlu",
 @pytest.mark.parametrize(("name", "stages"), PAIRS)
 @torch.no_grad()
 def test_without_tokens_it_is_the_network_without_them(name: str, stages: int, tokens: int | list[int]) -> None:
-    tokens = tokens if tokens == 0 else tokens * stages
-    plain, glam = (
-        build(name).eval(),
-        create_model(f"glam_{name}", num_classes=3, in_channels=2, num_global_tokens=tokens),
-    )
+    plain, options = build(name).eval(), {"num_global_tokens": tokens * stages}
+    glam = create_model(f"glam_{name}", num_classes=3, in_channels=2, **options)
     glam.load_state_dict(plain.state_dict())  # strict: the same parameters
     x = images(2, ODD[plain.config.ndim])
     assert torch.equal(glam.eval()(x), plain(x))
@@ -134,33 +132,20 @@ def test_tokens_stage_by_stage(name: str, stages: int) -> None:
     for stage in [*model.encoder.layers, *getattr(model.decoder, "layers_up", [])]:
         number = tokens[stage.level]
         assert stage.window_size == (windows[stage.level],) * model.config.ndim
-        assert [block.mixer is not None for block in stage.blocks] == [bool(number), False]
-        assert [key for key in stage.state_dict() if "mixer" in key or "token" in key] == [] or number
+        assert bool([key for key in stage.state_dict() if "mixer" in key or "token" in key]) == bool(number)
         assert stage.global_tokens is None or len(stage.global_tokens) == number
     size = ODD[model.config.ndim]
     assert model.eval()(images(1, size)).shape == (1, 3, *size)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in CASES if not case.endswith("_3d")])
+@pytest.mark.parametrize("case", [case for case in NO_3D_MIXERS if f"glam_{case}" not in CASES])  # GLAM holds Swin
 @torch.no_grad()
 def test_exported_program_gives_the_same(case: str) -> None:
     model = build(case).eval()
     x = images(1, ODD[model.config.ndim])
-    exported = torch.export.export(model, (torch.zeros_like(x),)).module()
+    exported = torch.export.export(model, (torch.zeros_like(x),)).module()  # the first call: nothing is cached yet
     torch.testing.assert_close(exported(x), model(x), **CLOSE)
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_export_before_the_first_call_leaves_the_model_usable() -> None:
-    """No other test has a window of 6, so nothing of it is cached yet."""
-    model = create_model("glam_swin_nano_linear", num_classes=3, window_size=6, embed_dim=40, num_heads=[1] * 4).eval()
-    x = torch.randn(1, 3, 61, 75, generator=torch.Generator().manual_seed(0))
-    exported = torch.export.export(model, (x,)).module()
-    logits = model(x)
-    assert type(logits) is Tensor
-    torch.testing.assert_close(exported(x), logits, **CLOSE)
 
 
 CHECKPOINTED = {

@@ -14,12 +14,7 @@ from glamlib import create_model
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
-from glamlib.evaluation.inference import (
-    predict_logits,
-    predict_volume_classes,
-    slide_logits,
-    view_size,
-)
+from glamlib.evaluation.inference import predict_logits, predict_volume_classes, slide_logits
 from glamlib.studies.parameters import InferenceOptions
 
 IMAGES = torch.randint(0, 256, (2, 3, 40, 52), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -65,11 +60,6 @@ def test_scales_and_mirror_images_average_probabilities_by_hand() -> None:
     assert not torch.allclose(found, model(normalise(IMAGES)).softmax(1), atol=1e-3)
 
 
-def test_keep_ratio_at_two_scales_by_hand() -> None:
-    options = InferenceOptions(resize=[2048, 512])  # half of 683 is rounded up
-    assert [view_size(683, 512, options, scale) for scale in (0.5, 1)] == [(342, 256), (683, 512)]
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -94,11 +84,10 @@ def test_too_little_memory_names_the_images(error: Exception, monkeypatch: pytes
 # Volumes
 
 
-class Volumes:
+class Volumes(Pictures):
     """Random volumes of given sizes."""
 
-    classes = ("background", "a", "b")
-    ignore_index, preprocessing = 255, None
+    classes, preprocessing = ("background", "a", "b"), None
 
     def __init__(self, *sizes: tuple[int, int, int]) -> None:
         rng = torch.Generator().manual_seed(0)
@@ -106,17 +95,8 @@ class Volumes:
             (torch.randn(1, *size, generator=rng), torch.randint(0, 3, size, generator=rng).byte()) for size in sizes
         ]
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def name(self, index: int) -> str:
-        return f"volume-{index}"
-
     def spacing(self, index: int) -> tuple[float, float, float]:
         return (1.0, 1.0, 1.0)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.items[index]
 
 
 def small_volumes(**overrides: object) -> nn.Module:
@@ -203,13 +183,10 @@ def test_windows_start_every_stride_and_the_last_ends_at_the_border(length: int,
     ("options", "needle"),
     [
         ({"crops": [8, 8]}, "unknown option of evaluate 'crops'; allowed: mode, crop, stride, scales, flip, resize"),
-        ({"mode": "tiles"}, "mode='tiles': must be one of whole, slide"),
         ({"mode": "slide", "crop": [8, 8]}, "mode 'slide' needs a stride"),
         ({"crop": [8, 8]}, "mode 'whole' takes no crop"),
         ({"mode": "slide", "crop": [8, 8], "stride": [8, 9]}, r"stride=\[8, 9\]: must not exceed the crop, \[8, 8\]"),
-        ({"mode": "slide", "crop": [8, 0], "stride": [8, 8]}, r"crop=\[8, 0\]: must be a list"),
         ({"scales": []}, r"scales=\[\]: must be a list"),
-        ({"flip": 1}, "flip=1: must be true or false"),
         ({"resize": [512, 2048]}, r"resize=\[512, 2048\]: must be \[long, short\]"),
         ({"resize": [8, 8], "size": [8, 8]}, r"resize=\[8, 8\]: cannot be combined with a size"),
     ],

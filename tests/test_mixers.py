@@ -215,7 +215,7 @@ def test_sparse_equals_masked_attention(size: tuple[int, ...]) -> None:
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
 
 
-@pytest.mark.parametrize("name", ["low_rank", "linear", "performer", "memory", "sparse", "reduced", "shared"])
+@pytest.mark.parametrize("name", ["gmsa", "low_rank", "linear", "performer", "memory", "sparse", "reduced", "shared"])
 @torch.no_grad()
 def test_bfloat16_is_near_float32(name: str) -> None:
     torch.manual_seed(0)

@@ -6,30 +6,12 @@ import re
 import pytest
 import timm
 import torch
-from conftest import reference
-from torch import Tensor, nn
+from conftest import reference, refused
 
 from glamlib import InputError, create_model, list_models
 from glamlib.layers.mixers import MIXERS
-from glamlib.models.config import ModelConfig, VolumeConfig
-from glamlib.models.encoder import Stage
 from glamlib.models.upernet import UPerNetDecoder
 from glamlib.zoo import MODELS
-
-
-def image(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-
-def refused(*needles: str, **arguments: object) -> None:
-    """Expect create_model to raise an InputError of one line in which every needle occurs."""
-    arguments = {"name": "glam_swin_nano_linear", "num_classes": 2} | arguments
-    with pytest.raises(InputError) as caught:
-        create_model(arguments.pop("name"), **arguments)
-    message = str(caught.value)
-    assert "\n" not in message
-    for needle in needles:
-        assert needle in message, message
 
 
 def test_list_models_takes_patterns() -> None:
@@ -43,7 +25,8 @@ def test_list_models_takes_patterns() -> None:
 
 @pytest.mark.parametrize("name", ["glam_swin_huge_upernet", None, 5, ["swin_nano_unet"], {}], ids=str)
 def test_an_unknown_model_lists_all(name: object) -> None:
-    refused(f"unknown model {name!r}", *list_models(), name=name)
+    with refused(f"unknown model {name!r}", *list_models()):
+        create_model(name, num_classes=2)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +46,8 @@ def test_an_unknown_override_lists_the_allowed_ones(name: str, override: str) ->
         set() if name.startswith("glam_") else {"num_global_tokens", "mixer", "mask_tokens"}
     )
     allowed = [field.name for field in dataclasses.fields(MODELS[name]) if field.name not in hidden]
-    refused(f"unknown override for {name}: {override!r}; allowed: {', '.join(allowed)}", name=name, **{override: 2})
+    with refused(f"unknown override for {name}: {override!r}; allowed: {', '.join(allowed)}"):
+        create_model(name, num_classes=2, **{override: 2})
 
 
 VOLUME, PVT = {"name": "glam_nnformer_nano"}, {"name": "pvt_nano_upernet"}
@@ -72,67 +56,42 @@ VOLUME, PVT = {"name": "glam_nnformer_nano"}, {"name": "pvt_nano_upernet"}
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ({"num_global_tokens": "10"}, "num_global_tokens='10': must be a whole number at least 0 or a list"),
         ({"num_global_tokens": True}, "num_global_tokens=True: must be a whole number at least 0 or a list"),
-        ({"num_global_tokens": -1}, "num_global_tokens=-1: must be a whole number at least 0"),
         ({"num_global_tokens": [2, 2, 2, "2"]}, "num_global_tokens=[2, 2, 2, '2']: must be a whole number at least 0"),
         ({"num_global_tokens": [2, 2]}, "num_global_tokens=[2, 2]: must have one number for each of the 4 stages"),
         ({"mixer": "gmas"}, f"mixer='gmas': must be one of {', '.join(MIXERS)}"),
         ({"mixer": "linear", "behaviour": "released"}, "mixer='linear', behaviour='released': this behaviour takes"),
         ({"window_size": (7, 7)}, "window_size=(7, 7): must be a whole number at least 1"),
-        ({"embed_dim": 0}, "embed_dim=0: must be a whole number at least 1"),
-        ({"depths": 2}, "depths=2: must be a list (a whole number at least 1, ...)"),
         ({"depths": []}, "depths=[]: must be a list"),
         ({"depths": [2, 2]}, "num_heads=[2, 4, 8, 16]: must have one number for each of the 2 stages"),
         ({"depths": [2, 0, 2, 2]}, "depths=[2, 0, 2, 2]: must be a list (a whole number at least 1, ...)"),
         ({"num_heads": [2, 4, 5, 16]}, "num_heads=[2, 4, 5, 16]: 5 does not divide the 128 channels of stage 2"),
-        ({"drop_path": "0.1"}, "drop_path='0.1': must be a number"),
         ({"drop_path": 1.0}, "drop_path=1.0: must be a number from 0 to 0.99"),
         ({"mlp_ratio": float("inf")}, "mlp_ratio=inf: must be a number at least 0.01"),
         ({"weight_init": "he"}, "weight_init='he': must be one of swin, xavier"),
         ({"num_classes": True}, "num_classes=True: must be a whole number at least 1"),
-        ({"in_channels": 0}, "in_channels=0: must be a whole number at least 1"),
         ({"pretrained": None}, "pretrained=None: must be True, False or the path of a weights file"),
         (VOLUME | {"pretrained": True}, "pretrained=True: there are no pretrained weights for glam_nnformer_nano"),
         (VOLUME | {"window_size": [4, 4]}, "window_size=[4, 4]: must have one number for each of the 3 stages"),
-        (VOLUME | {"window_size": 4.0}, "window_size=4.0: must be a whole number at least 1 or a list"),
         (VOLUME | {"patch_size": 3}, "patch_size=3: must be one of 1, 2, 4 or a list"),
         (VOLUME | {"patch_size": [2, 4]}, "patch_size=[2, 4]: must be one of 1, 2, 4 or a list"),
         (VOLUME | {"embed_dim": 15, "num_heads": [1, 1, 1]}, "embed_dim=15: must be even"),
         (PVT | {"embed_dims": [32, 64]}, "embed_dims=[32, 64]: must be 4 for pvt (stage 0, stage 1, stage 2, stage 3)"),
-        (PVT | {"depths": [1, 1, 0, 1]}, "depths=[1, 1, 0, 1]: must be a list (a whole number at least 1, ...)"),
         (PVT | {"num_heads": [1, 1, 3, 1]}, "num_heads=[1, 1, 3, 1]: 3 does not divide the 128 channels of stage 2"),
-        (PVT | {"mlp_ratios": 4}, "mlp_ratios=4: must be a list"),
-        (PVT | {"decoder_channels": 1}, "decoder_channels=1: must be a whole number at least 2"),
         ({"name": "twins_svt_nano_upernet", "window_size": 1}, "window_size=1: must be at least 2 for twins_svt"),
         ({"name": "vit_nano_upernet", "embed_dims": [2], "num_heads": [1]}, "embed_dims=[2]: must be a list (a whole"),
     ],
     ids=str,
 )
 def test_bad_values_are_errors_that_say_what_is_allowed(override: dict, message: str) -> None:
-    refused(message, **override)
+    with refused(message):
+        create_model(**{"name": "glam_swin_nano_linear", "num_classes": 2} | override)
 
 
 def test_a_training_batch_of_one_under_upernet_is_a_clear_error() -> None:
     model = create_model("swin_nano_upernet", num_classes=2).train()
     with pytest.raises(InputError, match="a batch of 1: UPerNet's batch norm needs at least 2 images"):
         model(torch.zeros(1, 3, 64, 64))
-
-
-def test_overrides_and_channels_shape_the_model() -> None:
-    model = create_model(
-        "glam_swin_nano_upernet",
-        num_classes=5,
-        in_channels=4,
-        embed_dim=24,
-        depths=[1, 2],
-        num_heads=[2, 3],
-        num_global_tokens=3,
-        window_size=3,
-        decoder_channels=8,
-    ).eval()
-    assert [tuple(layer.global_tokens.shape) for layer in model.encoder.layers] == [(3, 24), (3, 48)]
-    assert model(image(1, 4, 20, 31)).shape == (1, 5, 20, 31)
 
 
 def test_drop_path_rises_linearly_to_the_last_block() -> None:
@@ -158,24 +117,6 @@ def test_weight_init() -> None:
         layer = model.encoder.layers[3].blocks[0].mlp.fc1
         assert float(layer.weight.detach().std()) == pytest.approx(deviation, rel=0.02)
         assert not layer.bias.any()
-
-
-@torch.no_grad()
-def test_a_stage_of_one_slice_is_a_stage_of_images() -> None:
-    """In 3D, fed one slice, it equals the stage in 2D with the middle of its biases."""
-    torch.manual_seed(0)
-    sizes = {"embed_dim": 12, "depths": (3,), "num_heads": (2,), "window_size": 3, "num_global_tokens": 2}
-    # no G-MSA: its position code divides its channels between the dimensions
-    volumes, images = (Stage(kind(**sizes, mixer="none"), 0, [0.0] * 3).eval() for kind in (VolumeConfig, ModelConfig))
-    for parameter in volumes.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    weights = volumes.state_dict()
-    for key, value in weights.items():
-        if key.endswith("relative_position_bias_table"):
-            weights[key] = value.view(5, 25, 2)[2]
-    images.load_state_dict(weights)
-    x = image(2, 8, 11, 12)
-    torch.testing.assert_close(volumes(x[:, None])[:, 0], images(x), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

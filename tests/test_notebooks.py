@@ -1,6 +1,5 @@
 """Notebooks as git holds them: stripped, short cells, a parameters cell that is checked at once."""
 
-import ast
 import json
 import re
 import statistics
@@ -35,17 +34,6 @@ def test_form(path):
     check = "".join(code[1]["source"])
     assert "notebook_parameters(globals()" in check or "from_notebook(globals()" in check
     assert len(cells(path, "markdown")) >= 0.4 * len(code), "prose between the cells"
-
-
-def test_pictures_of_the_report_say_what_is_to_be_seen() -> None:
-    """Each call of ``picture`` has a text of its own, and each file has one place."""
-    source = "\n".join("".join(cell["source"]) for cell in cells(NOTEBOOKS[-1], "code"))
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-    pictures = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "picture"]
-    assert len(pictures) > 20
-    assert all(len(node.args[1].value.split()) > 1 for node in pictures)
-    names = [ast.unparse(node.args[0]) for node in pictures if isinstance(node.args[0], ast.Constant)]
-    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, refused
 
 from glamlib import studies
-from glamlib.errors import InputError
 from glamlib.runs import places, reproduce
 from glamlib.runs.places import run_folder
 from glamlib.runs.reproduce import unfinished, write_plan
@@ -65,28 +64,18 @@ def test_an_edit_of_what_computes_reruns_and_a_comment_does_not(tmp_path, monkey
     assert (digests[0][1] != digests[2][1]) == file.startswith("glamlib")
 
 
-def test_rooms_that_compute_are_there():
-    assert all((REPOSITORY / place).exists() for place in places.COMPUTES)
-
-
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "legend", "legend_mixers", "decoders", "mixers", "release", "volumes_cues"}
     assert {study.name for study in reproduce.chosen_studies("all", "quick")} == generated
     assert reproduce.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
     for options, message in (
-        (
-            {"study": "camvid"},
-            rf"camvid of profile cpu: data are not below GLAM_DATA={tmp_path}: camvid \(make camvid\)",
-        ),
+        ({"study": "camvid"}, f"of profile cpu: data are not below GLAM_DATA={tmp_path}: camvid (make camvid)"),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
         ({"seeds": 0}, "SEEDS=0: must be at least 1"),
-        (
-            {"profile": "night"},
-            r"not below GLAM_DATA=.*: camvid \(make camvid\), hippocampus \(Task04.*http.*brains \(",
-        ),
+        ({"profile": "night"}, ": camvid (make camvid), hippocampus (Task04"),
     ):
-        with pytest.raises(InputError, match=message):
+        with refused(message):
             write_plan(tmp_path, tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "camvid").mkdir()
@@ -94,11 +83,9 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     assert found - generated == {"camvid"}
     (tmp_path / "cityscapes").mkdir()
     write_plan(tmp_path, tmp_path, "paper")
-    said = (
-        "profile paper: 79 runs of camvid_tiny, neighbours_tiny, cityscapes; left out, because their data are not "
-        "there: studies of camvid or ImageNet weights in weights/ (make camvid), ade20k (README)\n"
-    )
-    assert capsys.readouterr().out == said
+    absent = "studies of camvid or ImageNet weights in weights/ (make camvid), ade20k (README)"
+    runs = "79 runs of camvid_tiny, neighbours_tiny, cityscapes; left out, because their data are not there"
+    assert capsys.readouterr().out == f"profile paper: {runs}: {absent}\n"
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 79
 
 

@@ -117,9 +117,8 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path):
     count, failed = predict_volumes(model, model.run, folder, tmp_path / "out")
     assert count == 5
     assert sorted(file.name for file in (tmp_path / "out" / "labels").iterdir()) == ["b.nii.gz", "c_0042.nii.gz"]
-    for line, needle in zip(
-        failed, ("a.nii.gz: cannot be read", "d.nii.gz: 2 files, d, d_0000", "4 axes"), strict=True
-    ):
+    needles = ("a.nii.gz: cannot be read", "d.nii.gz: 2 files, d, d_0000", "4 axes")
+    for line, needle in zip(failed, needles, strict=True):
         assert needle in line
         assert str(folder) in line
 
@@ -145,9 +144,8 @@ def test_what_cannot_be_predicted_is_refused(tmp_path, source, change, needle):
 def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys):
     """Trained, stored, read again and applied: two channels, labels 0, 5 and 9, spacings that differ."""
     labels, channels = {"background": 0, "left part": 5, "rest": 9}, ("T1", "CT")
-    root = own_volumes(
-        tmp_path / "data", "nnunet", channels, 8, labels, (12, 14, 10), lambda number: (1, 1 + number % 3, 1)
-    )
+    spacing = {"shape": (12, 14, 10), "spacing": lambda number: (1, 1 + number % 3, 1)}
+    root = own_volumes(tmp_path / "data", "nnunet", channels, 8, labels, **spacing)
     run = RunParameters(
         *("own", "small", 0, "cpu", "glam_nnformer_nano", "volumes", 2, 2, 1e-3),
         root=str(root),
@@ -163,9 +161,7 @@ def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys):
     assert np.sum(record["metrics"]["confusion"]) == len(record["metrics"]["cases"]) * sizes[0]
     prepared = load_model(weights).preprocessing
     assert prepared.values == (0, 5, 9)
-    assert prepared.spacing[1] in (1.0, 1.5, 2.0, 2.5, 3.0)
-    assert prepared.scales[0] is None
-    assert len(prepared.scales[1]) == 4
+    assert (prepared.scales[0], len(prepared.scales[1])) == (None, 4)
     (root / "imagesTr" / "broken.nii.gz").write_bytes(b"x")
     arguments = ["predict", str(weights), str(root / "imagesTr"), "--out", str(tmp_path / "out")]
     assert main(arguments) == 1

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import refused
 from scipy import ndimage
 
 from glamlib import InputError
@@ -16,10 +17,10 @@ from glamlib.data.scenes import (
     CueScenes,
     CueVolumeConfig,
     CueVolumes,
+    Scene,
     SceneConfig,
     draw_scene,
 )
-from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = SceneConfig(noise=0)
 CROWDED = SceneConfig(
@@ -28,6 +29,11 @@ CROWDED = SceneConfig(
 CLEAN_VOLUME = CueVolumeConfig(noise=0)
 CROWDED_VOLUME = CueVolumeConfig(size=40, num_shapes=6, cue_size=8, noise=30, min_distance=12)
 KINDS = [(CueScenes, SceneConfig()), (CueVolumes, CueVolumeConfig())]
+
+
+def digest_of(scene: Scene) -> str:
+    content = b"".join(np.ascontiguousarray(a).tobytes() for a in (scene.image, scene.label, scene.shapes))
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -42,9 +48,7 @@ KINDS = [(CueScenes, SceneConfig()), (CueVolumes, CueVolumeConfig())]
 )
 def test_scenes_are_the_same_as_when_this_was_written(config: SceneConfig, seed: int, index: int, digest: str) -> None:
     """If this fails, all results on scenes are of other data: on another platform, another numpy, or by a change."""
-    scene = draw_scene(config, seed, index)
-    content = b"".join(np.ascontiguousarray(a).tobytes() for a in (scene.image, scene.label, scene.shapes))
-    assert hashlib.sha256(content).hexdigest() == digest
+    assert digest_of(draw_scene(config, seed, index)) == digest
 
 
 @pytest.mark.parametrize(("kind", "config"), KINDS)
@@ -153,24 +157,17 @@ def test_noise_has_its_mean_and_deviation(deviation: int) -> None:
     ("kind", "options", "message"),
     [
         (SceneConfig, {"size": 15}, "option of data size=15: must be a whole number from 16 to 4096"),
-        (SceneConfig, {"size": 64.0}, "size=64.0: must be a whole number"),
-        (SceneConfig, {"num_shapes": 201}, "num_shapes=201: must be a whole number from 1 to 200"),
-        (SceneConfig, {"num_shapes": True}, "num_shapes=True: must be a whole number"),
         (SceneConfig, {"num_cues": 7}, "num_cues=7: must be a whole number from 2 to 6"),
         (SceneConfig, {"cue_size": 33}, "cue_size=33: must be at most half the size, 64"),
-        (SceneConfig, {"noise": 65}, "noise=65: must be a whole number from 0 to 64"),
-        (SceneConfig, {"min_distance": -1}, "min_distance=-1: must be a whole number at least 0"),
         (SceneConfig, {"min_distance": 30, "max_distance": 30}, "max_distance=30: must be above min_distance=30, or 0"),
         (CueVolumeConfig, {"size": 257}, "size=257: must be a whole number from 16 to 256"),
-        (CueVolumeConfig, {"cue_size": 17}, "cue_size=17: must be at most half the size, 32"),
         (CueVolumeConfig, {"num_cues": 3}, "num_cues=3: must be a whole number from 2 to 2"),
     ],
     ids=str,
 )
 def test_bad_options_name_the_value_and_the_range(kind: type, options: dict, message: str) -> None:
-    with pytest.raises(InputError) as caught:
+    with refused(message):
         kind(**options)
-    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,18 +206,3 @@ def test_the_data_set_gives_what_training_expects(kind: type, config: SceneConfi
     for index in (-1, 3):
         with pytest.raises(IndexError):
             data[index]
-
-
-def test_accuracy_by_distance_can_be_measured() -> None:
-    volumes = CueVolumes(CueVolumeConfig(min_distance=12), count=12, seed=0)
-    accuracy = CueAccuracy(volumes)
-    for index in range(len(volumes)):
-        label = volumes[index][1]
-        accuracy.update(index, label if index % 2 else torch.zeros_like(label), label)
-    metrics = accuracy.metrics()
-    counts = [int((volumes[index][1] > 0).sum()) for index in range(12)]
-    assert metrics["cue_accuracy"] == pytest.approx(sum(counts[1::2]) / sum(counts))
-    assert metrics["cue_chance"] == 0.5
-    assert sum(row["pixels"] for row in metrics["by_distance"]) == sum(counts)
-    assert metrics["by_distance"][0]["from_px"] == 8
-    assert accuracy.counts.shape[1] * 8 >= np.sqrt(3) * 32  # room for every distance

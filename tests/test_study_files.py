@@ -1,9 +1,7 @@
 """Records, files, executed notebooks: nothing half-written, one clear line for what is wrong."""
 
-import errno
 import json
 import multiprocessing
-import os
 import re
 import resource
 import signal
@@ -32,9 +30,7 @@ METRICS = {
 }
 
 
-def record_of(
-    results: Path, variant: str = "glam_2", seed: int = 0, miou: float = 0.7, data: str = "a", **changes: object
-) -> Path:
+def record_of(results: Path, variant="glam_2", seed=0, miou=0.7, data="a", **changes: object) -> Path:
     run = replace(studies.CONTEXT.run(variant, seed, "quick"), **changes)
     parts = dict.fromkeys(COMPONENTS, 0)
     return write_record(
@@ -114,15 +110,10 @@ def test_one_table_holds_runs_of_one_kind(tmp_path):
     record_of(tmp_path, "glam_1", 1, overrides={"num_global_tokens": 3})
     record_of(tmp_path, "glam_1", 2)
     kept, others = comparable(tmp_path, studies.CONTEXT)
-    assert [f"{one['parameters']['variant']} {one['parameters']['seed']}" for one in kept] == [
-        *("glam_1 0", "glam_1 2", "glam_2 0", "glam_2 2", "swin 0", "swin 1", "swin 2"),
-    ]
-    assert [line.split(" ")[:2] for line in others] == [
-        ["glam_1/seed-1", "(overrides"],
-        ["glam_2/seed-1", "(steps"],
-        ["glam_5/seed-0", "(data"],
-    ]
+    runs = [(one["parameters"]["variant"], one["parameters"]["seed"]) for one in kept]
+    assert runs == [("glam_1", 0), ("glam_1", 2), ("glam_2", 0), ("glam_2", 2), ("swin", 0), ("swin", 1), ("swin", 2)]
     assert others[1] == "glam_2/seed-1 (steps 20 -> 1)"
+    assert [line.split(" ")[0] for line in others] == ["glam_1/seed-1", "glam_2/seed-1", "glam_5/seed-0"]
     assert comparable(tmp_path, studies.MIXERS) == ([], [])
 
 
@@ -153,17 +144,10 @@ def test_a_second_process_is_told_and_one_that_was_killed_leaves_no_lock(tmp_pat
     record_of(tmp_path)  # and again: the record released it
 
 
-def test_folders_that_cannot_be_written_are_one_clear_line(tmp_path, monkeypatch):
+def test_folders_that_cannot_be_written_are_one_clear_line(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*: (Not a directory|File exists)"):
         open_run_folder(tmp_path / "results", RUN)
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
-    with pytest.raises(InputError, match=r"cannot write .*: Read-only file system"):
-        open_run_folder(tmp_path, RUN)
 
 
 def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):

@@ -21,7 +21,7 @@ from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.datasets import GENERATED, run_data
+from glamlib.training.datasets import run_data
 from glamlib.training.loop import TrainingView, compile_blocks, parameter_groups, step_batches, train
 from glamlib.training.losses import balanced_weights
 
@@ -47,9 +47,8 @@ def cue_scenes(count: int = 12, seed: int = 3) -> CueScenes:
     return CueScenes(SceneConfig(size=32, num_shapes=1), count, seed)
 
 
-def trained(
-    run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None, count: int = 12
-) -> tuple[nn.Module, list[dict[str, float]]]:
+def trained(run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None, count: int = 12):
+    """Return the model and its history."""
     scenes = InMemory(cue_scenes(count, run.seed))
     torch.manual_seed(run.seed)
     model = create_model(run.model, num_classes=3, **run.overrides)
@@ -57,32 +56,15 @@ def trained(
     return model, history
 
 
-class Constant(CueScenes):
-    """Scenes whose labels are 255 everywhere, unless another value is set."""
-
-    value = 255
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = super().__getitem__(index)
-        return image, torch.full_like(label, self.value)
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batch_without_a_valid_pixel_has_no_loss(accumulate: int, tmp_path: Path) -> None:
-    run = replace(RUN, steps=2, accumulate=accumulate)
+    run, void = replace(RUN, steps=2, accumulate=accumulate), InMemory(cue_scenes(4))
+    for index in range(4):
+        void[index][1].fill_(255)
     model = create_model(RUN.model, num_classes=3, **RUN.overrides)
-    history, _ = train(model, Constant(SceneConfig(size=32, num_shapes=1), 4, 0), run, tmp_path / "run.safetensors")
+    history, _ = train(model, void, run, tmp_path / "run.safetensors")
     assert history[-1]["loss"] == 0
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-
-
-def test_a_class_that_no_label_holds_is_a_warning(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Constant, "value", 0)
-    monkeypatch.setitem(GENERATED, "scenes", (Constant, *GENERATED["scenes"][1:]))
-    scenes = run_data(RUN, "train")
-    assert f"warning: no training label holds {', '.join(scenes.classes[1:])}\n" in capsys.readouterr().out
 
 
 WITH_WORKERS = """
@@ -96,7 +78,7 @@ trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) -> None:
     """Held data of more tensors than a process may open files, and augmentation."""
     checkpoint = tmp_path / "run.safetensors"
@@ -231,9 +213,7 @@ def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, monkeypatch: 
 VALIDATED = replace(RUN, validate_every=4, data=RUN.data | {"val": 3})
 
 
-def validated(
-    run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None
-) -> tuple[nn.Module, list[dict[str, float]], list[int]]:
+def validated(run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None):
     """Return the model, the history, and how many rows it had whenever a validation was the best so far."""
     torch.manual_seed(run.seed)
     model = create_model(run.model, num_classes=3, **run.overrides)
@@ -261,38 +241,35 @@ def test_validation_changes_no_bit_of_the_training_and_is_the_score_of_that_step
     assert total == pytest.approx(by_ten[0]["loss"] * 10 + by_ten[1]["loss"] * 2)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
-def test_out_of_memory_is_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
-        raise error
+        raise RuntimeError("can't allocate memory")
 
     monkeypatch.setattr("glamlib.training.tasks.cross_entropy", full)
     with pytest.raises(InputError, match=r"^2 items .* do not fit into the memory of cpu; use a smaller batch_size"):
         trained(RUN, tmp_path / "run.safetensors")
 
 
-class Unequal(CueScenes):
-    """Class 0 in all images, 3 of 4 pixels; class 1 in the first alone, half of its labelled quarter; no class 2."""
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = super().__getitem__(index)
-        label = torch.zeros_like(label)
+def unequal() -> InMemory:
+    """Four scenes, a quarter void. Class 0 is in all, class 1 in the first alone, on half of what is labelled."""
+    scenes = InMemory(cue_scenes(4))
+    for index in range(4):
+        label = scenes[index][1].zero_()
         label[:8] = 255
-        if index == 0:
-            label[8:20] = 1
-        return image, label
+        label[8 : 8 if index else 20] = 1
+    return scenes
 
 
 def test_median_frequency_balancing_by_hand() -> None:
     # class 0: 12 + 24 + 24 + 24 rows of 4 * 24 labelled; class 1: 12 of the 24 of the one image that holds it
     frequencies = 84 / 96, 12 / 24
     middle = sum(frequencies) / 2
-    weights = balanced_weights(Unequal(SceneConfig(size=32, num_shapes=1), 4, 0))
+    weights = balanced_weights(unequal())
     assert weights.tolist() == pytest.approx([middle / frequencies[0], middle / frequencies[1], 1])
 
 
 def test_balanced_loss_is_that_of_torch_whatever_the_micro_batches(tmp_path: Path) -> None:
-    scenes = Unequal(SceneConfig(size=32, num_shapes=1), 4, 0)
+    scenes = unequal()
     run = replace(RUN, loss="balanced", steps=1, batch_size=4, augment={}, overrides=RUN.overrides | {"drop_path": 0.0})
     images, labels = (torch.stack(items) for items in zip(*(scenes[i] for i in range(4)), strict=True))
     for accumulate in (1, 4):

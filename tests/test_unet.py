@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REFERENCE
-from torch import Tensor, nn
+from conftest import REFERENCE, image
+from torch import nn
 
 from glamlib import create_model
 from glamlib.models.segmenter import Segmenter
@@ -20,10 +20,6 @@ def unet(name: str, **overrides: object) -> Segmenter:
     torch.manual_seed(0)
     tokens = {"num_global_tokens": 2} if name.startswith("glam_") else {}
     return create_model(name, num_classes=3, **(tokens | overrides)).eval()
-
-
-def image(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
 def count(module: nn.Module) -> int:
@@ -53,52 +49,6 @@ def test_skips_are_the_inputs_of_the_stages(name: str) -> None:
     assert len(model.encoder.norms) == 1
 
 
-@pytest.mark.parametrize("name", UNETS)
-def test_every_skip_and_the_bottleneck_reach_the_logits(name: str) -> None:
-    """By gradients; the first skip reaches them even where all that the encoder's stages compute is cut off."""
-    model = unet(name, **SMALL)
-    features = [feature.detach().requires_grad_() for feature in model.forward_features(image(1, 3, 61, 75))]
-    logits = model.decoder(features)
-    assert logits.shape == (1, 3, 64, 76)  # the padded image
-    for gradient in torch.autograd.grad(logits.square().sum(), features):
-        assert (gradient.abs().sum(dim=1) > 0).all()  # every place of each
-
-
-@pytest.mark.parametrize("decoder", ["unet", "unet_nlu"])
-def test_traces_of_the_decoder(decoder: str) -> None:
-    model, traces = unet(f"glam_swin_nano_{decoder}", **SMALL), []
-    x = image(1, 3, 61, 75)
-    with torch.no_grad():
-        explicit = model.decoder(model.forward_features(x), traces)
-        torch.testing.assert_close(explicit[:, :, :61, :75], model(x), rtol=1e-4, atol=1e-5)
-    assert [trace["layout"].size for trace in traces] == ([(4, 5), (8, 10)] if decoder == "unet_nlu" else [])
-
-
-def test_parameters_of_swin_unet_by_hand() -> None:
-    """Swin-UNet-T, 150 classes: 41,394,372, the released network's, which holds nothing unused within it.
-
-    (The 15,390 of the classifier in its decode head are outside; METHOD, section 5, point 18.)
-    """
-
-    def stage(dim: int, depth: int, heads: int) -> int:
-        attention = 169 * heads + 3 * dim * (dim + 1) + dim * (dim + 1)
-        mlp = 4 * dim * (dim + 1) + dim * (4 * dim + 1)
-        return depth * (attention + mlp + 4 * dim)
-
-    dims, depths, heads = (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24)
-    encoder = 3 * 16 * 96 + 96 + 2 * 96  # patch embedding and its norm
-    encoder += sum(stage(*level) for level in zip(dims, depths, heads, strict=True))
-    encoder += sum(4 * dim * 2 * dim + 2 * 4 * dim for dim in dims[:-1]) + 2 * dims[-1]  # mergings; the last norm
-    decoder = sum(stage(*level) for level in zip(dims[:-1], depths[:-1], heads[:-1], strict=True))
-    decoder += sum(dim * 2 * dim + 2 * dim // 2 for dim in dims[1:])  # patch expanding: no bias; norm
-    decoder += sum(2 * dim * dim + dim for dim in dims[:-1])  # concat_back_dim
-    decoder += 2 * 96 + 96 * 16 * 96 + 2 * 96 + 96 * 150  # norm, last expansion, its norm, classifier without bias
-    assert (encoder, decoder) == (27_519_354, 13_875_018)
-    model = on_meta("swin_tiny_unet")
-    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
-    assert count(on_meta("swin_tiny_unet", behaviour="released")) == count(model) == 41_394_372
-
-
 @pytest.mark.parametrize("tokens", [0, 1, 5, 10])
 @pytest.mark.parametrize(("size", "dim"), [("tiny", 96), ("small", 96), ("base", 128)])
 def test_as_many_parameters_as_the_released_networks(size: str, dim: int, tokens: int) -> None:
@@ -106,28 +56,29 @@ def test_as_many_parameters_as_the_released_networks(size: str, dim: int, tokens
     file = REFERENCE / "parameters.csv"
     if not file.is_file():
         pytest.skip("the released code's reference counts are not beside this clone")
-    with file.open() as lines:
-        rows = {row["model"]: row for row in csv.DictReader(lines) if row["classes"] == "150"}
-    dims = [2 * dim, 4 * dim, 8 * dim]  # of the coarse maps
-    unused_shortcut = sum(d * d // 2 + d // 2 for d in dims)  # proj_shortcut
-    unused_expand = sum(2 * d * d + d for d in dims)  # layers_patch_expand
-    expected = (689_024, 2_754_304) if size == "base" else (387_744, 1_549_632)
-    assert (unused_shortcut, unused_expand) == expected
+    rows = {row["model"]: row for row in csv.DictReader(file.read_text().splitlines()) if row["classes"] == "150"}
+    # proj_shortcut and layers_patch_expand of the coarse maps
+    unused = sum(d * d // 2 + d // 2 + 2 * d * d + d for d in (2 * dim, 4 * dim, 8 * dim))
     for nlu in (False, True) if tokens else (False,):
         glam = f"-g{tokens}" if tokens else ""
         row = rows[f"{'GLAM-' if tokens else ''}Swin-UNet-{size[0].upper()}{glam}{'+NLU' if nlu else ''}"]
         name = f"{'glam_' if tokens else ''}swin_{size}_unet{'_nlu' if nlu else ''}"
         model = on_meta(name, behaviour="released", **({"num_global_tokens": tokens} if tokens else {}))
-        assert count(model) == int(row["total"]) - (unused_shortcut + unused_expand if nlu else 0)
+        assert count(model) == int(row["total"]) - (unused if nlu else 0)
         counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
         found = {
             "position_tables": total(counts, r"\.pe$"),
             "global_tokens": total(counts, r"\.global_tokens$"),
             "gmsa": total(counts, r"\.mixer\."),
-            "nlu": total(counts, r"decoder\.ups\.") + unused_shortcut + unused_expand if nlu else 0,
+            "nlu": total(counts, r"decoder\.ups\.") + unused if nlu else 0,
             "encoder_rest": total(counts, r"^encoder\.(?!.*(\.pe$|\.global_tokens$|\.mixer\.))"),
         }
         assert found == {key: int(row[key]) for key in found}
+
+
+def test_swin_unet_has_the_released_networks_parameters() -> None:
+    """METHOD, section 5, point 18, which counts the 15,390 of its decode head's classifier outside."""
+    assert count(on_meta("swin_tiny_unet", behaviour="released")) == count(on_meta("swin_tiny_unet")) == 41_394_372
 
 
 def total(counts: dict[str, int], pattern: str) -> int:

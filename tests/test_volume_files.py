@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import refused
 from nifti_files import NAME, cut, hippocampus, save
 
 from glamlib.data.datasets import load_volumes
@@ -95,11 +96,8 @@ def test_a_bad_file_is_one_clear_error(tmp_path, kind, folder):
     path = tmp_path / folder / NAME
     spoil, needle = BAD_FILES[kind]
     spoil(path)
-    with pytest.raises(InputError) as caught:
+    with refused(path, needle):
         volumes[0]
-    assert str(path) in str(caught.value)
-    assert needle in str(caught.value)
-    assert "\n" not in str(caught.value)
     volumes[1]  # the others are there
 
 
@@ -130,10 +128,8 @@ def test_an_image_and_a_label_of_different_voxels_are_refused(tmp_path, shape, a
     if needle is None:
         volumes[0]
         return
-    with pytest.raises(InputError) as caught:
+    with refused(needle, f"imagesTr/{NAME} and {NAME} differ"):
         volumes[0]
-    assert needle in str(caught.value)
-    assert f"imagesTr/{NAME} and {NAME} differ" in str(caught.value)
 
 
 def test_a_label_stored_in_another_orientation_meets_its_image(tmp_path):
@@ -158,9 +154,8 @@ def test_a_label_stored_in_another_orientation_meets_its_image(tmp_path):
     ids=str,
 )
 def test_unknown_label_values_are_named(values, needle):
-    with pytest.raises(InputError) as caught:
+    with refused(needle):
         Labels((), dict.fromkeys((2, 1, 0, -2, 9), 0), sided=False).decode(Path("a"), np.array(values))
-    assert needle in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])

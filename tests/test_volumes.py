@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import image
 from fvcore_counter import fvcore_macs
-from torch import Tensor, nn
+from torch import nn
 
 from glamlib import create_model
 from glamlib.cli import main
@@ -16,36 +17,16 @@ from glamlib.models.volumes import VolumeEmbed, VolumeExpand, VolumeMerging
 DEEP = {"depths": [1, 1, 1, 2], "num_heads": [1, 1, 1, 1]}
 
 
-def volume(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-
 def network(name: str, seed: int = 0, num_classes: int = 3, in_channels: int = 1, **overrides: object) -> nn.Module:
     torch.manual_seed(seed)
     return create_model(name, num_classes=num_classes, in_channels=in_channels, **overrides)
-
-
-@pytest.mark.parametrize("patch", [(2, 4, 4), (4, 4, 4), (1, 2, 4)])
-@torch.no_grad()
-def test_deep_supervision_and_pyramid(patch: tuple[int, int, int]) -> None:
-    """Half the size, a quarter, ... of any patch; and the pyramid, each level half of the one before."""
-    model = network("glam_nnformer_nano", patch_size=list(patch), **DEEP).eval()
-    size = (17, 30, 33)
-    logits, lower = model(volume(1, 1, *size), auxiliary=True)
-    torch.testing.assert_close(logits, model(volume(1, 1, *size)))
-    assert [tuple(scores.shape[2:]) for scores in lower] == [tuple(-(-s // f) for s in size) for f in (2, 4)]
-    expected, level = [], tuple(-(-s // p) for s, p in zip(size, patch, strict=True))
-    for channels in (16, 32, 64, 128):
-        expected.append((1, channels, *level))
-        level = tuple(-(-s // 2) for s in level)
-    assert [tuple(feature.shape) for feature in model.forward_features(volume(1, 1, *size))] == expected
 
 
 @torch.no_grad()
 def test_convolutions_by_hand() -> None:
     """Order of activation and norm, zeros beyond the border, and the cut of an odd map."""
     torch.manual_seed(0)
-    x = volume(1, 5, 4, 3, 6)  # channels-last, odd in its sizes
+    x = image(1, 5, 4, 3, 6)  # channels-last, odd in its sizes
     merging = VolumeMerging(6)
     nn.init.normal_(merging.norm.bias)  # padding before the norm would show
     y = merging(x)
@@ -63,7 +44,7 @@ def test_convolutions_by_hand() -> None:
     torch.testing.assert_close(y[0, 7, 4, 3], expected)
 
     pair = VolumeEmbed(2, 8, (1, 2, 2)).proj1
-    x = volume(1, 2, 3, 4, 6)
+    x = image(1, 2, 3, 4, 6)
     z = F.conv3d(x, pair.conv1.weight, pair.conv1.bias, stride=(1, 2, 2), padding=1)
     for conv in (pair.conv2, None):
         z = F.gelu(z)
@@ -99,12 +80,8 @@ def test_cost_by_hand() -> None:
 
 
 def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["cost", "nnformer_nano", "--size", "32", "16", "24", "--classes", "4"]
-    assert main([*arguments, "--json"]) == main(arguments) == 0
-    line, *table = capsys.readouterr().out.splitlines()
-    values = json.loads(line)
-    assert list(values) == ["name", "depth", "height", "width", "classes", "parameters", "gmacs"]
+    assert main(["cost", "nnformer_nano", "--size", "32", "16", "24", "--classes", "4", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
     assert [values[key] for key in ("depth", "height", "width", "classes")] == [32, 16, 24, 4]
     macs = count_macs(network("nnformer_nano", num_classes=4), 16, 24, depth=32)
     assert values["gmacs"]["total"] == macs["total"] / 1e9
-    assert "nnformer_nano, 4 classes, one volume of 32 x 16 x 24 voxels" in "\n".join(table)

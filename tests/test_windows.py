@@ -64,9 +64,7 @@ def test_to_windows_pads_shifts_and_cuts(size: tuple[int, ...], window_size: tup
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("size", "window_size"), MAPS)
-def test_mask_lets_patches_attend_if_they_lie_as_in_the_map(
-    size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool
-) -> None:
+def test_mask_lets_patches_attend_if_they_lie_as_in_the_map(size, window_size, shifted):
     """Two patches of a window are true neighbours iff they lie as far apart on the map as in the window."""
     layout = WindowLayout.fit(size, window_size, shifted)
     mask = shift_mask(layout, CPU, torch.float32)
