@@ -41,6 +41,16 @@ def refused(*needles: object) -> Iterator[None]:
     assert [needle for needle in needles if str(needle) not in message] == [], message
 
 
+def refused_by_main(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: str) -> None:
+    """Expect status 2, nothing on stdout, and an error of one line in which every needle occurs."""
+    from glamlib.cli import main  # here: most tests do without it
+
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), err[:7]) == ("", 1, "error: ")
+    assert [needle for needle in needles if needle not in err] == [], err
+
+
 def image(*shape: int) -> torch.Tensor:
     """Return the same normal random numbers whenever it is asked for them."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))

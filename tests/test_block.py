@@ -5,7 +5,6 @@ from math import prod
 
 import pytest
 import torch
-from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -115,25 +114,6 @@ def test_without_exchange_a_patch_sees_few_windows(size, window, num_tokens, mas
     if window == (4, 4):  # the corner sees its own window, and through unmasked tokens the opposite corner's
         opposite = prod(s % w or w for s, w in zip(size, window, strict=True))
         assert seen[0].sum() == 16 + (opposite if num_tokens and not mask_tokens else 0)
-
-
-@pytest.mark.parametrize("shifted", [False, True])
-def test_without_tokens_it_is_swins_block(shifted: bool) -> None:
-    """Also where a mixer is built: nothing flows through it."""
-    torch.manual_seed(0)
-    theirs = SwinTransformerBlock(
-        dim=DIM, input_resolution=(8, 12), num_heads=2, window_size=4, shift_size=2 if shifted else 0
-    )
-    for parameter in theirs.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    ours = GlamBlock(DIM, 2, (4, 4), shifted, mixer="gmsa")
-    missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
-    assert all("mixer" in key for key in missing)
-    assert all(key.endswith(("relative_position_index", "attn_mask")) for key in unexpected)
-    x, _ = start((8, 12), (4, 4), 1)
-    y, tokens = ours(x, None)
-    assert tokens is None
-    torch.testing.assert_close(y, theirs(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(12, 16), (13, 9)])

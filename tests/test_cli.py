@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_folder
+from conftest import refused_by_main, write_folder
 
 from glamlib import create_model, list_models
 from glamlib.cli import main
@@ -58,11 +58,7 @@ def test_cost_as_json_for_other_programs(capsys):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, needles, capsys):
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith("error: ")
-    assert [needle for needle in needles if needle not in err] == []
+    refused_by_main(capsys, arguments, *needles)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import REPOSITORY, write_folder
+from conftest import REPOSITORY, refused_by_main, write_folder
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
@@ -66,16 +66,6 @@ def photo(path: Path, height: int, width: int) -> tuple[np.ndarray, torch.Tensor
     return pixels, torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
-def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *needles: str) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    for needle in needles:
-        assert needle in err
-
-
 def test_train_writes_the_record_and_leaves_no_checkpoint(trained, capsys):
     assert record_of(trained)["parameters"] == json.loads(json.dumps(RUN.to_dict()))
     assert not list(trained.rglob(CHECKPOINT))
@@ -84,7 +74,7 @@ def test_train_writes_the_record_and_leaves_no_checkpoint(trained, capsys):
         ("accumulate=3", "batch_size=2: must be a multiple of 3"),
         ("pretrained=/nowhere", "no weights file /nowhere"),
     ):
-        refused(capsys, ["train", "--out", str(trained), *NAMED, "--set", *CHANGED, "lr=0.5", change], needle)
+        refused_by_main(capsys, ["train", "--out", str(trained), *NAMED, "--set", *CHANGED, "lr=0.5", change], needle)
     assert record_of(trained)["parameters"]["lr"] == RUN.lr  # of a run that cannot start, the old record is left
 
 
@@ -247,26 +237,22 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["predict", palette, grey, "--out", out], "(ValueError: not one colour a class)"),
         (["predict", weights, grey, "--out", out, "--stride", "8", "8"], "mode 'whole' takes no stride"),
         (["predict", weights, grey, "--out", out, "--raw-ids"], "glam_swin_nano_linear was trained on scenes"),
-        (["predict", weights, grey, "--out", out, "--device", "tpu"], "device='tpu': must be one of cpu"),
         (["predict", weights, grey, "--out", file], "cannot write"),
         (["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too"),
         (["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits"),
         (["evaluate", weights, "--data", none], "none: no such folder"),
         (["evaluate", weights, "--data", none, "--dataset", "camvid"], "either --data PATH or --dataset"),
-        (["evaluate", weights, "--out", f"{file}/m.json"], "cannot write"),
         (train, "give either --data and --model, or --study and --variant, or --plan FILE"),
-        ([*train, "--plan", plan, "--study", "context"], "give either"),
         ([*train, "--plan", plan], "plan: not a plan file"),
         ([*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'"),
         ([*train, *NAMED, "--set", "steps"], "--set 'steps': must be NAME=VALUE"),
         (["train", "--out", file, *named], "cannot write"),
-        (["train", "--out", folder, "--weights", f"{file}/w.safetensors", *named], "cannot write"),
         (["train", "--out", folder, "--weights", folder, *named], "cannot write"),
         (["look", weights, grey, "--at", "40", "0", "--out", "x.png"], "pixel 40 0: outside the image, which is 40"),
         (["look", weights, grey, "--at", "0", "0", "--out", "x.png", "--stage", "4"], "unknown stage 4; allowed: 0"),
         (["look", weights, grey, "--at", "0", "0", "--out", "look.gif"], "look.gif: must be a .png"),
     ):
-        refused(capsys, arguments, needle)
+        refused_by_main(capsys, arguments, needle)
     assert sorted(path for path in tmp_path.iterdir() if path.name != "runs") == before
 
 
@@ -287,8 +273,7 @@ def test_look_draws_a_picture_over_the_photo(trained, tmp_path, capsys):
 def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
     """The images are resized as in training, the labels are not; checked against a confusion matrix of numpy's."""
     saved = load_model(trained / "w.safetensors")
-    root, random = tmp_path / "own", np.random.default_rng(0)
-    expected, pairs = np.zeros((3, 3), int), []
+    root, random, expected, pairs = tmp_path / "own", np.random.default_rng(0), np.zeros((3, 3), int), []
     for size in [(60, 50), (33, 47), (40, 40)]:
         pixels, image = photo(tmp_path / "photo.png", *size)
         label = random.choice(np.array([0, 1, 2, 255], np.uint8), size)
@@ -308,12 +293,11 @@ def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
         found = json.loads(capsys.readouterr().out)
         assert found["confusion"] == expected.tolist()
         assert found["classes"]["cue 1"]["pixels"] == expected[1].sum()
-    refused(capsys, ["evaluate", weights, "--data", str(root), "--split", "x"], "unknown folder split 'x'; allowed")
-    refused(capsys, ["evaluate", weights], "gone")
+    refused_by_main(capsys, ["evaluate", weights], "gone")
 
 
 def test_weights_of_other_classes_are_not_scored(trained, tmp_path, capsys):
     black = np.zeros((32, 32), np.uint8)
     root = write_folder(tmp_path, [(black, black)], {"classes": ["ground", "thing"], "ignore_index": None})
     arguments = ["evaluate", str(trained / "w.safetensors"), "--data", str(root), "--split", "all"]
-    refused(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
+    refused_by_main(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")

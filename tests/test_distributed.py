@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import python
 from safetensors.torch import load_file
-from test_training import RUN
+from test_training import RUN, cue_scenes
 
 from glamlib import create_model, studies
-from glamlib.data.scenes import CueScenes, SceneConfig
+from glamlib.data.datasets import InMemory
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.runs.records import open_run_folder, write_record
@@ -32,7 +32,7 @@ _PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_distributed import EXACT, RANDOM, PartlyKnown, counted, trained
+from test_distributed import EXACT, RANDOM, counted, trained
 from glamlib.evaluation.evaluate import is_main
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
 trained(RANDOM, folder / "cut.safetensors", lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0)
@@ -42,18 +42,12 @@ counts, seen = counted(trained(EXACT, folder / "exact.safetensors"))
 """
 
 
-class PartlyKnown(CueScenes):
+def scenes(count: int = 12) -> InMemory:
     """Scenes of which item i is known in its first 8 (i % 5) rows: every fifth has no valid pixel at all."""
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = super().__getitem__(index)
-        label = label.clone()
-        label[8 * (index % 5) :] = 255
-        return image, label
-
-
-def scenes(count: int = 12) -> PartlyKnown:
-    return PartlyKnown(SceneConfig(size=32, num_shapes=1), count, 0)
+    found = InMemory(cue_scenes(count))
+    for index in range(count):
+        found[index][1][8 * (index % 5) :] = 255
+    return found
 
 
 def trained(run, checkpoint: Path, on_step=None) -> torch.nn.Module:

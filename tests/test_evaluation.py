@@ -22,9 +22,7 @@ from glamlib.layers.windows import window_partition
 class Pictures:
     """Random images of given sizes, with some void."""
 
-    classes = ("a", "b", "c")
-    palette = ((0, 0, 0),) * 3
-    ignore_index = 255
+    classes, palette, ignore_index = ("a", "b", "c"), ((0, 0, 0),) * 3, 255
 
     def __init__(self, *sizes: tuple[int, int]) -> None:
         torch.manual_seed(0)
@@ -275,8 +273,6 @@ def test_the_finest_stage_is_the_first_whose_attention_is_small() -> None:
     """A photo of two megapixels by the Tiny size: 26,400 tokens at a quarter of its size, 6,600 at an eighth."""
     with torch.device("meta"):
         swin, glam = (create_model(f"{name}_tiny_linear", num_classes=3) for name in ("swin", "glam_swin"))
-    assert finest_stage(swin.encoder, (1224, 1632)) == 0
-    assert finest_stage(glam.encoder, (1224, 1632)) == 1
-    assert finest_stage(glam.encoder, (224, 224)) == 0
+    assert [finest_stage(model.encoder, (1224, 1632)) for model in (swin, glam)] == [0, 1]
     with pytest.raises(InputError, match="Swin and GLAM alone"):
         finest_stage(small(mixer="full").encoder, (64, 64))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from glamlib import create_model, list_models
-from glamlib.cost.count import COMPONENTS, count_macs
+from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.zoo import model_config
 
@@ -104,7 +104,9 @@ def test_the_two_counters_agree(case: str) -> None:
     size = ODD[model.config.ndim]
     found = count_macs(model, *size[-2:], *size[:-2])
     assert found == fvcore_macs(model, *size)
-    assert found["total"] == sum(found[component] for component in COMPONENTS)
+    for counts in (found, parameters := count_parameters(model)):
+        assert counts["total"] == sum(counts[component] for component in COMPONENTS)
+    assert parameters["total"] == sum(parameter.numel() for parameter in model.parameters())
     name, overrides = CASES[case]
     assert (found["g_msa"] > 0) == (name.startswith("glam_") and overrides.get("mixer") != "none")
 

@@ -61,8 +61,3 @@ def test_the_named_commits_camvid_is_fetched_whole_or_not_at_all(tmp_path):
     assert run.returncode == 0, run.stderr
     assert os.listdir(data) == ["camvid"]
     assert sorted(os.listdir(data / "camvid")) == ["test", "testannot", "train", "trainannot", "val", "valannot"]
-    (data / "camvid" / "test" / "t1.png").unlink()
-    run = make(source.as_uri(), good)
-    assert run.returncode  # it is not complete, and stays as it is
-    assert "t1.png has no image" in run.stdout
-    assert (data / "camvid" / "train" / "a.png").exists()

@@ -81,9 +81,6 @@ def test_too_little_memory_names_the_images(error: Exception, monkeypatch: pytes
         evaluate(model, Pictures((20, 24), (20, 24)), 2)
 
 
-# Volumes
-
-
 class Volumes(Pictures):
     """Random volumes of given sizes."""
 
@@ -174,9 +171,6 @@ def test_windows_start_every_stride_and_the_last_ends_at_the_border(length: int,
     slide_logits(record, torch.arange(length).float().view(1, 1, -1), (side,), (stride,))
     last = max(length - side, 0)
     assert starts == [*range(0, last, stride), last]
-
-
-# Options
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_folder
+from conftest import refused_by_main, write_folder
 from nifti_files import own_volumes
 
 from glamlib.cli import main
@@ -197,8 +197,5 @@ def test_bad_input_is_one_line_before_anything_is_trained(arguments, needle, tmp
     (tmp_path / "file").write_text("")
     command = ["--out", str(tmp_path / "out"), *arguments[1:]]
     command = [str(tmp_path / "file") if word == "FILE" else word for word in command]
-    assert main([arguments[0], "--data", str(root), *command]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert needle in err
+    refused_by_main(capsys, [arguments[0], "--data", str(root), *command], needle)
     assert not (tmp_path / "out/runs").exists()

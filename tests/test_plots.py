@@ -22,22 +22,22 @@ def closed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("study", "needles"),
+    ("study", "needle"),
     [
-        (MIXERS, ("cross-entropy", "nats")),
-        (CAMVID, ("cross-entropy", "nats", "UPerNet's with 0.4 of its auxiliary head's")),
-        (VOLUMES_HIPPOCAMPUS, ("cross-entropy", "nats", "1 - Dice")),
+        (MIXERS, "cross-entropy"),
+        (CAMVID, "UPerNet's with 0.4 of its auxiliary head's"),
+        (VOLUMES_HIPPOCAMPUS, "1 - Dice"),
     ],
-    ids=lambda value: getattr(value, "name", None),
+    ids=str,
 )
-def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needles, tmp_path):
+def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needle, tmp_path):
     """UPerNet's loss holds its auxiliary head's, so it is not a UNet's: a figure of both has to say so."""
     for variant in study.variants:
         file = tmp_path / "runs" / study.name / variant / "seed-0" / "history.csv"
         file.parent.mkdir(parents=True)
         pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 0.2, 0.02]}).to_csv(file, index=False)
     axes = figures.training_curves(study, tmp_path).axes[0]
-    assert all(needle in axes.get_ylabel() for needle in needles)
+    assert needle in axes.get_ylabel()
     assert ("auxiliary" in axes.get_ylabel()) == (study is CAMVID)
     axes.figure.canvas.draw()
     labels = [float(text.get_text()) for text in axes.yaxis.get_ticklabels()]

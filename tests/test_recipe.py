@@ -125,13 +125,10 @@ def test_whole_images_come_no_more_at_once_than_crops(processes, accumulate, bat
     monkeypatch.setattr(distributed, "is_initialized", lambda: processes > 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: processes)
 
-    class BatchSize(Exception):
-        """Carries it out of `evaluate`."""
-
     def evaluate(model, dataset, batch_size, *arguments, **others):
-        raise BatchSize(batch_size)
+        raise StopIteration(batch_size)  # which carries it out
 
     monkeypatch.setattr("glamlib.training.tasks.evaluate", evaluate)
     run = replace(find_study("ade20k").run("glam_10_tiny_upernet", 1, "paper"), accumulate=accumulate)
-    with pytest.raises(BatchSize, match=f"^{batch}$"):
+    with pytest.raises(StopIteration, match=f"^{batch}$"):
         task_of(run).evaluate(torch.nn.Identity(), CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0), run)

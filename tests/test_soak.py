@@ -38,11 +38,6 @@ def start(results: Path, seed: int) -> BaseProcess:
     return process
 
 
-def ended(process: BaseProcess) -> None:
-    process.join(timeout=900)
-    assert process.exitcode == 0
-
-
 def outcome(results: Path, seed: int) -> tuple[str, dict, list[str]]:
     folder = results / f"runs/context/glam_2/seed-{seed}"
     record = json.loads((folder / "record.json").read_text())
@@ -67,8 +62,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
         process.join()
         resumed += (folder / "checkpoint.safetensors").exists()
     assert resumed
-    ended(start(disturbed, 0))
-    ended(other)
+    for process in (start(disturbed, 0), other):
+        process.join(timeout=900)
+        assert process.exitcode == 0
     for seed in range(2):
         train(calm, seed)
         assert outcome(disturbed, seed) == outcome(calm, seed)

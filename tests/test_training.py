@@ -88,18 +88,10 @@ def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) 
     assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("change", "needle"),
-    [
-        ({"threads": 100_000}, r"threads=100000: this machine has \d+ cores"),
-        ({"device": "cuda"}, r"device 'cuda': .* allowed here: cpu, auto"),
-    ],
-)
-def test_what_the_machine_has_not_is_one_clear_line(change: dict, needle: str, tmp_path: Path) -> None:
-    if "device" in change and torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(InputError, match=needle):
-        trained(replace(RUN, **change), tmp_path / "run.safetensors")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_the_machine_has_not_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"device 'cuda': .* allowed here: cpu, auto"):
+        trained(replace(RUN, device="cuda"), tmp_path / "run.safetensors")
 
 
 def test_every_epoch_sees_every_image_once() -> None:
@@ -110,20 +102,11 @@ def test_every_epoch_sees_every_image_once() -> None:
     assert not (epochs == epochs[0]).all()
 
 
-def test_processes_draw_the_same_items_in_order() -> None:
-    drawn = cue_scenes(100)
-    alone, shared = InMemory(drawn, 90), InMemory(drawn, 90, workers=2)
-    for index in range(90):
-        assert all(torch.equal(a, b) for a, b in zip(alone[index], shared[index], strict=True))
-
-
 def decayed_names(model: nn.Module, decay: str) -> set[str]:
     """Return the names of the parameters that decay, all others being in the group that does not."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = {
-        group["weight_decay"]: {names[one] for one in group["params"]} for group in parameter_groups(model, 0.05, decay)
-    }
-    assert groups.keys() == {0.0, 0.05}
+    groups = parameter_groups(model, 0.05, decay)
+    groups = {group["weight_decay"]: {names[one] for one in group["params"]} for group in groups}
     assert groups[0.0] | groups[0.05] == set(names.values())
     assert not groups[0.0] & groups[0.05]
     return groups[0.05]

@@ -14,7 +14,6 @@ from glamlib.data.datasets import load_volumes
 from glamlib.data.layout import Labels
 from glamlib.data.volume_sets import SOFT_TISSUE
 from glamlib.data.volumes import normalised, read_grid, read_volume, resample_image, resample_label
-from glamlib.errors import InputError
 
 # Reading
 
@@ -101,13 +100,6 @@ def test_a_bad_file_is_one_clear_error(tmp_path, kind, folder):
     volumes[1]  # the others are there
 
 
-def test_an_image_of_one_value_is_named(tmp_path):
-    volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path, 1))
-    save(tmp_path / "imagesTr" / NAME, np.full((6, 7, 8), 3))
-    with pytest.raises(InputError, match=rf"{NAME}: all voxels of channel 0 have one value"):
-        volumes[0]
-
-
 SHIFTED = np.array([[1, 0, 0, 2.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
@@ -166,9 +158,6 @@ def test_class_numbers_are_those_of_the_map_also_of_near_integers(dtype):
     found = Labels((), {4: 0, -2: 7, 9: 3}, sided=False).decode(Path("a"), values)
     assert found.tolist() == [[[3, 7, 0, 3]]]
     assert found.dtype == np.uint8
-
-
-# Intensities and spacings
 
 
 def test_mr_is_normalised_by_what_is_not_0():

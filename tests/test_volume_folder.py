@@ -95,11 +95,11 @@ def test_a_label_may_have_another_name_than_its_image(tmp_path):
 
 def test_splits_are_those_that_the_folder_tells_or_held_out(tmp_path):
     root = own_volumes(tmp_path, "nnunet", ("MRI",), count=20)
-    drawn = {split: names(loaded(root, split)) for split in SPLITS}
-    assert [len(drawn[split]) for split in SPLITS] == [14, 3, 3]
-    assert len(set(chain(*drawn.values()))) == 20
-    assert drawn == {split: names(loaded(root, split)) for split in SPLITS}
-    every = sorted(chain(*drawn.values()))
+    drawn, again = ([names(loaded(root, split)) for split in SPLITS] for _ in range(2))
+    assert drawn == again
+    assert [len(each) for each in drawn] == [14, 3, 3]
+    every = sorted(chain(*drawn))
+    assert len(set(every)) == 20
 
     folds = root / "splits_final.json"
     folds.write_text(json.dumps([{"train": every[:15], "val": every[15:]}, {"train": every[5:], "val": every[:5]}]))

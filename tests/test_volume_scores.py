@@ -22,9 +22,6 @@ def logits_and_labels(size: tuple[int, ...] = (4, 5, 6), classes: int = 4) -> tu
     return torch.randn(2, classes, *size, generator=rng), torch.randint(0, classes, (2, *size), generator=rng)
 
 
-# Losses
-
-
 def test_soft_dice_is_monais_where_every_voxel_is_known() -> None:
     logits, labels = logits_and_labels()
     labels[labels == 3] = 1  # a class that is nowhere: its Dice is that of its false guesses
@@ -68,9 +65,6 @@ def test_deep_supervision_by_hand() -> None:
     assert deeply_supervised([logits, half, quarter], labels, 255).item() == pytest.approx(expected, rel=1e-6)
     stored = labels.to(torch.uint8)  # labels come as uint8
     assert deeply_supervised([logits], stored, 255).item() == deeply_supervised([logits], labels, 255).item()
-
-
-# Scores
 
 
 def blobs(seed: int, size: tuple[int, int, int] = (9, 8, 10), classes: int = 3) -> Tensor:
@@ -156,9 +150,6 @@ def test_empty_structures_under_both_rules() -> None:
     assert found["dice_synapse_rule"] == pytest.approx((2 + 4 * two_thirds) / 8)
 
 
-# Pictures
-
-
 def test_gallery_keeps_the_slice_with_most_of_the_structures() -> None:
     volumes = Volumes((5, 6, 7), (5, 6, 7), (4, 7, 6), (5, 6, 7), (5, 6, 9))
     for index, (_, label) in enumerate(volumes.items):
@@ -169,9 +160,7 @@ def test_gallery_keeps_the_slice_with_most_of_the_structures() -> None:
     for index, (_, label) in enumerate(volumes.items):
         gallery.update(index, torch.full(label.shape, index), label)
     arrays = gallery.arrays()
-    assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == dict.fromkeys(
-        ("images", "labels", "predictions"), ((3, 6, 6), np.uint8)
-    )
+    assert [array.shape for array in arrays.values()] == [(3, 6, 6)] * 3
     for row, index in enumerate((0, 2, 4)):
         image, label = volumes.items[index]
         plane = image[0, index % 4]

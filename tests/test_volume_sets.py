@@ -148,7 +148,7 @@ def test_bad_options_are_refused(tmp_path, name, split, options, message):
 
 def test_volumes_in_memory_are_the_same(tmp_path):
     volumes = load_volumes("hippocampus", "train", root=hippocampus(tmp_path))
-    held = InMemory(volumes, limit=3, workers=2)
+    held = InMemory(volumes, limit=3, workers=2)  # two processes read by turns
     files = [pickle.loads(pickle.dumps(volumes))[index] for index in range(3)]  # as a worker process gets it
     for file in (tmp_path / "imagesTr").iterdir():
         file.unlink()
@@ -199,9 +199,6 @@ def test_a_data_set_can_be_resampled(tmp_path):
     assert image.shape == (1, 4, 7, 12)
     assert (label.shape, image.dtype, label.dtype) == ((4, 7, 12), torch.float32, torch.uint8)
     assert volumes.spacing(0) == (2.0, 1.0, 0.5)
-
-
-# check-data
 
 
 def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):

@@ -100,20 +100,3 @@ def test_relative_position_index_equals_a_loop(window: tuple[int, ...], table_wi
     index = relative_position_index(window, table_window, CPU)
     for (i, query), (j, key) in product(enumerate(places(window)), repeat=2):
         assert rows[int(index[i, j])] == tuple(q - k for q, k in zip(query, key, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("size", "window_size", "window", "shift", "grid", "padded"),
-    [
-        ((8, 8), (4, 4), (4, 4), (2, 2), (2, 2), (8, 8)),
-        ((9, 14), (7, 7), (7, 7), (3, 3), (2, 2), (14, 14)),
-        ((3, 10), (4, 4), (3, 4), (0, 2), (1, 3), (3, 12)),  # clipped in one dimension, shifted in the other
-        ((4, 5), (4, 4), (4, 4), (0, 2), (1, 2), (4, 8)),  # as large as a window: nothing to shift
-        ((1, 1), (7, 7), (1, 1), (0, 0), (1, 1), (1, 1)),
-        ((2, 6, 9), (4, 4, 4), (2, 4, 4), (0, 2, 2), (1, 2, 3), (2, 8, 12)),
-    ],
-)
-def test_layout_clips_windows_to_the_map(size, window_size, window, shift, grid, padded) -> None:
-    layout = WindowLayout.fit(size, window_size, shifted=True)
-    assert (layout.window, layout.shift, layout.grid, layout.padded) == (window, shift, grid, padded)
-    assert WindowLayout.fit(size, window_size, shifted=False) == WindowLayout(size, window, (0,) * len(size))
