@@ -302,12 +302,12 @@ def look(
 
     Args:
         weights: a file that `train --weights` wrote.
-        photo: an image; it is resized as in training where training images were, and otherwise seen as it is.
+        photo: an image; it is resized as in training where training images were. Unless a stage is given, a large one
+            is made smaller until no attention at the highest resolution takes more than 1 GiB; the picture says so.
         at: the pixel's column and row, from 0 at the top left.
         out: the picture, a PNG.
         beside: weights of another model, drawn beside it.
-        stage: of which resolution, 0 for the highest (patches of 4 pixels); unless given, the highest at which the
-            attention of no model takes more than 1 GiB.
+        stage: of which resolution, 0 for the highest (patches of 4 pixels), which is shown unless given.
         receptive_field: below, also the effective receptive field: the gradient of the pixel's logits.
         device: cpu, cuda or auto.
     """

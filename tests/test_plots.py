@@ -84,5 +84,5 @@ def test_a_look_names_the_pixel_in_the_photo_and_marks_it_in_the_resized_image()
     model = create_model("swin_nano_linear", num_classes=2).eval()
     figure = where_it_looks({"swin": model}, torch.zeros(3, 128, 192, dtype=torch.uint8), (100, 150), size=(64, 96))
     photo = figure.axes[0]
-    assert photo.get_title() == "the pixel x=150, y=100"
+    assert photo.get_title() == "the pixel x=150, y=100\n(photo resized to 96 x 64 px)"
     assert photo.lines[0].get_xydata().tolist() == [[75.5, 50.5]]

@@ -44,6 +44,7 @@ def where_it_looks(
         raise InputError(f"pixel {at[1]} {at[0]}: outside the image, which is {width} wide and {height} high")
     size, title = size or (height, width), f"the pixel x={at[1]}, y={at[0]}"  # as in the photo
     if size != (height, width):
+        title += f"\n(photo resized to {size[1]} x {size[0]} px)"
         image = functional.resize(image, list(size), antialias=True)
         at = (at[0] * size[0] // height, at[1] * size[1] // width)
     if stage is None:
@@ -88,7 +89,11 @@ def write_look(
     stage: int | None,
     receptive_field: bool,
 ) -> None:
-    """Write `where_it_looks` at the pixel ``at`` = (column, row) of a photo, a PNG; ``models`` by weights file."""
+    """Write `where_it_looks` at the pixel ``at`` = (column, row) of a photo, a PNG; ``models`` by weights file.
+
+    Unless ``stage`` is given, a large photo is made smaller, until `finest_stage` allows the first for every model:
+    a coarser stage would not do, since those before it are computed, too, and the first has the most tokens.
+    """
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: must be a .png")
     image, labelled, sizes = read_image(photo), {}, []
@@ -99,4 +104,8 @@ def write_look(
         labelled[f"{file}\n{run.model}" if name in labelled else name] = saved.model
         options = InferenceOptions.from_dict(run.evaluate)
         sizes.append(view_size(*image.shape[1:], options, options.scales[0]))
-    save_picture(where_it_looks(labelled, image, at[::-1], stage, receptive_field, sizes[0]), out)
+    size, encoders = sizes[0], [model.encoder for model in labelled.values()]
+    if stage is None:
+        smaller = (tuple(max(1, round(side * share / 20)) for side in size) for share in range(20, 0, -1))
+        size = next((one for one in smaller if not any(finest_stage(encoder, one) for encoder in encoders)), size)
+    save_picture(where_it_looks(labelled, image, at[::-1], stage, receptive_field, size), out)
