@@ -18,7 +18,6 @@ from glamlib import create_model, studies
 from glamlib.data.datasets import InMemory
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
-from glamlib.runs.records import open_run_folder, write_record
 from glamlib.training.checkpoint import read_checkpoint
 from glamlib.training.loop import step_batches, train
 
@@ -127,11 +126,3 @@ def test_batches_that_cannot_be_split_are_refused() -> None:
     assert len(step_batches(volumes, 0)) == volumes.steps
     with pytest.raises(InputError, match="cue_volumes trains in one process"):
         step_batches(replace(volumes, accumulate=2), 0)
-
-
-def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    folder = open_run_folder(tmp_path, RUN)
-    path = write_record(folder, RUN, metrics={}, classes=(), cost=None, history=[], train_seconds=0.0, arrays={})
-    assert path == folder / "record.json"
-    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from glamlib.data.scenes import CueScenes, SceneConfig
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import BIN, CueAccuracy, ceiling_by_distance, steps_to_criterion
-from glamlib.evaluation.evaluate import Gallery, ImageScores, evaluate
+from glamlib.evaluation.evaluate import ImageScores, evaluate
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
 from glamlib.evaluation.metrics import ConfusionMatrix, location_prior
 from glamlib.layers.windows import window_partition
@@ -195,21 +195,6 @@ def test_steps_to_a_criterion_by_hand() -> None:
     assert steps_to_criterion(history, 0.6) == 70
     assert steps_to_criterion(history, 0.65) == 60
     assert math.isnan(steps_to_criterion(history, 0.1))
-
-
-def test_gallery_shows_the_same_images_for_every_run() -> None:
-    """Evenly spaced, whichever comes first, and cut to the smallest."""
-    pictures = Pictures(*[(20, 24)] * 4, (32, 16), *[(20, 24)] * 4)
-    gallery = Gallery(pictures, count=3)
-    for index in reversed(range(9)):
-        label = pictures[index][1]
-        gallery.update(index, torch.full(label.shape, index), label)
-    arrays = gallery.arrays()
-    assert arrays["predictions"][:, 0, 0].tolist() == [0, 4, 8]
-    for place, index in enumerate((0, 4, 8)):
-        image, label = pictures[index]
-        assert (arrays["images"][place] == image[:, :20, :16].numpy()).all()
-        assert (arrays["labels"][place] == label[:20, :16].numpy()).all()
 
 
 def test_receptive_field_is_the_gradient_and_ends_where_swin_ends() -> None:

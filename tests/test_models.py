@@ -34,7 +34,6 @@ def test_an_unknown_model_lists_all(name: object) -> None:
     [
         ("glam_swin_nano_linear", "num_tokens"),
         ("glam_swin_nano_linear", "decoder"),  # the name says it
-        ("swin_nano_linear", "num_global_tokens"),
         ("swin_nano_linear", "mixer"),
         ("glam_nnformer_nano", "decoder_channels"),
         ("nnformer_nano", "num_global_tokens"),

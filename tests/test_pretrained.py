@@ -19,6 +19,7 @@ from glamlib.runs.run import build_model
 
 
 def load(source: object, name: str = "swin_nano_linear", **overrides: object) -> nn.Module:
+    torch.manual_seed(1)
     return create_model(name, num_classes=2, pretrained=source, **overrides)
 
 
@@ -89,10 +90,8 @@ def test_swins_part_of_glam_equals_timms(theirs: nn.Module, weights_file: Path, 
         pattern, before = r"layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) - 1}.downsample"
         moved = {re.sub(pattern, before, key): value for key, value in state.items()}
         torch.save(state if form == "torch" else {"model": moved, "epoch": 1}, path)
-    untouched, ours = [
-        torch.manual_seed(1) and load(source, "glam_swin_tiny_linear", num_global_tokens=2).state_dict()
-        for source in (False, path)
-    ]
+    models = (load(source, "glam_swin_tiny_linear", num_global_tokens=2) for source in (False, path))
+    untouched, ours = (model.state_dict() for model in models)
     if path != weights_file:
         path.unlink()
     state = {f"encoder.{key}": value for key, value in theirs.state_dict().items()}

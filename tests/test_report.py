@@ -47,11 +47,6 @@ def test_a_summary_is_formatted_for_readers() -> None:
     ]
 
 
-def test_a_readme_without_the_markers_is_refused():
-    with pytest.raises(InputError, match=r"the markers .* are missing"):
-        page.with_headline("# A project", "table")
-
-
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 PROSE = """# Title
 

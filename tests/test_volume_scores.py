@@ -157,7 +157,8 @@ def test_gallery_keeps_the_slice_with_most_of_the_structures() -> None:
         label[index % 4, 1:4, 2] = 1
         label[3 - index % 4, 1, 1] = 2
     gallery = Gallery(volumes, count=3)
-    for index, (_, label) in enumerate(volumes.items):
+    for index in reversed(range(5)):  # whichever comes first, evenly spaced ones are shown
+        label = volumes.items[index][1]
         gallery.update(index, torch.full(label.shape, index), label)
     arrays = gallery.arrays()
     assert [array.shape for array in arrays.values()] == [(3, 6, 6)] * 3

@@ -10,12 +10,10 @@ from glamlib.layers.windows import MASKED, WindowLayout, from_windows, relative_
 
 # (size of the map, window): dividing and not, clipped in one dimension, in all, not square, 3D
 MAPS = [
-    ((8, 8), (4, 4)),
     ((8, 12), (4, 4)),
     ((10, 9), (4, 4)),
     ((9, 14), (3, 7)),
     ((3, 10), (4, 4)),
-    ((4, 10), (4, 4)),
     ((2, 3), (7, 7)),
     ((5, 5), (1, 1)),
     ((4, 6, 4), (2, 2, 2)),
