@@ -84,7 +84,7 @@ $(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES)) $(wi
 	@"$(PYTHON)" -m glamlib.report.claims $(RESULTS) $(STUDIES)
 	@touch $@
 $(COSTS): $(BUILD)/code.txt
-	@"$(PYTHON)" -m glamlib.cost.$(if $(filter %/cost.csv,$@),table,neighbours) $(RESULTS)
+	@"$(PYTHON)" -m glamlib.cost.table $@
 
 READINGS := $(READING:%=notebooks/%.ipynb)
 $(BUILD)/notebooks.done: $(READINGS) $(BUILD)/code.txt $(BUILD)/tables.done $(COSTS) $(call absent,$(READINGS:%=$(RESULTS)/%))

@@ -42,7 +42,7 @@ SHOWN = 5  # problems of a dataset in text; JSON has all
 WeightsFile = Positional[Annotated[Path, arg(metavar="WEIGHTS")]]
 
 
-def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") -> int:
+def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") -> None:
     """Print the names of the models, one a line.
 
     Args:
@@ -50,7 +50,6 @@ def models(pattern: Positional[Annotated[str, arg(metavar="PATTERN")]] = "*") ->
     """
     for name in list_models(pattern):
         print(name)
-    return 0
 
 
 def cost(
@@ -58,7 +57,7 @@ def cost(
     size: Annotated[tuple[int, int] | tuple[int, int, int], arg(metavar="[D] H W")],
     classes: int = 150,
     json_output: Json = False,
-) -> int:
+) -> None:
     """Print what a model costs: parameters and multiply-adds (1e9, "gmacs") by component.
 
     Args:
@@ -81,13 +80,12 @@ def cost(
         sides = dict(zip(("depth", "height", "width")[-len(size) :], size, strict=True))
         counts = {"parameters": found.parameters, "gmacs": found.gmacs}
         print(json.dumps({"name": name, **sides, "classes": classes, **counts}))
-        return 0
+        return
     unit = "one volume of {} voxels" if volumes else "one image of {} pixels"
     print(f"{name}, {classes} classes, {unit.format(' x '.join(str(side) for side in size))}")
     print(f"{'component':<16}{'parameters':>16}{'gmacs':>16}")
     for component in sorted(found.parameters, key=lambda component: component == "total"):
         print(f"{component:<16}{found.parameters[component]:>16,}{found.gmacs[component]:>16.6f}")
-    return 0
 
 
 def check_data(
@@ -129,7 +127,7 @@ def train(
     profile: str = "cpu",
     set_values: Changes = (),
     weights: Path | None = None,
-) -> int:
+) -> None:
     """Train, evaluate and write the record of one run, as notebook 14 does; print the record's path.
 
     The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan).
@@ -165,7 +163,6 @@ def train(
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
     print(run_one(RunParameters.from_dict(with_changes(values, changes)), out.resolve(), weights))
-    return 0
 
 
 def compare(
@@ -207,7 +204,7 @@ def evaluate(
     dataset: str | None = None,
     split: str | None = None,
     out: Path | None = None,
-) -> int:
+) -> None:
     """Print the metrics of trained weights as JSON; without options those of the run's record, on its own test data.
 
     Args:
@@ -249,7 +246,6 @@ def evaluate(
         print(text, end="")
     else:
         write_whole(out, text)
-    return 0
 
 
 def predict(
@@ -297,7 +293,7 @@ def look(
     stage: int | None = None,
     receptive_field: FlagCreatePairsOff[bool] = False,
     device: str = "auto",
-) -> int:
+) -> None:
     """Draw where a pixel looks: the attention of Swin or GLAM, through windows and tokens, over the whole photo.
 
     Args:
@@ -317,7 +313,6 @@ def look(
     models = {file: load_ready(file, How(device=device)) for file in (weights, beside) if file}
     write_look(models, photo, at, out, stage, receptive_field)
     print(out)
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -328,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (models, cost, check_data, train, compare, evaluate, predict, look):
         app.command(command)
     try:
-        return app.cli(args=arguments, prog="python -m glamlib")
+        return app.cli(args=arguments, prog="python -m glamlib") or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

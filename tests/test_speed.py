@@ -10,10 +10,10 @@ import torch
 from glamlib.bench import speed, step
 from glamlib.bench.peers import LIBRARIES
 from glamlib.bench.speed import Configuration, Group, one_pass
-from glamlib.cost.table import macs_of
+from glamlib.cost.count import count_macs
 from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
-from glamlib.zoo import model_config
+from glamlib.zoo import create_model
 
 SMALL = Group("encoder", "training", 64)
 
@@ -112,7 +112,9 @@ def test_hours_by_hand(monkeypatch):
     monkeypatch.setattr(step, "apart", lambda function, run, steps: timed.append(run.model) or 3.0)
     seconds = step.image_seconds([large, small], "cpu")
     assert timed == ["swin_nano_unet"]
-    ratio = macs_of(model_config(large.model), 64, 64)["total"] / macs_of(model_config(small.model), 64, 64)["total"]
+    models = (create_model(run.model, num_classes=step.CLASSES) for run in (large, small))
+    more, less = (count_macs(model, 64, 64)["total"] for model in models)
+    ratio = more / less
     assert seconds == pytest.approx([1.5 * ratio, 1.5])
     _, first, _, last = step.listing([small, large], seconds[::-1]).splitlines()
     assert first.split() == ["ade20k", "a", "0", "1000", "16", f"{1.5 * 16000 / 3600:.1f}"]

@@ -21,12 +21,12 @@ import tyro
 from torch.utils.data import TensorDataset
 
 from glamlib.bench.speed import apart
-from glamlib.cost.table import macs_of
+from glamlib.cost.count import count_macs
 from glamlib.errors import InputError, one_line_errors
 from glamlib.runs.reproduce import unfinished, write_plan
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.loop import train
-from glamlib.zoo import create_model, model_config
+from glamlib.zoo import create_model
 
 CLASSES = 150
 BATCH = 2  # images; one process's share in the recipe of 8 GPUs
@@ -67,8 +67,11 @@ def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
     if device == "cuda":
         seconds = {kind: apart(step_seconds, run, 5) / BATCH for kind, run in trials.items()}
     else:
-        configs = {kind: model_config(run.model, **run.overrides) for kind, run in trials.items()}
-        macs = {kind: macs_of(config, *kind[2])["total"] for kind, config in configs.items()}
+        macs = {}
+        for kind, run in trials.items():
+            with torch.device("meta"):  # no memory for the weights
+                model = create_model(run.model, num_classes=CLASSES, **run.overrides)
+            macs[kind] = count_macs(model, *kind[2])["total"]
         smallest = min(macs, key=macs.get)
         rate = apart(step_seconds, trials[smallest], 2) / BATCH / macs[smallest]
         seconds = {kind: rate * number for kind, number in macs.items()}

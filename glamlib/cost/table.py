@@ -1,28 +1,32 @@
-"""The cost study: parameters and multiply-adds of every named model, beside the published and the released figures.
+"""The cost study: every named model beside published and released figures, and the neighbours against image size.
 
-python -m glamlib.cost.table RESULTS
+python -m glamlib.cost.table FOLDER/cost.csv
+python -m glamlib.cost.table FOLDER/neighbours_cost.csv
 
 - published: microsoft/Swin-Transformer README (ADE20K, UPerNet, 150 classes). Its "FLOPs" are multiply-adds at 512 x
   2048. The GLAM paper's tables were not available, so none of its figures are here.
 - released: ``reference_costs.csv``, found by building and running themyrl/glam at 44abe55 with 150 classes. ``counter``
   names what counted: torch's, on the meta device, sees everything that runs; fvcore skips what no output depends on.
+- neighbours (other backbones): ``published_backbones.csv``, of ImageNet classifiers. Ours have no classifier (1000 C
+  multiply-adds), and their pyramid, which a classifier lacks, is left out of the difference.
 """
 
 import sys
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
-from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
+from glamlib.cost.count import COMPONENTS, by_component, count_macs, count_parameters, macs_by_module
 from glamlib.errors import InputError
 from glamlib.files import write_whole
+from glamlib.layers.mixers import MIXERS, acts_on_patches
 from glamlib.models.config import ModelConfig
-from glamlib.models.segmenter import Segmenter
-from glamlib.released import parts_of
-from glamlib.zoo import MODELS, list_models, model_config
+from glamlib.zoo import MODELS, create_model, list_models
 
 CLASSES = 150
 TOKENS = (1, 5, 10, 15)  # a window; those of the released configurations
@@ -53,6 +57,15 @@ REASONS = {
 # Why the released model costs more or less when it has the released behaviour here
 UNUSED = "no weights that the released NLU holds and never uses"
 UNSEEN = "the G-MSA of a stage's last block, which runs unread and which fvcore left out"
+# The neighbours: one of each family, of the published size nearest to Swin-T's
+NEIGHBOURS = (
+    *("pvt_small", "pvt_v2_b2", "twins_pcpvt_small", "twins_svt_small", "cvt_13", "vil_small"),
+    *("vit_small", "t2t_vit_14", "tnt_s", "crossvit_small"),
+)
+GLAM = "glam_swin_tiny"
+SIDES = (256, 512, 1024, 2048)  # of square images, in pixels
+_AUTHORS = pd.read_csv(Path(__file__).with_name("published_backbones.csv"), comment="#")
+CLASSIFIERS = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbone")
 
 
 def cases(pattern: str, tokens: tuple[int, ...]) -> Iterator[tuple[str, int, str]]:
@@ -67,25 +80,19 @@ def cases(pattern: str, tokens: tuple[int, ...]) -> Iterator[tuple[str, int, str
 
 
 @lru_cache(maxsize=1)
-def _model(config: ModelConfig) -> Segmenter:
-    """Return the network of a configuration, without memory for its weights."""
+def _model(name: str, **overrides: object) -> nn.Module:
+    """Return a network without memory for its weights."""
     with torch.device("meta"):
-        return Segmenter(config, CLASSES, parts=parts_of(config))
-
-
-@cache
-def macs_of(config: ModelConfig, height: int, width: int) -> dict[str, int]:
-    """Return multiply-adds by component, and "total"."""
-    return count_macs(_model(config), height, width)
+        return create_model(name, num_classes=CLASSES, **overrides)
 
 
 def cost_row(model: str, tokens: int, behaviour: str, height: int, width: int) -> dict[str, object]:
     """Return the counts of one row. Where a released model cannot run at this size, ``why`` says so, without macs."""
-    config = model_config(model, behaviour=behaviour, **({"num_global_tokens": tokens} if tokens else {}))
+    network = _model(model, behaviour=behaviour, **({"num_global_tokens": tokens} if tokens else {}))
     row = dict(zip(KEY, (model, tokens, behaviour, height, width), strict=True)) | {"classes": CLASSES, "why": ""}
-    counts = {"parameters": count_parameters(_model(config))}
+    counts = {"parameters": count_parameters(network)}
     try:
-        counts["macs"] = macs_of(config, height, width)
+        counts["macs"] = count_macs(network, height, width)
     except InputError as error:
         row["why"] = f"cannot run: {error}"
     for what, of in counts.items():
@@ -144,5 +151,43 @@ def cost_table(
     return table.rename(columns=lambda name: name.replace("macs", "gmacs"))
 
 
+def encoder_row(network: str, mixer: str | None, side: int) -> dict[str, object]:
+    """Return parameters and gmacs of an encoder, and the mixer's and a simple pyramid's part of the latter."""
+    options = {} if mixer is None else {"mixer": mixer, "num_global_tokens": 0 if acts_on_patches(mixer) else 10}
+    model = _model(f"{network}_upernet", **options)
+    macs = macs_by_module(model, side, side)
+    return {
+        "network": network,
+        "mixer": mixer,
+        "tokens": None if mixer is None else model.config.num_global_tokens,
+        "side": side,
+        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        "gmacs": macs["encoder"] / 1e9,
+        "mixer_gmacs": by_component(macs)["g_msa"] / 1e9,
+        "pyramid_gmacs": macs.get("encoder.pyramid", 0) / 1e9,
+    }
+
+
+def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
+    """Return one tidy row for each network, mixer and side: Swin-T, GLAM-Swin-T with each mixer, and the neighbours.
+
+    ``gmacs`` are those of one square image, ``growth`` the exponent a in gmacs ~ pixels^a since the side before; those
+    of a mixer are of the exchange alone. ``published_percent``, in rows of their own, is ours above theirs.
+    """
+    networks = [("swin_tiny", None), *((GLAM, mixer) for mixer in mixers), *((name, None) for name in backbones)]
+    table = pd.DataFrame(encoder_row(*network, side) for network in networks for side in SIDES)
+    logs = np.log(table[["side", "gmacs", "mixer_gmacs"]].where(lambda values: values > 0))
+    steps = logs.groupby([table["network"], table["mixer"]], dropna=False).diff()
+    table["growth"] = steps["gmacs"] / (2 * steps["side"])
+    table["mixer_growth"] = steps["mixer_gmacs"] / (2 * steps["side"])
+    authors = CLASSIFIERS[CLASSIFIERS.index.isin(backbones)]
+    beside = pd.DataFrame([encoder_row(row.Index, None, row.height) for row in authors.itertuples()])
+    beside["published_gmacs"], beside["published_source"] = authors["gmacs"].to_numpy(), authors["source"].to_numpy()
+    beside["published_percent"] = 100 * ((beside["gmacs"] - beside["pyramid_gmacs"]) / beside["published_gmacs"] - 1)
+    return pd.concat([table, beside], ignore_index=True).astype({"tokens": "Int64"})
+
+
 if __name__ == "__main__":
-    write_whole(Path(sys.argv[1]) / "tables" / "cost.csv", cost_table().to_csv(index=False))
+    path = Path(sys.argv[1])
+    table = {"cost": cost_table, "neighbours_cost": neighbours_cost}[path.stem]()
+    write_whole(path, table.to_csv(index=False))
