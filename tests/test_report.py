@@ -87,6 +87,19 @@ def test_report_is_one_file_without_code(tmp_path: Path) -> None:
     check_self_contained(html)
 
 
+@pytest.mark.parametrize("order", ["tp tp", "pt pt", "ptt", "tpp"])
+def test_pictures_are_described_by_the_sentence_that_says_what_to_see(order: str) -> None:
+    """It stands before its picture (p), or after it in a section that begins with a picture; two may share one."""
+    cells, count = [new_markdown_cell("# Title\n\n## Section")], 0
+    for kind in order.replace(" ", ""):
+        count += kind == "t"
+        picture = [new_output("display_data", {"image/png": PICTURE})]
+        text = new_markdown_cell(f"Scene. What to see: number {count}.")
+        cells.append(text if kind == "t" else new_code_cell(outputs=picture, execution_count=1))
+    found = re.findall(r'<img alt="Number (\d).', page.page_html(new_notebook(cells=cells), "title"))
+    assert found == {"tp tp": ["1", "2"], "pt pt": ["1", "2"], "ptt": ["1"], "tpp": ["1", "1"]}[order]
+
+
 def test_site_links_all_notebooks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no executed notebooks"):
         page.write_site(tmp_path, tmp_path / "site")

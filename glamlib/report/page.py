@@ -9,6 +9,7 @@ import re
 import sys
 from base64 import b64decode, b64encode
 from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
 from string import Template
 
@@ -62,18 +63,19 @@ def page_html(
     exporter = _Exporter(template_name="basic", **hidden)
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     page = BeautifulSoup(body, "html.parser")
-    heading = ""
-    for part in page.find_all(["h1", "h2", "h3", "img", "table"]):
-        if part.name == "img":
-            _shrink(part, f"Figure of the section: {heading}")
-        elif part.name == "table":
-            _fit_for_phones(page, part)
-        else:
-            heading = part.get_text().removesuffix("¶")
+    for image in page.find_all("img"):
+        _shrink(image)
+    for table in page.find_all("table"):
+        _fit_for_phones(page, table)
     style = HtmlFormatter(style="vs").get_style_defs(".highlight") if code else ""
-    for cell in page.select(".celltag_parameters, .celltag_injected-parameters"):
-        fold = cell.wrap(page.new_tag("details"))
+    cells = page.select(".celltag_parameters, .celltag_injected-parameters, .code_cell:-soup-contains('(globals()')")
+    if not code:
+        for cell in cells:
+            cell.decompose()
+    elif cells:
+        fold = cells[0].wrap(page.new_tag("details"))
         fold.insert(0, BeautifulSoup("<summary>Parameters</summary>", "html.parser"))
+        fold.extend(cells[1:])
     sections = page.find_all("h2")
     if len(sections) > 1:
         links = [f'<li><a href="#{part["id"]}">{part.get_text().removesuffix("¶")}</a></li>' for part in sections]
@@ -82,10 +84,30 @@ def page_html(
     return TEMPLATE.substitute(title=title, style=style, navigation=navigation, body=str(page))
 
 
-def _shrink(image: Tag, description: str) -> None:
+def _what_to_see(image: Tag) -> str:
+    """Return the sentence of an image's section that says what to see in it.
+
+    It stands before the image, or after it in a section that begins with an image.
+    """
+
+    def is_near(tag: Tag) -> bool:
+        return tag.name in ("h1", "h2", "h3", "img") or (tag.name == "p" and "What to see: " in tag.get_text())
+
+    before, after = (
+        list(takewhile(lambda tag: tag.name in ("p", "img"), found))
+        for found in (image.find_all_previous(is_near), image.find_all_next(is_near))
+    )
+    order = before + after if before and before[-1].name == "p" else after + before
+    if sentence := next((tag.get_text() for tag in order if tag.name == "p"), ""):
+        sentence = sentence.partition("What to see: ")[2]
+        return sentence[:1].upper() + sentence[1:]
+    return f"Figure of the section: {image.find_previous(['h1', 'h2', 'h3']).get_text().removesuffix('¶')}"
+
+
+def _shrink(image: Tag) -> None:
     """Make a PNG inside the page a WebP without loss where that is smaller, and describe what has no description."""
     if (image.get("alt") or "No description").startswith("No description"):
-        image["alt"] = description
+        image["alt"] = _what_to_see(image)
     if (source := image["src"]).startswith("data:image/png;base64,"):
         picture, small = Image.open(BytesIO(b64decode(source.partition(",")[2]))), BytesIO()
         picture.save(small, "WEBP", lossless=True, quality=100, method=4)
