@@ -102,10 +102,8 @@ def predict_files(
         if options.mode == "slide" and not told:
             told = True
             window, like = "x".join(map(str, options.crop)), f"{batch[0][0].name} ({'x'.join(map(str, size))})"
-            tqdm.write(
-                f"images like {like} are predicted in windows of the training size, {window}; "
-                "--whole predicts them whole"
-            )
+            where = f"in windows of the training size, {window}; --whole predicts them whole"
+            tqdm.write(f"images like {like} are predicted {where}")
         try:
             maps = predict_classes(saved.model, images, options, run.precision, confidence)
         except InputError as error:

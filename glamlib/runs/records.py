@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import re
 from collections import defaultdict
@@ -121,18 +120,9 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
 
 
 def json_text(value: object) -> str:
-    """Return a value as JSON, lists of numbers in one line each."""
-    text = json.dumps(without_nan(value), indent=1)
+    """Return a value as JSON, with null for NaN and each list of numbers in one line."""
+    text = json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None), indent=1)
     return re.sub(r'\[[^][{}"]*\]', lambda numbers: " ".join(numbers[0].split()), text) + "\n"
-
-
-def without_nan(value: object) -> object:
-    """Return ``value`` with None for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_record(path: Path) -> dict[str, object]:

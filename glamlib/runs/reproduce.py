@@ -85,12 +85,8 @@ def write_plan(
 
 def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
     """Return the runs, of names STUDY/VARIANT/seed-K, that have no record, or one that is older than the plan file."""
-
-    def finished(name: str) -> bool:
-        record, plan = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
-        return record.exists() and record.stat().st_mtime >= plan.stat().st_mtime
-
-    return [name for name in names if not finished(name)]
+    files = [(name, results / "runs" / name / "record.json", build / "plan" / f"{name}.json") for name in names]
+    return [name for name, run, plan in files if not run.exists() or run.stat().st_mtime < plan.stat().st_mtime]
 
 
 def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:

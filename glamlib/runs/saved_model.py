@@ -58,9 +58,8 @@ def load_model(path: Path) -> SavedModel:
     except InputError as error:  # parameters that this version does not know
         raise InputError(f"{path}: {error}") from None
     except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a weights file that `glamlib train --weights` wrote ({type(error).__name__}: {error})"
-        ) from None
+        what = "not a weights file that `glamlib train --weights` wrote"
+        raise InputError(f"{path}: {what} ({type(error).__name__}: {error})") from None
     model = create_model(run.model, num_classes=len(classes), in_channels=in_channels, **run.overrides)
     load_weights(path, model, weights)
     return SavedModel(model.eval(), run, classes, palette, preprocessing)
