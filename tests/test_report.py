@@ -47,6 +47,15 @@ def test_a_summary_is_formatted_for_readers() -> None:
     ]
 
 
+def test_the_readme_changes_between_its_markers_alone(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# A project\n{page.BEGIN}old{page.END}\nend\n")
+    for _ in range(2):
+        page.write_headline(readme, tmp_path / "results")
+    before, _, after = re.split(f"{page.BEGIN}|{page.END}", readme.read_text())
+    assert (before, after) == ("# A project\n", "\nend\n")
+
+
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 PROSE = """# Title
 
@@ -74,7 +83,7 @@ def test_report_is_one_file_without_code(tmp_path: Path) -> None:
     """Formulas are MathML, pictures are described, a table hides no more than its box shows again."""
     notebook, report = tmp_path / "in.ipynb", tmp_path / "report.html"
     notebook.write_text(writes(executed()))
-    page.main("report", str(notebook), str(report))
+    page.write_report(notebook, report)
     html = report.read_text()
     assert "secret" not in html
     assert "$" not in html
@@ -107,7 +116,7 @@ def test_site_links_all_notebooks(tmp_path: Path) -> None:
     for name in ("00_first", "01_second"):
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text(writes(executed()))
     (tmp_path / "report.html").write_text("report")
-    page.main("site", str(tmp_path), str(tmp_path / "site"))
+    page.write_site(tmp_path, tmp_path / "site")
     pages = {file.name: file.read_text() for file in (tmp_path / "site").iterdir()}
     assert "00 · Title" in pages["index.html"]
     assert pages.keys() == {"index.html", "00_first.html", "01_second.html", "report.html"}

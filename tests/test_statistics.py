@@ -18,10 +18,11 @@ from glamlib.report.statistics import (
     compare,
     holm,
     mean_interval,
-    paired_difference,
     score_interval,
     visible_errors,
 )
+from glamlib.report.tables import summary_table
+from glamlib.studies import CAMVID
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262}
@@ -66,24 +67,27 @@ def test_bimodal_scores_have_no_student_interval():
     assert found.counts == "6 of 6 against 3 of 6"
     assert found.p == pytest.approx(2 * 20 / 220)  # choose 3 failures: all of the second group, C(6, 3) of C(12, 3)
     assert found.difference == 0.5
-    table = runs(glam=dict(enumerate(some)), swin=dict(enumerate(all_left)))
-    assert isnan(paired_difference(table, "glam", "swin", "miou").low)
+    row = gains(glam=dict(enumerate(some)), swin=dict(enumerate(all_left))).loc["glam"]
+    assert row["gain"] == pytest.approx((4.5 - 5.96) / 6)
+    assert isnan(row["gain_low"])
 
 
-def runs(**scores: dict[int, float]) -> pd.DataFrame:
-    rows = [(name, seed, value) for name, values in scores.items() for seed, value in values.items()]
-    return pd.DataFrame(rows, columns=["variant", "seed", "miou"])
+def gains(**scores: dict[int, float]) -> pd.DataFrame:
+    rows = [(name, seed, value, name, 1.0, "cpu") for name, values in scores.items() for seed, value in values.items()]
+    table = pd.DataFrame(rows, columns=["variant", "seed", "miou", "label", "train_seconds", "profile"])
+    return summary_table(table, CAMVID).set_index("variant")[["gain", "gain_low", "gain_high"]]
 
 
 def test_differences_are_paired_by_seed():
     """Seeds differ much more than the pair does; only the seeds of both count, in whatever order they come."""
-    glam, swin = {2: 30.2, 0: 10.1, 1: 20.3, 7: 99.0}, {0: 10.0, 1: 20.0, 2: 30.0, 8: -99.0}
-    table = runs(glam=glam, swin=swin, vit={5: 1.0})
-    half = T95[2] * 0.1 / sqrt(3)  # differences 0.1, 0.3, 0.2: mean 0.2, deviation 0.1
-    by_hand = pytest.approx((3, 0.2, 0.2 - half, 0.2 + half), abs=1e-3)
-    assert tuple(paired_difference(table, "glam", "swin", "miou")) == by_hand
-    assert paired_difference(table, "vit", "swin", "miou").n == paired_difference(table, "cvt", "swin", "miou").n == 0
-    assert tuple(compare(glam, swin, cap=1000)[:4]) == by_hand  # values far from 0..1 are no scores: steps
+    glam, swin = {2: 0.62, 0: 0.51, 1: 0.57, 7: 0.9}, {0: 0.5, 1: 0.54, 2: 0.6, 8: 0.1}
+    half = T95[2] * 0.01 / sqrt(3)  # differences 0.01, 0.03, 0.02: mean 0.02, deviation 0.01
+    by_hand = pytest.approx((0.02, 0.02 - half, 0.02 + half), abs=1e-4)
+    table = gains(glam=glam, swin=swin, vit={5: 1.0})
+    assert tuple(table.loc["glam"]) == by_hand
+    assert isnan(table.loc["vit", "gain"])
+    assert tuple(compare(glam, swin)[1:4]) == by_hand
+    assert compare(glam, swin).n == 3
     assert compare({0: 1.0}, {1: 1.0}).n == 0
 
 

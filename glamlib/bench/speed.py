@@ -198,11 +198,6 @@ def apart(function: Callable, *arguments: object) -> object:
             return float("nan")
 
 
-def _spread(name: str, rounds: pd.Series) -> dict[str, float]:
-    """Return columns of the median, the least and the greatest of the rounds."""
-    return {name: rounds.median(), f"{name}_low": rounds.min(), f"{name}_high": rounds.max()}
-
-
 def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     """Return a group's rows of the table, one a configuration.
 
@@ -227,8 +222,9 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     rows = []
     for one in listed:
         row = {"part": group.part, "pass": group.direction, "size": group.size} | asdict(one)
-        row |= _spread("seconds", taken[one]["own"]) | _spread("ratio", ratios[one])
-        row |= _spread("exchange_ratio", ratios[one] / ratios.get(replace(one, mixer="gmsa"), np.nan))
+        exchange = ratios[one] / ratios.get(replace(one, mixer="gmsa"), np.nan)
+        for name, rounds in {"seconds": taken[one]["own"], "ratio": ratios[one], "exchange_ratio": exchange}.items():
+            row |= {name: rounds.median(), f"{name}_low": rounds.min(), f"{name}_high": rounds.max()}
         row["way_ratio"] = row["seconds"] / taken[replace(one, way="fused")]["own"].median()
         counted = macs[one if one in macs else one.swin]
         row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one], "rounds": len(taken[one])}

@@ -80,8 +80,7 @@ def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
 
 def listing(runs: list[RunParameters], seconds: list[float]) -> str:
     """Return a table of the runs, with their hours in one process, and the sum."""
-    columns = ("study", "variant", "seed", "steps", "batch_size")
-    table = pd.DataFrame([[getattr(run, name) for name in columns] for run in runs], columns=columns)
+    table = pd.DataFrame(runs)[["study", "variant", "seed", "steps", "batch_size"]]
     table["hours"] = table["steps"] * table["batch_size"] * seconds / 3600
     total = f"{len(runs)} runs, {table['hours'].sum():.0f} hours, one process each"
     return f"{table.round(1).to_string(index=False)}\n{total}"
@@ -105,11 +104,9 @@ def confirm(
     print(listing(runs, image_seconds(runs, device)))
     if device == "cpu" and any(run.device == "cuda" for run in runs):
         print("they are planned for cuda, which is not here: DEVICE=cpu plans them for the processor")
-    if yes:
-        return
-    if not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise InputError("not confirmed: YES=1 runs them without asking")
-    if input("run them? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not yes and input("run them? [y/N] ").strip().lower() not in ("y", "yes"):
         sys.exit("nothing was run")
 
 

@@ -3,7 +3,7 @@
 python -m glamlib.report.claims RESULTS STUDY ... (writes the studies' tables, too)
 """
 
-import argparse
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -84,10 +84,9 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
 
 
 def _compared(row: dict[str, object], family: int) -> Comparison:
-    if row["values"] is None:
-        return Comparison(0, np.nan)
-    options = {"paired": row["test"] == "paired", "success": row["outcome"] == "success", "cap": row["cap"]}
-    return compare(*row["values"], margin=row["margin"], direction=row["direction"], family=max(family, 1), **options)
+    options = {name: row[name] for name in ("margin", "direction", "cap")} | {"family": max(family, 1)}
+    options |= {"paired": row["test"] == "paired", "success": row["outcome"] == "success"}
+    return compare(*(row["values"] or ({}, {})), **options)
 
 
 def _over_cases(row: dict[str, object]) -> tuple[float, float]:
@@ -183,17 +182,13 @@ def claims_markdown(results: Path, *asked: studies.Study, ids: Collection[str] =
     )
 
 
-def write_claims(results: Path) -> None:
-    """Write ``tables/claims.csv`` from the tables and records below ``results``."""
+def write_claims(results: Path, *names: str) -> None:
+    """Write the tables of the studies ``names``, and ``tables/claims.csv`` from all that is below ``results``."""
+    for name in names:
+        write_tables(results, studies.find_study(name))
     write_whole(results / "tables" / "claims.csv", judged(results).to_csv(index=False))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("studies", nargs="+")
-    options = parser.parse_args()
     with one_line_errors():
-        for name in options.studies:
-            write_tables(options.results, studies.find_study(name))
-        write_claims(options.results)
+        write_claims(Path(sys.argv[1]), *sys.argv[2:])

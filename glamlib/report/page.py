@@ -156,36 +156,24 @@ def write_site(results: Path, out: Path) -> None:
     write_whole(out / "index.html", TEMPLATE.substitute(title="GLAM, reproduced", style="", navigation="", body=body))
 
 
-def headline(results: Path) -> str:
-    """Return the result that the README shows: one study's question, provenance, table and figure."""
-    study = CONTEXT
-    figure = results / "figures" / f"{study.name}_score.png"
-    alt = f"{METRIC_NAMES[study.metric]} of each variant of study {study.name}"
-    return f"{study_markdown(results, study, 'cpu')}\n\n![{alt}]({figure.relative_to(results.parent)})"
+def write_report(notebook: Path, out: Path) -> None:
+    """Write the executed notebook of the report as a page."""
+    write_whole(out, page_html(nbformat.read(notebook, as_version=4), "GLAM, reproduced: the report"))
 
 
-def with_headline(readme: str, text: str) -> str:
-    """Return ``readme`` with ``text`` between its markers; InputError where they are missing."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(f"README: the markers {BEGIN!r} and {END!r} are missing")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
-def main(command: str, source: str, target: str) -> None:
-    """Write TARGET from SOURCE: a report from its notebook, a site from results; or, readme, SOURCE from TARGET."""
-    if command == "report":
-        notebook = nbformat.read(source, as_version=4)
-        write_whole(Path(target), page_html(notebook, "GLAM, reproduced: the report"))
-    elif command == "site":
-        write_site(Path(source), Path(target))
-    elif command == "readme":
-        write_whole(Path(source), with_headline(Path(source).read_text(), headline(Path(target))))
-    else:
-        raise one_of("command", command, ("report", "site", "readme"))
+def write_headline(readme: Path, results: Path) -> None:
+    """Write a study's question, provenance, table and figure between the README's markers; InputError without them."""
+    found = re.fullmatch(f"(.*{BEGIN}).*({END}.*)", readme.read_text(), re.DOTALL)
+    if not found:
+        raise InputError(f"{readme}: the markers {BEGIN!r} and {END!r} are missing")
+    alt = f"{METRIC_NAMES[CONTEXT.metric]} of each variant of study {CONTEXT.name}"
+    figure = f"![{alt}]({results.name}/figures/{CONTEXT.name}_score.png)"
+    write_whole(readme, f"{found[1]}\n\n{study_markdown(results, CONTEXT, 'cpu')}\n\n{figure}\n\n{found[2]}")
 
 
 if __name__ == "__main__":
+    commands = {"report": write_report, "site": write_site, "readme": write_headline}
     with one_line_errors():
-        main(*sys.argv[1:])
+        if sys.argv[1] not in commands:
+            raise one_of("command", sys.argv[1], commands)
+        commands[sys.argv[1]](*map(Path, sys.argv[2:]))

@@ -177,13 +177,3 @@ def holm(p: Iterable[float]) -> np.ndarray:
     adjusted = np.full_like(values, np.nan)
     adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)).clip(max=1)
     return adjusted
-
-
-def paired_difference(runs: pd.DataFrame, variant: str, other: str, metric: str) -> Interval:
-    """Return the mean of ``variant - other`` over the seeds that both have run; no interval where one is `bimodal`.
-
-    ``runs`` has one row a run, with the columns variant, seed and ``metric``; ``n`` is 0 where no seed has both.
-    """
-    scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=[variant, other]).dropna()
-    found = mean_interval(scores[variant] - scores[other])
-    return found._replace(low=np.nan, high=np.nan) if any(bimodal(scores[name]) for name in scores) else found

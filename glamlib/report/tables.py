@@ -8,7 +8,7 @@ import pandas as pd
 
 from glamlib.errors import InputError
 from glamlib.files import write_whole
-from glamlib.report.statistics import paired_difference, score_interval
+from glamlib.report.statistics import bimodal, mean_interval, score_interval
 from glamlib.runs.records import comparable
 from glamlib.studies import PROFILES
 from glamlib.studies.study import Study
@@ -16,10 +16,8 @@ from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
 METRIC_NAMES |= {"side_accuracy": "right side, of the right structure"}
-_CUE_SCORES = ["cue_accuracy", "found", "right_given_found", "cue_chance", "cue_constant", "escaped"]
-_CUE_SCORES += ["steps_to_criterion"]
-_VOLUME_SCORES = ["hd95_mm", "dice_synapse_rule", "hd95_synapse_rule_mm", "undefined_dice", "undefined_hd95"]
-_VOLUME_SCORES += ["side_accuracy"]
+_CUE_SCORES = "cue_accuracy found right_given_found cue_chance cue_constant escaped steps_to_criterion"
+_VOLUME_SCORES = "hd95_mm dice_synapse_rule hd95_synapse_rule_mm undefined_dice undefined_hd95 side_accuracy"
 
 
 def run_table(results: Path, study: Study) -> pd.DataFrame:
@@ -71,17 +69,21 @@ def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Return one row a variant: n, mean and 95 % interval of the study's metric (METRIC, METRIC_low, METRIC_high), the
     difference to the baseline paired by seed (gain, gain_low, gain_high), other scores, and cost.
     """
-    metric, summary = study.metric, []
+    metric, baseline, summary = study.metric, study.baseline, []
+    by_seed = runs.pivot(index="seed", columns="variant", values=study.metric)
     scores = _VOLUME_SCORES if metric == "dice" else _CUE_SCORES  # cue volumes have no mm
-    means = [name for name in ("prior", *scores) if name in runs]
+    means = [name for name in ("prior", *scores.split()) if name in runs]
     first = [name for name in ("gmacs", "g_msa_gmacs", "depth", "height", "width", "parameters") if name in runs]
     for variant, rows in runs.groupby("variant", sort=False):
         score = score_interval(rows[metric])
         row = {"study": study.name, "variant": variant, "label": rows["label"].iloc[0], "n": score.n}
         row |= {metric: score.mean, f"{metric}_low": score.low, f"{metric}_high": score.high}
-        if variant != study.baseline:
-            _, *gain = paired_difference(runs, variant, study.baseline, metric)
+        if variant != baseline:
+            pair = by_seed.reindex(columns=[variant, baseline]).dropna()
+            _, *gain = mean_interval(pair[variant] - pair[baseline])
             row |= dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
+            if bimodal(pair[variant]) or bimodal(pair[baseline]):
+                row |= {"gain_low": np.nan, "gain_high": np.nan}
         row |= rows[means].mean(skipna=False).to_dict() | {name: rows[name].iloc[0] for name in first}
         summary.append(row | {"train_seconds": rows["train_seconds"].mean(), "profile": rows["profile"].iloc[0]})
     return pd.DataFrame(summary)
