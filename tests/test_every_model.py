@@ -21,7 +21,8 @@ for _mixer in MIXERS:
     _tokens = 0 if acts_on_patches(_mixer) else 2
     CASES[_mixer] = ("glam_swin_nano_linear", SMALL | {"mixer": _mixer, "num_global_tokens": _tokens})
     CASES[f"{_mixer}_3d"] = ("glam_nnformer_nano", {"mixer": _mixer, "num_global_tokens": [2, 0, 3]})
-NO_3D_MIXERS = [case for case in CASES if not case.endswith("_3d")]
+# GLAM's networks hold Swin's, and the other mixers of volumes are those of images
+REPRESENTATIVE = [case for case in CASES if not case.endswith("_3d") and f"glam_{case}" not in CASES]
 SIZES = {2: [(70, 90), (5, 9), (1, 1)], 3: [(16, 24, 40), (3, 1, 7), (1, 1, 1)]}
 ODD = {2: (61, 75), 3: (13, 18, 21)}
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -98,7 +99,7 @@ def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str
     torch.testing.assert_close(model(x), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("case", NO_3D_MIXERS)
+@pytest.mark.parametrize("case", REPRESENTATIVE)
 def test_the_two_counters_agree(case: str) -> None:
     model = build(case)
     size = ODD[model.config.ndim]
@@ -141,13 +142,24 @@ def test_tokens_stage_by_stage(name: str, stages: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in NO_3D_MIXERS if f"glam_{case}" not in CASES])  # GLAM holds Swin
+@pytest.mark.parametrize("case", REPRESENTATIVE)
 @torch.no_grad()
 def test_exported_program_gives_the_same(case: str) -> None:
     model = build(case).eval()
     x = images(1, ODD[model.config.ndim])
-    exported = torch.export.export(model, (torch.zeros_like(x),)).module()  # the first call: nothing is cached yet
+    exported = torch.export.export(model, (torch.zeros_like(x),)).module()
     torch.testing.assert_close(exported(x), model(x), **CLOSE)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_export_before_the_first_call_leaves_the_model_usable() -> None:
+    """No other test has a window of 6, so nothing of it is cached yet."""
+    model, x = create_model("glam_swin_nano_linear", num_classes=3, in_channels=2, window_size=6), images(1, (61, 75))
+    exported = torch.export.export(model.eval(), (x,)).module()
+    logits = model(x)
+    assert type(logits) is Tensor
+    torch.testing.assert_close(exported(x), logits, **CLOSE)
 
 
 CHECKPOINTED = {

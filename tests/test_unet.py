@@ -1,4 +1,4 @@
-"""The UNet decoder: its skips, how it mirrors the encoder, its size, its export and its pretrained start."""
+"""The UNet decoder: its parameters, and a pretrained start that mirrors the encoder's."""
 
 import csv
 import re
@@ -11,9 +11,6 @@ from torch import nn
 
 from glamlib import create_model
 from glamlib.models.segmenter import Segmenter
-
-SMALL = {"depths": [1, 3, 2], "num_heads": [2, 4, 8], "drop_path": 0.2}  # every stage of another depth
-UNETS = ["swin_nano_unet", "swin_nano_unet_nlu", "glam_swin_nano_unet", "glam_swin_nano_unet_nlu"]
 
 
 def unet(name: str, **overrides: object) -> Segmenter:

@@ -11,7 +11,6 @@ from glamlib.layers.windows import WindowLayout, to_windows
 from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand
 
 Module = TypeVar("Module", bound=nn.Module)
-CPU = torch.device("cpu")
 DIM, HEADS = 16, 2
 # (window, size of the skip): whole windows, odd, one side smaller than a window, both, one patch
 MAPS = [

@@ -14,13 +14,6 @@ from glamlib.cli import main
 from glamlib.cost.count import COMPONENTS, count_macs, count_parameters
 from glamlib.models.volumes import VolumeEmbed, VolumeExpand, VolumeMerging
 
-DEEP = {"depths": [1, 1, 1, 2], "num_heads": [1, 1, 1, 1]}
-
-
-def network(name: str, seed: int = 0, num_classes: int = 3, in_channels: int = 1, **overrides: object) -> nn.Module:
-    torch.manual_seed(seed)
-    return create_model(name, num_classes=num_classes, in_channels=in_channels, **overrides)
-
 
 @torch.no_grad()
 def test_convolutions_by_hand() -> None:
@@ -55,7 +48,8 @@ def test_convolutions_by_hand() -> None:
 
 def test_cost_by_hand() -> None:
     """Every component of a network of two stages, from its sizes; 12 x 8 x 8 patches, then 6 x 4 x 4."""
-    model = network("glam_nnformer_nano", depths=[2, 3], num_heads=[1, 2], num_global_tokens=5, embed_dim=12)
+    sizes = {"depths": [2, 3], "num_heads": [1, 2], "embed_dim": 12}
+    model = create_model("glam_nnformer_nano", num_classes=3, in_channels=1, num_global_tokens=5, **sizes)
     macs = count_macs(model, 16, 16, depth=24)
     assert macs == fvcore_macs(model, 24, 16, 16)
     stages = [(12, 12 * 8 * 8, 12, 2), (24, 6 * 4 * 4, 2, 3)]  # channels, patches, windows of 4, blocks
@@ -83,5 +77,5 @@ def test_cost_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "nnformer_nano", "--size", "32", "16", "24", "--classes", "4", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert [values[key] for key in ("depth", "height", "width", "classes")] == [32, 16, 24, 4]
-    macs = count_macs(network("nnformer_nano", num_classes=4), 16, 24, depth=32)
+    macs = count_macs(create_model("nnformer_nano", num_classes=4, in_channels=1), 16, 24, depth=32)
     assert values["gmacs"]["total"] == macs["total"] / 1e9
