@@ -1,5 +1,6 @@
 """The studies on cue scenes: which blocks, exchanges and decoders carry context between windows."""
 
+import re
 from dataclasses import replace
 
 from glamlib.studies.study import Profile, Study, variants_of
@@ -12,7 +13,7 @@ _QUICK = Profile(
 # in half as many steps. A run ends once it answers nearly all shapes of the validation scenes.
 _TO_CRITERION = {"loss": "balanced", "validate_every": 25, "stop_at": 0.985}
 _CPU = Profile(
-    seeds=8,
+    seeds=5,
     data={"size": 64, "train": 4000, "val": 60, "test": 500},
     parameters={"steps": 600, "batch_size": 16, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION,
 )
@@ -22,12 +23,6 @@ _CPU_LARGER_BATCHES = replace(
 )
 # Deeper networks, and windows of two patches, leave the plateau of guessing later: a larger cue shortens it
 _CPU_LARGER_CUE = replace(_CPU, data=_CPU.data | {"cue_size": 12}, parameters=_CPU.parameters | {"steps": 400})
-
-
-def _longer(profile: Profile, **parameters: object) -> Profile:
-    """Return a profile for a GPU, if there is one: long enough that hardly a run ends on the plateau of guessing."""
-    return replace(profile, seeds=8, parameters=profile.parameters | {"device": "auto", **parameters})
-
 
 CONTEXT = Study(
     name="context",
@@ -66,7 +61,7 @@ DECODERS = replace(
     variants=variants_of("decoders"),
     profiles={
         "quick": _QUICK,
-        "gpu": _longer(_CPU_LARGER_CUE, steps=1500),  # at 48 px Swin-UNet would see nearly every cue
+        "cpu": _CPU_LARGER_CUE,  # at 48 px Swin-UNet would see nearly every cue
     },
 )
 
@@ -82,34 +77,48 @@ MIXERS = replace(
 )
 
 
-def _exchanges_at(size: int, **profiles: Profile) -> Study:
-    """Return the part of the study `mixers` that asks what linear exchanges are worth on scenes of another size."""
+def _exchanges_at(size: int, steps: int) -> Study:
+    """Return the part of the study `mixers` that asks what linear exchanges are worth on scenes of another size.
+
+    More windows make the plateau of guessing longer: ``steps`` are the most that a run takes to leave it.
+    """
+    cpu = replace(_CPU_LARGER_CUE, seeds=3, data=_CPU_LARGER_CUE.data | {"size": size})
     return replace(
         MIXERS,
         name=f"mixers_{size}",
         question=f"What do the linear exchanges give up on scenes of {size} pixels?",
         variants={name: MIXERS.variants[name] for name in ("gmsa", "pooled", "linear")},
-        profiles={key: replace(profile, data=profile.data | {"size": size}) for key, profile in profiles.items()},
+        profiles={"cpu": replace(cpu, parameters=cpu.parameters | {"steps": steps})},
     )
 
 
-MIXERS_48 = _exchanges_at(48, cpu=_CPU_LARGER_CUE)
-MIXERS_96 = _exchanges_at(96, gpu=_longer(_CPU_LARGER_CUE, steps=1500))  # more windows, a longer plateau
+MIXERS_48, MIXERS_96 = _exchanges_at(48, steps=400), _exchanges_at(96, steps=700)
 
-_LEGEND = {"steps": 3000, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION
+_LEGEND = {"steps": 800, "batch_size": 32, "lr": 3e-3, "warmup_steps": 50} | _TO_CRITERION
 _LEGEND_DATA = {"size": 48, "num_shapes": 3, "train": 4000, "val": 100, "test": 300}
 _LEGEND_QUICK = Profile(
     data={"size": 48, "num_shapes": 3, "train": 64, "val": 16, "test": 16},
     parameters=_LEGEND | {"steps": 10, "batch_size": 8, "warmup_steps": 2, "validate_every": 5, "checkpoint_every": 5},
 )
+_LEGENDS = variants_of("legend")
 LEGEND = replace(
     CONTEXT,  # whose windows of 4 patches are the legend's; shapes lie beyond Swin's reach
     name="legend",
     question="When does the number of global tokens matter? All facts of a legend must leave one window.",
     dataset="legend_scenes",
     baseline="k8_n1",
-    variants=variants_of("legend"),
-    profiles={"quick": _LEGEND_QUICK, "gpu": _longer(Profile(_LEGEND_DATA, _LEGEND), validate_every=50)},
+    variants=_LEGENDS,
+    profiles={
+        "quick": _LEGEND_QUICK,
+        "cpu": Profile(_LEGEND_DATA, _LEGEND, seeds=5, variants=tuple(name for name in _LEGENDS if name[1] != "2")),
+        # Nearly four times as long, on a GPU if there is one: is it the number, or how soon it is learned?
+        "gpu": Profile(
+            seeds=5,
+            data=_LEGEND_DATA,
+            parameters=_LEGEND | {"steps": 3000, "validate_every": 50, "device": "auto"},
+            variants=tuple(name for name in _LEGENDS if re.fullmatch(r"k\d_(n\d|swin|none|full)", name)),
+        ),
+    },
 )
 # A grid of 6 by 6 windows, which pooled keys do pool, of 2 by 2 patches: the legend's four cells fill one.
 LEGEND_MIXERS = replace(
@@ -120,7 +129,10 @@ LEGEND_MIXERS = replace(
     overrides=LEGEND.overrides | {"num_global_tokens": 4, "window_size": 2},
     variants=variants_of("legend_mixers"),
     profiles={
-        name: replace(profile, data=profile.data | {"window": 8, "num_keys": 4})
+        name: replace(
+            profile, data=profile.data | {"window": 8, "num_keys": 4}, seeds=min(profile.seeds, 3), variants=()
+        )
         for name, profile in LEGEND.profiles.items()
+        if name != "gpu"
     },
 )
