@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with record and weights, ``w.safetensors``, of RUN."""
     folder = tmp_path_factory.mktemp("run")
     places = ["--out", str(folder), "--weights", str(folder / "w.safetensors")]
-    assert main(["train", *places, *NAMED, "--set", *CHANGED]) == 0
+    assert main(["train", *places, *NAMED, "--set", *CHANGED[:2], "--set", *CHANGED[2:]]) == 0
     return folder
 
 
@@ -242,6 +242,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits"),
         (["evaluate", weights, "--data", none], "none: no such folder"),
         (["evaluate", weights, "--data", none, "--dataset", "camvid"], "either --data PATH or --dataset"),
+        (["evaluate", weights, "--out", f"{file}/m.json"], "cannot write"),
         (train, "give either --data and --model, or --study and --variant, or --plan FILE"),
         ([*train, "--plan", plan], "plan: not a plan file"),
         ([*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'"),
@@ -296,8 +297,13 @@ def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
     refused_by_main(capsys, ["evaluate", weights], "gone")
 
 
-def test_weights_of_other_classes_are_not_scored(trained, tmp_path, capsys):
-    black = np.zeros((32, 32), np.uint8)
-    root = write_folder(tmp_path, [(black, black)], {"classes": ["ground", "thing"], "ignore_index": None})
-    arguments = ["evaluate", str(trained / "w.safetensors"), "--data", str(root), "--split", "all"]
+def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch, capsys):
+    weights, black = trained / "w.safetensors", np.zeros((32, 32), np.uint8)
+    root = write_folder(tmp_path / "folder" / "val", [(black, black)]).parent
+    monkeypatch.setenv("GLAM_DATA", str(tmp_path))
+    arguments = ["evaluate", str(weights), "--dataset", "folder", "--split", "val"]
+    (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
     refused_by_main(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
+    (root / "classes.json").write_text(json.dumps({"classes": load_model(weights).classes, "ignore_index": None}))
+    assert main(arguments) == 0
+    assert np.sum(json.loads(capsys.readouterr().out)["confusion"]) == 32 * 32

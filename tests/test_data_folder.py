@@ -102,6 +102,10 @@ def test_missing_folders_say_what_is_expected(root):
         load(root / "nowhere", None)
     with refused("'tset'", "train"):
         load(root, "tset")
+    for file in root.glob("train/images/*"):
+        file.unlink()
+    with refused("train/images: no files *.jpg, *.jpeg, *.png"):
+        load(root)
     (root / "train" / "labels").rename(root / "train" / "lables")
     with refused("the folder split 'train' is empty (not found)"):
         load(root)

@@ -54,6 +54,9 @@ def test_the_readme_changes_between_its_markers_alone(tmp_path):
         page.write_headline(readme, tmp_path / "results")
     before, _, after = re.split(f"{page.BEGIN}|{page.END}", readme.read_text())
     assert (before, after) == ("# A project\n", "\nend\n")
+    readme.write_text("# A project")
+    with pytest.raises(InputError, match=r"the markers .* are missing"):
+        page.write_headline(readme, tmp_path / "results")
 
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="

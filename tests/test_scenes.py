@@ -21,6 +21,7 @@ from glamlib.data.scenes import (
     SceneConfig,
     draw_scene,
 )
+from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = SceneConfig(noise=0)
 CROWDED = SceneConfig(
@@ -204,3 +205,14 @@ def test_the_data_set_gives_what_training_expects(kind: type, config: SceneConfi
     for index in (-1, 3):
         with pytest.raises(IndexError):
             data[index]
+
+
+def test_accuracy_by_distance_in_volumes() -> None:
+    volumes = CueVolumes(CueVolumeConfig(min_distance=12), count=12, seed=0)
+    accuracy, counts = CueAccuracy(volumes), [int((label > 0).sum()) for _, label in volumes]
+    for index, (_, label) in enumerate(volumes):
+        accuracy.update(index, label if index % 2 else torch.zeros_like(label), label)
+    metrics = accuracy.metrics()
+    assert metrics["cue_accuracy"] == pytest.approx(sum(counts[1::2]) / sum(counts))
+    assert sum(row["pixels"] for row in metrics["by_distance"]) == sum(counts)
+    assert accuracy.counts.shape[1] * 8 >= np.sqrt(3) * 32  # room for every distance

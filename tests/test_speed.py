@@ -4,6 +4,7 @@ import os
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -99,6 +100,15 @@ def test_each_is_timed_right_after_swin_so_that_a_slowing_machine_cancels(monkey
     assert all(after == before for after, before in swin)
 
 
+def test_finished_groups_are_not_timed_again(tmp_path, monkeypatch):
+    timed, empty = [], {"part": "", "pass": "", "size": 0}
+    monkeypatch.setattr(speed, "measure", lambda group, *_: timed.append(group) or pd.DataFrame([empty]))
+    for _ in range(2):
+        speed.speed(tmp_path / "speed.csv", tmp_path)
+    assert timed == speed.groups("cpu")
+    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(timed)
+
+
 def paper_run(variant: str, model: str, steps: int = 1000) -> RunParameters:
     values = {"study": "ade20k", "variant": variant, "seed": 0, "profile": "paper", "model": model}
     values |= {"dataset": "ade20k", "steps": steps, "batch_size": 16, "lr": 6e-5, "device": "cpu"}
@@ -119,6 +129,10 @@ def test_hours_by_hand(monkeypatch):
     _, first, _, last = step.listing([small, large], seconds[::-1]).splitlines()
     assert first.split() == ["ade20k", "a", "0", "1000", "16", f"{1.5 * 16000 / 3600:.1f}"]
     assert last == f"2 runs, {1.5 * 16 * (1000 + 2000 * ratio) / 3600:.0f} hours, one process each"
+
+
+def test_a_training_step_is_timed():
+    assert 0 < step.step_seconds(paper_run("a", "swin_nano_unet"), 2) < 30
 
 
 def test_paper_asks_before_it_runs(tmp_path, monkeypatch, capsys):
