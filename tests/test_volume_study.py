@@ -64,3 +64,15 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
     assert lines[2][lines[0].index("HD95 (mm)")] == "undefined"
     figures.score_by_class(study, tmp_path, "dice")
     assert figures.save(figures.slices(study, tmp_path), tmp_path, "figure").stat().st_size > 0
+
+
+def test_cue_volumes_end_at_their_criterion(tmp_path):
+    """With balanced classes and validation, as the study has it; one that guessing meets ends it at once."""
+    run = studies.VOLUMES_CUES.run("glam_1", 0, "cpu")
+    data = run.data | {"size": 32, "min_distance": 12, "train": 4, "val": 2, "test": 2}
+    run = replace(run, data=data, steps=4, batch_size=2, warmup_steps=1, validate_every=2, stop_at=1e-9)
+    path = run_one(run, tmp_path)
+    metrics = read_record(path)["metrics"]
+    assert metrics["steps_to_criterion"] == 2
+    assert 0 < metrics["right_given_found"] <= 1
+    assert metrics["found"] > 0
