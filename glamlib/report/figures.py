@@ -110,7 +110,7 @@ def label_ends(axes: Axes) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
         return
     groups.sort(key=lambda group: group[1][-1, 1], reverse=True)
-    unit = 1.25 * 8 * axes.figure.dpi / 72 / axes.bbox.height  # a line of text of 8 points
+    unit = 1.45 * 8 * axes.figure.dpi / 72 / axes.bbox.height  # a line of text of 8 points
     heights = np.array([unit * (len(names) + 0.3) for *_, names in groups])
     centres, limit = [], 1.04
     for (_, course, _), half in zip(groups, heights / 2, strict=True):
@@ -135,17 +135,13 @@ def _draw_blind(axes: Axes, runs: pd.DataFrame, study: Study, along: str) -> Non
         axes.text(*place, f" {word} ", transform=where, rotation=turn, ha="right", va="bottom", fontsize=8)
 
 
-def t_interval(scores: pd.Series) -> tuple[float, float]:
-    """Return the ends of `score_interval`, as seaborn's ``errorbar`` wants them."""
-    return score_interval(scores)[2:]
-
-
 def score_by_variant(study: Study, results: Path) -> Figure:
     """Mean of the study's metric of each variant with its 95 % interval over seeds, and every run as a small mark."""
     runs = read_table(results, study.name)
     figure, axes = plt.subplots(figsize=(6, 0.36 * runs["label"].nunique() + 1.2))
     marks = _marks(study, runs) | {"y": "label", "x": study.metric, "ax": axes, "legend": False}
-    sns.pointplot(**marks, errorbar=t_interval, err_kws={"linewidth": 3, "alpha": 0.6}, clip_on=False)
+    bar = {"errorbar": lambda scores: score_interval(scores)[2:], "err_kws": {"linewidth": 3, "alpha": 0.6}}
+    sns.pointplot(**marks, **bar, clip_on=False)
     sns.stripplot(runs, x=study.metric, y="label", marker="|", color="0.35", size=7, linewidth=1, jitter=False, ax=axes)
     _draw_blind(axes, runs, study, along="y")
     axes.set(xlabel=f"{METRIC_NAMES[study.metric]} on test data", ylabel="")
@@ -164,13 +160,14 @@ def score_against_cost(study: Study, results: Path) -> Figure:
         bar = {"capsize": 3, "yerr": np.abs([[low - mean], [high - mean]])}
         axes.errorbar(x, mean, **styles[label] | bar | {"linestyle": "none", "clip_on": False})
         if few:
-            axes.annotate(label, (x, mean), (6, 6), textcoords="offset points", fontsize=8)
+            side = "right" if x == runs["gmacs"].max() * 1e3 else "left"
+            axes.annotate(label, (x, mean), (0, 7), textcoords="offset points", fontsize=8, ha=side)
     _draw_blind(axes, runs, study, along="x")
     size = "x".join(str(runs[name].iloc[0]) for name in ("depth", "height", "width") if name in runs)
     cost = f"cost of one {'patch' if 'depth' in runs else 'image'} of {size} (million multiply-adds)"
     axes.set(xlabel=cost, ylabel=METRIC_NAMES[study.metric])
     axes.set_title("mean over seeds and 95 % interval (bar)", loc="right")
-    axes.margins(x=0.25 if few else 0.05, y=0.12)
+    axes.margins(x=0.05, y=0.12)
     if not few:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return axes.figure
@@ -271,11 +268,11 @@ def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None
 def _grid(panels: dict[str, np.ndarray], **options: object) -> tuple[Figure, np.ndarray]:
     """Draw columns of pictures: ``panels`` maps a title to ``(n, H, W)`` or ``(n, 3, H, W)``."""
     (count, *_, height, width) = next(iter(panels.values())).shape
-    size = (1.8 * len(panels), 1.8 * count * height / width + 0.7)
+    size = (1.3 * len(panels), 1.3 * count * height / width + 0.9)
     figure, grid = plt.subplots(count, len(panels), figsize=size, squeeze=False)
     for column, (title, images) in zip(grid.T, panels.items(), strict=True):
         for i, (axes, image) in enumerate(zip(column, images, strict=True)):
-            show_image(axes, image, title.replace(", ", ",\n") if i == 0 else "", **options)
+            show_image(axes, image, textwrap.fill(title, 13) if i == 0 else "", **options)
     return figure, grid
 
 
