@@ -36,6 +36,25 @@ def test_form(path):
     assert len(cells(path, "markdown")) >= 0.4 * len(code), "prose between the cells"
 
 
+def test_the_start_page_lists_all_notebooks():
+    page = "\n".join("".join(cell["source"]) for cell in cells(NOTEBOOKS[0], "markdown"))
+    assert [f"{name}.ipynb" for name in re.findall(r"^\| \[?(\d\d_\w+)", page, re.M)] == [p.name for p in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:-1], ids=lambda path: path.stem)  # all but the report
+def test_figures_say_what_to_see_and_the_end_what_was_learned(path):
+    """Each section that draws has such a sentence; three lines and two exercises with solutions end a notebook."""
+    text = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+    for section in text.split("\n## "):
+        if re.search(r"plt\.subplots|figures\.save\(|where_it_looks\(|show_image\(", section.replace("def ", "")):
+            assert "What to see" in section, section[:60]
+    end = text.partition("\n## What to take away\n")[2]
+    learned, _, exercises = end.partition("**Exercises**")
+    assert len(re.findall(r"^ *f?\"?- ", learned, re.M)) == 3 or "claims_markdown" in learned
+    assert re.findall(r"^(\d)\. ", exercises, re.M) == ["1", "2", "1", "2"]
+    assert "<details><summary>Solutions</summary>" in exercises
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_links_lead_somewhere(path):
     for cell in cells(path, "markdown"):
