@@ -108,7 +108,7 @@ def test_pictures_are_described_by_the_sentence_that_says_what_to_see(order: str
         picture = [new_output("display_data", {"image/png": PICTURE})]
         text = new_markdown_cell(f"Scene. What to see: number {count}.")
         cells.append(text if kind == "t" else new_code_cell(outputs=picture, execution_count=1))
-    found = re.findall(r'<img alt="Number (\d).', page.page_html(new_notebook(cells=cells), "title"))
+    found = re.findall(r'<img alt="What to see: number (\d).', page.page_html(new_notebook(cells=cells), "title"))
     assert found == {"tp tp": ["1", "2"], "pt pt": ["1", "2"], "ptt": ["1"], "tpp": ["1", "1"]}[order]
 
 

@@ -99,8 +99,7 @@ def _what_to_see(image: Tag) -> str:
     )
     order = before + after if before and before[-1].name == "p" else after + before
     if sentence := next((tag.get_text() for tag in order if tag.name == "p"), ""):
-        sentence = sentence.partition("What to see: ")[2]
-        return sentence[:1].upper() + sentence[1:]
+        return sentence[sentence.index("What to see: ") :]
     return f"Figure of the section: {image.find_previous(['h1', 'h2', 'h3']).get_text().removesuffix('¶')}"
 
 
