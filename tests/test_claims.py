@@ -98,8 +98,8 @@ def test_what_enters_no_verdict(tmp_path):
     assert np.isnan(found.loc["camvid_10", "p"])
     assert "prior has 0.170" in found.loc["camvid_10", "measured"]
     assert found.loc["raw_tokens", "measured"].startswith("not at profile quick")
-    more = table("context", swin=[0.6, 0.7, 0.65] * 3, glam_2=[0.8, 0.9, 0.85] * 3)
-    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [5, 5]
+    more = table("context", swin=[0.6, 0.7, 0.65] * 4, glam_2=[0.8, 0.9, 0.85] * 4)
+    assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [10, 10]
 
 
 def test_bimodal_runs_and_times(tmp_path):

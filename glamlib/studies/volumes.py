@@ -19,7 +19,7 @@ VOLUMES_CUES = Study(
         ),
         # More than half of the shapes' voxels lie beyond nnFormer's reach. No network learned distances of 26 and more.
         "cpu": Profile(
-            seeds=5,
+            seeds=10,
             data={"size": 40, "cue_size": 12, "min_distance": 20, "num_shapes": 3}
             | {"train": 2000, "val": 40, "test": 200},
             parameters={"steps": 300, "batch_size": 8, "lr": 3e-3, "warmup_steps": 50}
