@@ -129,9 +129,7 @@ LEGEND_MIXERS = replace(
     overrides=LEGEND.overrides | {"num_global_tokens": 4, "window_size": 2},
     variants=variants_of("legend_mixers"),
     profiles={
-        name: replace(
-            profile, data=profile.data | {"window": 8, "num_keys": 4}, seeds=min(profile.seeds, 3), variants=()
-        )
+        name: replace(profile, data=profile.data | {"window": 8, "num_keys": 4}, variants=())
         for name, profile in LEGEND.profiles.items()
         if name != "gpu"
     },
