@@ -252,7 +252,7 @@ def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     sns.pointplot(**marks, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
     axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])
     axes.grid(axis="x", alpha=0.4)
-    axes.set_title("mean over seeds, and the lowest to the highest (bar)", loc="right")
+    axes.set_title("mean over seeds\nbar: lowest to highest", loc="right")
     axes.set(xlabel=f"{'IoU' if score == 'iou' else 'Dice'} on test data", ylabel="")
     sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
     return axes.figure
@@ -329,7 +329,8 @@ def slices(study: Study, results: Path) -> Figure:
     shown = sorted({int(number) for planes in labels.values() for number in np.unique(planes)} - {0})
     handles = [Line2D([], [], color=palette[number - 1], linewidth=2) for number in shown]
     names = [classes[number] for number in shown]
-    figure.legend(handles, names, ncols=min(len(labels), 5), loc="outside lower center", fontsize=8)
+    columns = 3 if len(names) > 10 else min(len(labels), 5)
+    figure.legend(handles, names, ncols=columns, loc="outside lower center", fontsize=8)
     return figure
 
 
