@@ -30,6 +30,7 @@ from glamlib.studies import CONTEXT
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
 SHOWN = 3  # columns of a table on a phone; the rest is there on tap
+_PHOTOGRAPH = 120_000  # bytes of a PNG: drawings have fewer
 
 
 class _Renderer(IPythonRenderer):
@@ -104,15 +105,15 @@ def _what_to_see(image: Tag) -> str:
 
 
 def _shrink(image: Tag) -> None:
-    """Make a PNG inside the page a WebP without loss where that is smaller, and describe what has no description."""
+    """Make a PNG inside the page a WebP, photographs with loss, and describe what has no description."""
     if (image.get("alt") or "No description").startswith("No description"):
         image["alt"] = _what_to_see(image)
     if (source := image["src"]).startswith("data:image/png;base64,"):
-        picture, small = Image.open(BytesIO(b64decode(source.partition(",")[2]))), BytesIO()
-        picture.save(small, "WEBP", lossless=True, quality=100, method=4)
+        png = b64decode(source.partition(",")[2])
+        picture, small = Image.open(BytesIO(png)), BytesIO()
+        picture.save(small, "WEBP", lossless=len(png) < _PHOTOGRAPH, quality=90, method=4)
         image["width"], image["height"] = map(str, picture.size)
-        webp = f"data:image/webp;base64,{b64encode(small.getvalue()).decode()}"
-        image["src"] = min(source, webp, key=len)
+        image["src"] = f"data:image/webp;base64,{b64encode(small.getvalue()).decode()}"
 
 
 def _fit_for_phones(page: BeautifulSoup, table: Tag) -> None:
