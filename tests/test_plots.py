@@ -45,6 +45,18 @@ def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needle, tmp_
     assert not any(text.get_text() for text in axes.yaxis.get_ticklabels(minor=True))
 
 
+def test_curves_are_named_once_where_they_end():
+    """Curves that coincide share a label; values may be missing, at the end or everywhere."""
+    axes = plt.subplots()[1]
+    for name, values in (("a", [0, 1, 2]), ("b", [0, 1, 2.001]), ("c", [1, 0, np.nan]), ("d", [np.nan] * 3)):
+        axes.plot(values, label=name)
+    figures.label_ends(axes)
+    axes.figure.canvas.draw()
+    assert sorted(text.get_text() for text in axes.texts) == ["a\n= b", "c"]
+    ends = {text.get_text(): text.xy[1] for text in axes.texts}  # in fractions of the axes, with margins of 5 %
+    assert ends == pytest.approx({"a\n= b": 2.1 / 2.2, "c": 0.1 / 2.2}, abs=1e-3)
+
+
 def test_scores_have_their_means_and_intervals(tmp_path):
     (tmp_path / "tables").mkdir()
     rows = [("Swin", 0, 0.1), ("Swin", 1, 0.2), ("Swin", 2, 0.3), ("Full attention", 0, 1.0)]

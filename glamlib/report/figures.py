@@ -98,6 +98,8 @@ def label_ends(axes: Axes) -> None:
     groups = []  # of an artist, its course in fractions of the axes, and names
     for line in (line for line in list(axes.lines) if not line.get_label().startswith("_")):
         course = axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata()))
+        if not len(course := course[np.isfinite(course).all(axis=1)]):  # nowhere a value
+            continue
         same = (one for one in groups if one[1].shape == course.shape and abs(one[1] - course).max() < 0.03)
         if group := next(same, None):
             line.remove()
