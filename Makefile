@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-PROFILE ?= cpu# size of the studies: quick (a smoke run), cpu, gpu (longer), night (real data, a day on two cores), paper
+PROFILE ?= cpu# size of the studies: quick (a smoke run), cpu, gpu (longer), night (real data), paper
 STUDY ?= all# or names with commas: context,decoders,mixers,release,camvid,volumes_cues,...
 SEEDS ?=# seeds a variant; empty: as many as the profile says
 DEVICE ?=# cpu, cuda or auto; empty: what the profile says

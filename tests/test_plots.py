@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from glamlib.report import figures
+from glamlib.report import figures, pictures
 from glamlib.report.looks import where_it_looks
 from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
 from glamlib.zoo import create_model
@@ -81,7 +81,7 @@ def test_slices_show_truth_beside_prediction(tmp_path):
     np.savez(folder / "pictures.npz", images=labels * 60, labels=labels, predictions=guess)
     record = '{"parameters": {}, "metrics": {}, "cost": {}, "classes": ["background", "a", "b"]}'
     (folder / "record.json").write_text(record)
-    figure = figures.slices(VOLUMES_CUES, tmp_path)
+    figure = pictures.slices(VOLUMES_CUES, tmp_path)
     nothing, truth, guess = (
         {tuple(line.get_edgecolor()[0]): tuple(line.get_paths()[0].get_extents().extents) for line in axes.collections}
         for axes in figure.axes

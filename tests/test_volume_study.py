@@ -9,7 +9,7 @@ import torch
 from nifti_files import hippocampus
 
 from glamlib import studies
-from glamlib.report import figures, tables
+from glamlib.report import figures, pictures, tables
 from glamlib.report.tables import read_table, run_table, write_tables
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
@@ -63,7 +63,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
     assert lines[3][3] == f"{metrics['glam_1']['dice'] - metrics['nnformer']['dice']:+.3f}"
     assert lines[2][lines[0].index("HD95 (mm)")] == "undefined"
     figures.score_by_class(study, tmp_path, "dice")
-    assert figures.save(figures.slices(study, tmp_path), tmp_path, "figure").stat().st_size > 0
+    assert figures.save(pictures.slices(study, tmp_path), tmp_path, "figure").stat().st_size > 0
 
 
 def test_cue_volumes_end_at_their_criterion(tmp_path):

@@ -144,13 +144,15 @@ def _words(row: tuple) -> str:
     digits = 0 if row.outcome == "time" else 3
     unit = _NAMES[row.metric]
     text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
+    if row.metric == "gmacs":  # a count, which has no interval
+        return f"{text}; {row.reason}"
     if not np.isnan(row.low):
         how = "Fisher" if row.counts else row.test
         text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {how})"
     elif row.n > 1:
         text += f" ({row.n} seeds; runs that ended before count until there)"
     else:
-        text += "" if row.metric == "gmacs" else " (one seed, so no interval)"
+        text += " (one seed, so no interval)"
     if not np.isnan(row.images_low):
         what = "subjects" if row.metric == "dice" else "clips"
         text += f"; over test {what} {row.images_low:+.3f} to {row.images_high:+.3f}"

@@ -6,7 +6,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 
 from glamlib.data.datasets import SegmentationDataset
 from glamlib.files import write_whole
-from glamlib.report import figures, tables
+from glamlib.report import figures, pictures, tables
 from glamlib.report.page import page_html
 from glamlib.report.statistics import INCONCLUSIVE, compare, holm
 from glamlib.studies.study import Study
@@ -50,8 +50,8 @@ probability 0.8.
     drawn, page = {"Training loss": figures.training_curves(study, results)}, text
     if next(iter(study.profiles.values())).parameters["validate_every"]:
         drawn["Validation scores"] = figures.training_curves(study, results, f"val_{metric}")
-    pictures = figures.slices(study, results) if volumes else figures.predictions(study, results, data.palette)
-    for title, figure in (drawn | {"Predictions": pictures}).items():
+    shown = pictures.slices(study, results) if volumes else pictures.predictions(study, results, data.palette)
+    for title, figure in (drawn | {"Predictions": shown}).items():
         path = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
         page += f"\n## {title}\n\n![{title}](figures/{path.name})\n"
     document = new_notebook(cells=[new_markdown_cell(page)])
