@@ -100,7 +100,8 @@ def check_data(
         name: camvid, ade20k, cityscapes, folder (one's own images), hippocampus, brains, synapse, volumes (one's own).
         path: the folder that holds it.
         json_output: print JSON instead of text.
-        suggest: of a folder without a classes.json, write one that says what its labels hold.
+        suggest: of a folder without a classes.json, write one that says what its labels hold. A colour that means
+            "unlabelled", often black, is then moved by hand from "colors" to "ignore_colors", its name from "classes".
     """
     if suggest:
         if name != "folder":
