@@ -66,7 +66,7 @@ ASK := $(if $(filter paper,$(PROFILE)),1)
 PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 absent = $(if $(filter-out $(wildcard $1),$1),always)
 
-$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv' -o -name '*.toml') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
 	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
 	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)

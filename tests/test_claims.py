@@ -69,7 +69,9 @@ def test_verdicts_of_planted_scores(tmp_path):
     assert html.count("<tr") == 1 + (found["verdict"] != claims.NOT_TESTED).sum()
     assert "study ade20k has not run" in html.rpartition("</table>")[2]
     assert found.loc["camvid_10", "verdict"] == CONTRADICTED
-    assert claims.claims_markdown(tmp_path, studies.CAMVID, ids=("camvid_10",)).startswith("- **Contradicted.** GLAM")
+    assert claims.claims_markdown(tmp_path, studies.find_study("camvid"), ids=("camvid_10",)).startswith(
+        "- **Contradicted.** GLAM"
+    )
 
 
 def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):

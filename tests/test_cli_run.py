@@ -31,7 +31,7 @@ from glamlib.runs.saved_model import load_model, save_model
 from glamlib.training.datasets import run_parts
 
 RUN = replace(
-    studies.CONTEXT.run("glam_2", 90, "quick"),
+    studies.find_study("context").run("glam_2", 90, "quick"),
     steps=4,
     warmup_steps=1,
     batch_size=2,

@@ -14,7 +14,7 @@ from glamlib import InputError, create_model
 from glamlib.data.scenes import BACKGROUND, CELL, MAX_KEYS, CueScenes, LegendConfig, draw_scene
 from glamlib.runs.records import read_record
 from glamlib.runs.run import run_one
-from glamlib.studies.scenes import LEGEND
+from glamlib.studies import find_study
 
 CLEAN = [
     LegendConfig(num_keys=4, noise=0),
@@ -90,7 +90,7 @@ def test_values_are_independent() -> None:
 
 def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path) -> None:
     """One whose criterion guessing meets ends at its first validation."""
-    run = LEGEND.run("k4_n4", 0, "quick")
+    run = find_study("legend").run("k4_n4", 0, "quick")
     assert (run.data["num_keys"], run.overrides["num_global_tokens"]) == (4, 4)
     for stop_at, steps, reached in ((0.01, 5, 5), (1.1, 10, None)):
         record = read_record(run_one(replace(run, stop_at=stop_at), tmp_path / str(stop_at)))
@@ -108,7 +108,7 @@ def test_swin_and_masked_tokens_cannot_know_a_legend() -> None:
     images = torch.stack([image for image, _ in scenes]) / 255
     shapes = torch.from_numpy(np.stack([scenes.scene(i).shapes > 0 for i in range(0, 20, 2)]))
     for name, knows in (("k8_swin", False), ("k8_none", False), ("k8_n1", True)):
-        run = LEGEND.run(name, 0, "gpu")
+        run = find_study("legend").run(name, 0, "gpu")
         torch.manual_seed(0)
         model = create_model(run.model, num_classes=3, **run.overrides).eval()
         with torch.no_grad():

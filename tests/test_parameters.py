@@ -114,7 +114,7 @@ def test_a_notebook_names_some_parameters_and_has_others_in_more():
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)
 def test_every_study_gives_runs_that_can_be_run(study_name, profile):
     study = find_study(study_name)
-    runs, variants = study.runs(profile), study.profiles[profile].variants or tuple(study.variants)
+    runs, variants = study.runs(profile), list(study.profiles[profile].variants or study.variants)
     assert len({(run.study, run.variant, run.seed, run.profile) for run in runs}) == len(runs)
     assert len(runs) == study.profiles[profile].seeds * len(variants)
     for run in runs:
@@ -122,8 +122,18 @@ def test_every_study_gives_runs_that_can_be_run(study_name, profile):
         check_run(run)
         assert run.warmup_steps < run.steps
         json.dumps(run.to_dict())
-    assert tuple(run.variant for run in runs[: len(variants)]) == variants  # whole sets, seed by seed
+    assert [run.variant for run in runs[: len(variants)]] == variants  # whole sets, seed by seed
     assert {run.seed for run in study.runs(profile, seeds=2)} == {0, 1}
+
+
+def test_a_table_like_another_takes_its_values_and_changes_those_it_names():
+    run = find_study("mixers_96").run("pooled", 2, "cpu")  # spelled out by hand from four tables and a variant's row
+    assert run.data == {"size": 96, "train": 4000, "val": 60, "test": 500, "cue_size": 12}
+    block = {"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2, "mixer": "pooled"}
+    assert (run.overrides, run.model) == (block, "glam_swin_nano_linear")
+    assert (run.steps, run.batch_size, run.lr, run.loss, run.stop_at) == (700, 16, 3e-3, "balanced", 0.985)
+    assert list(find_study("mixers_96").profiles) == ["cpu"]  # profiles are never taken over
+    assert list(find_study("mixers_96").variants) == ["gmsa", "pooled", "linear"]
 
 
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)

@@ -26,7 +26,7 @@ def record(results: Path, run: RunParameters, seconds: float) -> None:
 
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path, monkeypatch):
-    study = studies.CONTEXT
+    study = studies.find_study("context")
     assert len(write_plan(tmp_path, tmp_path, "cpu", "context", 2)) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
@@ -44,7 +44,7 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path, monkeypatch):
         ("glamlib/backbones/sizes.csv", True),
         ("glamlib/runs/run.py", True),
         ("glamlib/runs/reproduce.py", False),
-        ("glamlib/studies/scenes.py", False),
+        ("glamlib/studies/study.py", False),
         ("notebooks/14_train.ipynb", True),
     ],
 )
@@ -81,7 +81,10 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "legend", "legend_mixers", "decoders", "mixers", "release", "volumes_cues"}
     assert {study.name for study in reproduce.chosen_studies("all", "quick")} == generated
-    assert reproduce.chosen_studies("context,decoders,context", "quick") == [studies.CONTEXT, studies.DECODERS]
+    assert reproduce.chosen_studies("context,decoders,context", "quick") == [
+        studies.find_study("context"),
+        studies.find_study("decoders"),
+    ]
     for options, message in (
         ({"study": "camvid"}, f"of profile cpu: data are not below GLAM_DATA={tmp_path}: camvid (make camvid)"),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
@@ -103,7 +106,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
 
 
 def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
-    study, results = studies.CONTEXT, tmp_path / "results"
+    study, results = studies.find_study("context"), tmp_path / "results"
     names = write_plan(tmp_path, results, "cpu", "context", 2)  # 22 runs
     waiting = unfinished(names, tmp_path, results)
     assert reproduce.time_left(names, waiting, results, jobs=2) == ""
@@ -164,7 +167,9 @@ def test_make_takes_names_with_spaces_and_then_starts_no_python(tmp_path):
     assert done.returncode == 0, done.stderr
     calls = (clone / "log.txt").read_text().splitlines()
     runs = [call for call in calls if call in ("camvid", "neighbours")]
-    assert runs == ["camvid"] * len(studies.CAMVID.variants) + ["neighbours"] * len(studies.NEIGHBOURS.variants)
+    assert runs == ["camvid"] * len(studies.find_study("camvid").variants) + ["neighbours"] * len(
+        studies.find_study("neighbours").variants
+    )
     assert (clone / "my results/tables/neighbours.csv").exists()
     again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert again.returncode == 0

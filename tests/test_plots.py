@@ -9,7 +9,7 @@ import torch
 
 from glamlib.report import figures, pictures
 from glamlib.report.looks import where_it_looks
-from glamlib.studies import CAMVID, CONTEXT, MIXERS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
+from glamlib.studies import find_study
 from glamlib.zoo import create_model
 
 matplotlib.use("Agg")
@@ -24,9 +24,9 @@ def closed() -> None:
 @pytest.mark.parametrize(
     ("study", "needle"),
     [
-        (MIXERS, "cross-entropy"),
-        (CAMVID, "UPerNet's with 0.4 of its auxiliary head's"),
-        (VOLUMES_HIPPOCAMPUS, "1 - Dice"),
+        (find_study("mixers"), "cross-entropy"),
+        (find_study("camvid"), "UPerNet's with 0.4 of its auxiliary head's"),
+        (find_study("volumes_hippocampus"), "1 - Dice"),
     ],
     ids=str,
 )
@@ -38,7 +38,7 @@ def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needle, tmp_
         pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 0.2, 0.02]}).to_csv(file, index=False)
     axes = figures.training_curves(study, tmp_path).axes[0]
     assert needle in axes.get_ylabel()
-    assert ("auxiliary" in axes.get_ylabel()) == (study is CAMVID)
+    assert ("auxiliary" in axes.get_ylabel()) == (study.name == "camvid")
     axes.figure.canvas.draw()
     labels = [float(text.get_text()) for text in axes.yaxis.get_ticklabels()]
     assert labels == pytest.approx(list(axes.yaxis.get_ticklocs()), rel=1e-3)
@@ -60,28 +60,30 @@ def test_curves_are_named_once_where_they_end():
 def test_scores_have_their_means_and_intervals(tmp_path):
     (tmp_path / "tables").mkdir()
     rows = [("Swin", 0, 0.1), ("Swin", 1, 0.2), ("Swin", 2, 0.3), ("Full attention", 0, 1.0)]
-    runs = pd.DataFrame(rows, columns=["label", "seed", CONTEXT.metric]).assign(gmacs=0.5, height=4, width=4)
+    runs = pd.DataFrame(rows, columns=["label", "seed", find_study("context").metric]).assign(
+        gmacs=0.5, height=4, width=4
+    )
     runs.to_csv(tmp_path / "tables" / "context.csv")
-    axes = figures.score_by_variant(CONTEXT, tmp_path).axes[0]
+    axes = figures.score_by_variant(find_study("context"), tmp_path).axes[0]
     bar = next(line for line in axes.lines if np.ptp(line.get_xdata()) > 0)
     assert list(bar.get_xdata()) == pytest.approx([0, 0.2 + 4.3027 * 0.1 / 3**0.5], abs=1e-4)  # cut at 0
     marks = [np.nanmax(line.get_xdata()) for line in axes.lines if line.get_marker() not in ("|", "", "None", None)]
     assert marks == pytest.approx([0.2, 1.0])
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Swin", "Full attention"]
-    assert "image of 4x4" in figures.score_against_cost(CONTEXT, tmp_path).axes[0].get_xlabel()
+    assert "image of 4x4" in figures.score_against_cost(find_study("context"), tmp_path).axes[0].get_xlabel()
 
 
 def test_slices_show_truth_beside_prediction(tmp_path):
     """Contours go around the labels, and each structure keeps its colour from panel to panel."""
     labels = np.zeros((1, 12, 10), np.uint8)
     labels[0, 2:6, 1:5], labels[0, 7:10, 6:9] = 1, 2
-    folder = tmp_path / "runs" / VOLUMES_CUES.name / "nnformer" / "seed-0"
+    folder = tmp_path / "runs" / find_study("volumes_cues").name / "nnformer" / "seed-0"
     folder.mkdir(parents=True)
     guess = np.where(labels == 1, 0, labels)  # structure 1 was missed
     np.savez(folder / "pictures.npz", images=labels * 60, labels=labels, predictions=guess)
     record = '{"parameters": {}, "metrics": {}, "cost": {}, "classes": ["background", "a", "b"]}'
     (folder / "record.json").write_text(record)
-    figure = pictures.slices(VOLUMES_CUES, tmp_path)
+    figure = pictures.slices(find_study("volumes_cues"), tmp_path)
     nothing, truth, guess = (
         {tuple(line.get_edgecolor()[0]): tuple(line.get_paths()[0].get_extents().extents) for line in axes.collections}
         for axes in figure.axes

@@ -120,5 +120,5 @@ def test_imagenet_weights_are_found_below_the_data(tmp_path, monkeypatch, weight
     assert imagenet_file("glam_swin_nano_upernet") is None
     assert "camvid_imagenet" in {study.name for study in chosen_studies("all", "paper")}
     scenes = CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0)
-    model = build_model(studies.CAMVID_IMAGENET.run("swin", 0, "paper"), scenes)
+    model = build_model(studies.find_study("camvid_imagenet").run("swin", 0, "paper"), scenes)
     assert torch.equal(model.encoder.patch_embed.proj.weight, theirs.patch_embed.proj.weight)

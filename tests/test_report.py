@@ -16,11 +16,11 @@ NAN = float("nan")
 
 
 def test_a_study_without_result_says_why() -> None:
-    assert tables.why_not_run(studies.VOLUMES_BRAINS, "cpu") == (
+    assert tables.why_not_run(studies.find_study("volumes_brains"), "cpu") == (
         "Study volumes_brains is not part of profile cpu, only of night."
     )
-    assert "the camvid data were not there" in tables.why_not_run(studies.CAMVID, "night")
-    assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.CONTEXT, "cpu")
+    assert "the camvid data were not there" in tables.why_not_run(studies.find_study("camvid"), "night")
+    assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.find_study("context"), "cpu")
 
 
 def test_a_summary_is_formatted_for_readers() -> None:
@@ -36,7 +36,7 @@ def test_a_summary_is_formatted_for_readers() -> None:
     )
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in tables.summary_markdown(summary, studies.CAMVID).splitlines()
+        for line in tables.summary_markdown(summary, studies.find_study("camvid")).splitlines()
     ]
     titles = ["variant", "mIoU", "95 % interval", "against baseline", "HD95 (mm)", "M multiply-adds", "parameters"]
     assert lines[0] == titles

@@ -22,7 +22,7 @@ from glamlib.report.statistics import (
     visible_errors,
 )
 from glamlib.report.tables import summary_table
-from glamlib.studies import CAMVID
+from glamlib.studies import find_study
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262}
@@ -75,7 +75,7 @@ def test_bimodal_scores_have_no_student_interval():
 def gains(**scores: dict[int, float]) -> pd.DataFrame:
     rows = [(name, seed, value, name, 1.0, "cpu") for name, values in scores.items() for seed, value in values.items()]
     table = pd.DataFrame(rows, columns=["variant", "seed", "miou", "label", "train_seconds", "profile"])
-    return summary_table(table, CAMVID).set_index("variant")[["gain", "gain_low", "gain_high"]]
+    return summary_table(table, find_study("camvid")).set_index("variant")[["gain", "gain_low", "gain_high"]]
 
 
 def test_differences_are_paired_by_seed():

@@ -24,7 +24,7 @@ from glamlib.runs.records import comparable, open_run_folder, read_pictures, rea
 from glamlib.studies.parameters import RunParameters
 
 FORK = multiprocessing.get_context("fork")
-RUN = studies.CONTEXT.run("glam_2", 0, "quick")
+RUN = studies.find_study("context").run("glam_2", 0, "quick")
 METRICS = {
     **{"miou": 0.7, "iou": [0.9, float("nan"), 0.5], "pixel_accuracy": 0.9, "mean_accuracy": 0.8},
     **{"cue_accuracy": 0.5, "cue_chance": 0.5},
@@ -32,7 +32,7 @@ METRICS = {
 
 
 def record_of(results: Path, variant="glam_2", seed=0, miou=0.7, data="a", **changes: object) -> Path:
-    run = replace(studies.CONTEXT.run(variant, seed, "quick"), **changes)
+    run = replace(studies.find_study("context").run(variant, seed, "quick"), **changes)
     parts = dict.fromkeys(COMPONENTS, 0)
     return write_record(
         open_run_folder(results, run),
@@ -70,11 +70,11 @@ def test_tables_by_hand(tmp_path):
     for seed, (swin, glam) in enumerate([(0.5, 0.8), (0.6, 0.8), (0.7, 0.8)]):
         record_of(tmp_path, "swin", seed, swin)
         record_of(tmp_path, "glam_2", seed, glam)
-    write_tables(tmp_path, studies.CONTEXT)
-    runs = run_table(tmp_path, studies.CONTEXT)
+    write_tables(tmp_path, studies.find_study("context"))
+    runs = run_table(tmp_path, studies.find_study("context"))
     assert list(runs["variant"]) == ["swin"] * 3 + ["glam_2"] * 3  # the study's order
     assert runs["miou"].dtype == np.float64
-    summary = summary_table(runs, studies.CONTEXT).set_index("variant")
+    summary = summary_table(runs, studies.find_study("context")).set_index("variant")
     assert summary.loc["glam_2", "gain"] == pytest.approx(0.2)
     # differences 0.3, 0.2, 0.1: deviation 0.1, t of 2 degrees of freedom at 97.5 % is 4.3027
     assert summary.loc["glam_2", "gain_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
@@ -82,8 +82,8 @@ def test_tables_by_hand(tmp_path):
     assert (tmp_path / "tables/context.csv").exists()
     assert not (tmp_path / "tables/context_others.csv").exists()
     record_of(tmp_path, "glam_2", 3, 0.1, steps=1)
-    write_tables(tmp_path, studies.CONTEXT)
-    table = study_markdown(tmp_path, studies.CONTEXT, "quick")
+    write_tables(tmp_path, studies.find_study("context"))
+    table = study_markdown(tmp_path, studies.find_study("context"), "quick")
     assert table.endswith("Left out, because they were made otherwise: glam_2/seed-3 (steps 20 -> 1).")
     assert "0.800" in table
 
@@ -110,12 +110,12 @@ def test_one_table_holds_runs_of_one_kind(tmp_path):
     record_of(tmp_path, "glam_1", 0)
     record_of(tmp_path, "glam_1", 1, overrides={"num_global_tokens": 3})
     record_of(tmp_path, "glam_1", 2)
-    kept, others = comparable(tmp_path, studies.CONTEXT)
+    kept, others = comparable(tmp_path, studies.find_study("context"))
     runs = [(one["parameters"]["variant"], one["parameters"]["seed"]) for one in kept]
     assert runs == [("glam_1", 0), ("glam_1", 2), ("glam_2", 0), ("glam_2", 2), ("swin", 0), ("swin", 1), ("swin", 2)]
     assert others[1] == "glam_2/seed-1 (steps 20 -> 1)"
     assert [line.split(" ")[0] for line in others] == ["glam_1/seed-1", "glam_2/seed-1", "glam_5/seed-0"]
-    assert comparable(tmp_path, studies.MIXERS) == ([], [])
+    assert comparable(tmp_path, studies.find_study("mixers")) == ([], [])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"parameters": {}}'])

@@ -140,7 +140,7 @@ def test_learning_rate_rises_linearly_and_falls_linearly_to_zero(tmp_path: Path)
 def test_a_run_on_images_is_a_plain_loop(tmp_path: Path) -> None:
     """AdamW, clipping, the schedule, cross-entropy, 0.4 of the auxiliary head's: written out."""
     run = replace(
-        studies.DECODERS.run("swin_upernet", 0, "quick"),
+        studies.find_study("decoders").run("swin_upernet", 0, "quick"),
         data={"size": 32, "num_shapes": 1, "train": 6, "test": 2},
         steps=3,
         batch_size=2,

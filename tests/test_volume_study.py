@@ -19,7 +19,7 @@ from glamlib.studies.parameters import RunParameters
 
 def tiny(root: Path, variant: str, steps: int = 3) -> RunParameters:
     """A run on small volumes of the hippocampus's layout, written below ``root``."""
-    run = studies.VOLUMES_HIPPOCAMPUS.run(variant, 0, "quick")
+    run = studies.find_study("volumes_hippocampus").run(variant, 0, "quick")
     data, small = run.data | {"limit": 3}, {"steps": steps, "batch_size": 2, "augment": {"patch_size": [16, 16, 16]}}
     return replace(run, root=str(hippocampus(root / "data")), data=data, device="cpu", **small)
 
@@ -38,7 +38,7 @@ def test_a_run_again_is_the_same_bits(tmp_path):
 
 def test_record_tables_and_figures_of_volumes(tmp_path):
     """From two runs' records to the table, the summary as a reader meets it, and every figure."""
-    study = studies.VOLUMES_HIPPOCAMPUS
+    study = studies.find_study("volumes_hippocampus")
     metrics = {}
     for variant in ("nnformer", "glam_1"):
         path = run_one(tiny(tmp_path, variant, steps=2), tmp_path)
@@ -68,7 +68,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
 
 def test_cue_volumes_end_at_their_criterion(tmp_path):
     """With balanced classes and validation, as the study has it; one that guessing meets ends it at once."""
-    run = studies.VOLUMES_CUES.run("glam_1", 0, "cpu")
+    run = studies.find_study("volumes_cues").run("glam_1", 0, "cpu")
     data = run.data | {"size": 32, "min_distance": 12, "train": 4, "val": 2, "test": 2}
     run = replace(run, data=data, steps=4, batch_size=2, warmup_steps=1, validate_every=2, stop_at=1e-9)
     path = run_one(run, tmp_path)

@@ -25,7 +25,7 @@ from pygments.formatters import HtmlFormatter
 from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
 from glamlib.report.tables import METRIC_NAMES, study_markdown
-from glamlib.studies import CONTEXT
+from glamlib.studies import find_study
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
 TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
@@ -166,9 +166,10 @@ def write_headline(readme: Path, results: Path) -> None:
     found = re.fullmatch(f"(.*{BEGIN}).*({END}.*)", readme.read_text(), re.DOTALL)
     if not found:
         raise InputError(f"{readme}: the markers {BEGIN!r} and {END!r} are missing")
-    alt = f"{METRIC_NAMES[CONTEXT.metric]} of each variant of study {CONTEXT.name}"
-    figure = f"![{alt}]({results.name}/figures/{CONTEXT.name}_score.png)"
-    write_whole(readme, f"{found[1]}\n\n{study_markdown(results, CONTEXT, 'cpu')}\n\n{figure}\n\n{found[2]}")
+    study = find_study("context")
+    alt = f"{METRIC_NAMES[study.metric]} of each variant of study {study.name}"
+    figure = f"![{alt}]({results.name}/figures/{study.name}_score.png)"
+    write_whole(readme, f"{found[1]}\n\n{study_markdown(results, study, 'cpu')}\n\n{figure}\n\n{found[2]}")
 
 
 if __name__ == "__main__":

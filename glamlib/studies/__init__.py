@@ -1,37 +1,14 @@
 """The studies: what is compared with what, on which data, at which size.
 
 Variants differ in the model alone (with legends also in the number of facts). A profile changes sizes, steps, seeds
-and which variants run, never code paths.
+and which variants run, never code paths. ``studies.toml``, ``variants.csv`` and ``claims.csv`` declare them.
 """
 
 from glamlib.errors import lookup, one_of
-from glamlib.studies.paper import ADE20K, CITYSCAPES
-from glamlib.studies.scenes import (
-    CONTEXT,
-    DECODERS,
-    LEGEND,
-    LEGEND_MIXERS,
-    MIXERS,
-    MIXERS_48,
-    MIXERS_96,
-    RELEASE,
-)
-from glamlib.studies.streets import (
-    CAMVID,
-    CAMVID_IMAGENET,
-    CAMVID_TINY,
-    NEIGHBOURS,
-    NEIGHBOURS_TINY,
-)
-from glamlib.studies.study import Study
-from glamlib.studies.volumes import VOLUMES_BRAINS, VOLUMES_CUES, VOLUMES_HIPPOCAMPUS
+from glamlib.studies.study import Study, read_studies
 
 PROFILES = ("quick", "cpu", "night", "gpu", "paper")  # in the order of their evidence
-
-_SCENES = (CONTEXT, LEGEND, LEGEND_MIXERS, DECODERS, MIXERS, MIXERS_48, MIXERS_96, RELEASE)
-_STREETS = (CAMVID, CAMVID_TINY, CAMVID_IMAGENET, NEIGHBOURS, NEIGHBOURS_TINY)
-_OTHERS = (VOLUMES_CUES, VOLUMES_HIPPOCAMPUS, VOLUMES_BRAINS, ADE20K, CITYSCAPES)
-STUDIES: dict[str, Study] = {study.name: study for study in (*_SCENES, *_STREETS, *_OTHERS)}
+STUDIES: dict[str, Study] = read_studies()
 
 
 def find_study(name: str) -> Study:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +25,14 @@ class Variant:
     data: dict = field(default_factory=dict)
 
 
-def variants_of(study: str) -> dict[str, Variant]:
-    """Return the variants that ``variants.csv`` lists for a study, by name."""
+def _variants(wanted: list[str]) -> dict[str, Variant]:
+    """Return the variants of ``variants.csv`` by name: all of a study, or single ones ("STUDY.VARIANT")."""
     with Path(__file__).with_name("variants.csv").open() as file:
-        rows = [row for row in csv.DictReader(line for line in file if line[0] != "#") if row["study"] == study]
+        rows = list(csv.DictReader(line for line in file if line[0] != "#"))
     variants = {}
     for row in rows:
+        if row["study"] not in wanted and f"{row['study']}.{row['variant']}" not in wanted:
+            continue
         options = _options(row["overrides"])
         data = {name.removeprefix("data."): options.pop(name) for name in list(options) if name.startswith("data.")}
         variants[row["variant"]] = Variant(row["label"], row["model"], options, data=data)
@@ -41,9 +45,6 @@ def _options(text: str) -> dict[str, object]:
     return {name: json.loads(value) if value[0] in "[0123456789" or value == "true" else value for name, value in pairs}
 
 
-ON_GPU = {"precision": "bf16", "device": "cuda", "workers": 8}
-
-
 @dataclass(frozen=True)
 class Profile:
     """A study's size: parameters of `RunParameters`, seeds, and which variants (empty: all)."""
@@ -52,7 +53,7 @@ class Profile:
     parameters: dict
     augment: dict = field(default_factory=dict)
     seeds: int = 1
-    variants: tuple[str, ...] = ()
+    variants: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,25 @@ class Study:
         size = lookup(f"profile of study {self.name}:", profile, self.profiles)
         variants = size.variants or self.variants
         return [self.run(variant, seed, profile) for seed in range(seeds or size.seeds) for variant in variants]
+
+
+def read_studies() -> dict[str, Study]:
+    """Return the studies that ``studies.toml`` declares, by name."""
+    tables = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encoding="utf-8"))
+    sizes = {name: _whole(tables["sizes"], name) for name in tables["sizes"]}
+    studies = {}
+    for name in tables["studies"]:
+        table = {"name": name, "overrides": {}, "variants": [name]} | _whole(tables["studies"], name)
+        profiles = {profile: Profile(**sizes[size]) for profile, size in table.pop("sizes").items()}
+        studies[name] = Study(**table | {"variants": _variants(table["variants"]), "profiles": profiles})
+    return studies
+
+
+def _whole(tables: dict[str, dict], name: str) -> dict:
+    """Return a table with what it takes over from the one that it is "like"; "sizes" are never taken over."""
+    table = dict(tables[name])
+    whole = _whole(tables, table.pop("like")) if "like" in table else {}
+    for key, value in table.items():
+        merges = isinstance(value, dict) and key != "sizes"
+        whole[key] = whole.get(key, {}) | value if merges else value
+    return whole
