@@ -63,7 +63,7 @@ def test_rooms_and_files_are_small():
     assert {name: size for name, size in sizes.items() if size > 350} == {}
     files = Counter(name.split(".")[1] for name in FILES if not name.endswith("__init__"))
     assert {room: count for room, count in files.items() if count > 12} == {}
-    assert sum(sizes.values()) <= 10_500  # no more until it is 10,500
+    assert sum(sizes.values()) <= 10_500
 
 
 def test_glamlib_is_imported_first_and_timm_after():
