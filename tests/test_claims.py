@@ -57,7 +57,7 @@ def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path):
 def test_verdicts_of_planted_scores(tmp_path):
     street = table("camvid", metric="miou", swin=[0.4, 0.41, 0.4], glam_10=[0.3, 0.31, 0.3]).assign(gmacs=0.2)
     street.loc[street["variant"] == "glam_10", "gmacs"] = 0.3
-    legend = table("legend", "cpu", k8_n8=SCORES["glam_2"], k8_full=[1, 1, 1])
+    legend = table("legend", "gpu", k8_n8=SCORES["glam_2"], k8_full=[1, 1, 1])
     found = judged(tmp_path, table("context", **SCORES), legend, street)
     assert found.loc["tokens", "verdict"] == SUPPORTED
     assert "+0.280 right class" in found.loc["tokens", "measured"]
@@ -91,7 +91,7 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
 
 def test_what_enters_no_verdict(tmp_path):
     """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
-    ceiling = table("legend", "cpu", k8_n8=[1.0, 0.999, 1.0], k8_full=[1.0, 1.0, 0.998])
+    ceiling = table("legend", "gpu", k8_n8=[1.0, 0.999, 1.0], k8_full=[1.0, 1.0, 0.998])
     prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
     quick = table("release", profile="quick", metric="steps_to_criterion", paper=[100.0], raw_tokens=[100.0])
     found = judged(tmp_path, ceiling, prior, quick)
