@@ -16,12 +16,13 @@ SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": 
 
 
 def table(study: str, profile: str = "", metric: str = "right_given_found", **scores: list[float]) -> pd.DataFrame:
-    """Return planted runs; of the study's last profile unless said otherwise."""
+    """Return planted runs; of the study's last profile unless said otherwise, and repeated to its number of seeds."""
     profile = profile or list(studies.STUDIES[study].profiles)[-1]
+    seeds = studies.STUDIES[study].profiles[profile].seeds
     rows = [
         {"study": study, "variant": variant, "seed": seed, "profile": profile, metric: value, "steps": 600}
         for variant, values in scores.items()
-        for seed, value in enumerate(values)
+        for seed, value in enumerate(np.resize(values, max(seeds, len(values))))
     ]
     return pd.DataFrame(rows)
 
@@ -57,12 +58,12 @@ def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path):
 def test_verdicts_of_planted_scores(tmp_path):
     street = table("camvid", metric="miou", swin=[0.4, 0.41, 0.4], glam_10=[0.3, 0.31, 0.3]).assign(gmacs=0.2)
     street.loc[street["variant"] == "glam_10", "gmacs"] = 0.3
-    legend = table("legend", "gpu", k8_n8=SCORES["glam_2"], k8_full=[1, 1, 1])
+    legend = table("legend", k8_none=SCORES["glam_2"], k8_swin=[0.8, 0.81, 0.79])
     found = judged(tmp_path, table("context", **SCORES), legend, street)
     assert found.loc["tokens", "verdict"] == SUPPORTED
     assert "+0.280 right class" in found.loc["tokens", "measured"]
     assert found.loc["exchange", "verdict"] == SUPPORTED
-    assert found.loc["legend_full", "verdict"] == CONTRADICTED  # 0.1 below, beyond the margin of 0.05
+    assert found.loc["legend_none", "verdict"] == CONTRADICTED  # 0.1 above, beyond the margin of 0.05
     assert found.loc["cheap_10", "verdict"] == CONTRADICTED
     assert found.loc["masked", "verdict"] == claims.NOT_TESTED
     html = claims.claims_html(found.reset_index())
@@ -80,7 +81,7 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
                                    glam_10=[0.5, 0.51, 0.53]))  # fmt: skip
     from scipy import stats
 
-    swin, one, ten = np.array([0.4, 0.42, 0.41]), np.array([0.41, 0.44, 0.45]), np.array([0.5, 0.51, 0.53])
+    swin, one, ten = (np.resize(scores, 5) for scores in ([0.4, 0.42, 0.41], [0.41, 0.44, 0.45], [0.5, 0.51, 0.53]))
     alone = {"camvid_10": (ten, swin), "camvid_1": (one, swin), "camvid_number": (ten, one)}
     p = sorted((stats.ttest_rel(*pair).pvalue, name) for name, pair in alone.items())
     highest = 0
@@ -90,12 +91,17 @@ def test_holm_takes_the_claims_of_a_family_that_are_tested(tmp_path):
 
 
 def test_what_enters_no_verdict(tmp_path):
-    """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared."""
-    ceiling = table("legend", "gpu", k8_n8=[1.0, 0.999, 1.0], k8_full=[1.0, 1.0, 0.998])
+    """Runs at the ceiling, rows near the image-blind prior, another profile, seeds that were not declared or lack."""
+    ceiling = table("legend", k2_n2=[1.0, 0.999, 1.0], k2_n1=[1.0, 1.0, 0.998])
+    sides = table("volumes_brains", metric="side_accuracy", glam_1=[0.997], nnformer=[0.998]).assign(dice=0.7)
     prior = table("camvid", metric="miou", swin=[0.18, 0.2, 0.16], glam_10=[0.4, 0.41, 0.4]).assign(prior=0.17)
     quick = table("release", profile="quick", metric="steps_to_criterion", paper=[100.0], raw_tokens=[100.0])
-    found = judged(tmp_path, ceiling, prior, quick)
-    assert found.loc["legend_full", "verdict"] == claims.SATURATED
+    some = table("legend_mixers", metric="steps_to_criterion", gmsa=[100.0], pooled=[200.0])
+    some = some.drop(some[(some["variant"] == "pooled") & (some["seed"] == 4)].index)
+    found = judged(tmp_path, ceiling, sides, prior, quick, some)
+    assert found.loc[["number_2", "brains_1"], "verdict"].tolist() == [claims.SATURATED] * 2
+    assert found.loc["legend_pooled_steps", "verdict"] == claims.UNFINISHED
+    assert found.loc["legend_pooled_steps", "measured"].endswith("; 9 of 10 seeds have run")
     assert found.loc["camvid_10", "verdict"] == claims.NOT_TRAINED
     assert np.isnan(found.loc["camvid_10", "p"])
     assert "prior has 0.170" in found.loc["camvid_10", "measured"]
@@ -106,19 +112,19 @@ def test_what_enters_no_verdict(tmp_path):
 
 def test_bimodal_runs_and_times(tmp_path):
     soon = table("context", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
-    never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310, 305], pooled=[500, np.nan, np.nan])
-    volumes = table("volumes_cues", nnformer=[0.5] * 5, glam_10=[0.5, 0.99, 0.51, 0.98, 0.97])
-    found = judged(tmp_path, soon, never, volumes)
+    never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310], pooled=[500, np.nan])
+    guess = table("decoders", metric="escaped", swin_unet=[0], glam_unet=[0, 1, 1, 1, 1])
+    found = judged(tmp_path, soon, never, guess)
     assert found.loc["full_steps", "verdict"] == EQUIVALENT
-    assert found.loc["pooled_96", "measured"].startswith("+262 steps to criterion (3 seeds; runs that ended before")
-    assert found.loc["pooled_96", "p"] < 0.05
-    assert found.loc["volumes_10", "counts"] == "3 of 5 against 0 of 5"
-    assert found.loc["volumes_10", "verdict"] == INCONCLUSIVE
-    assert "Student" not in found.loc["volumes_10", "measured"]
-    escaped = judged(tmp_path, table("volumes_cues", metric="escaped", nnformer=[1, 0, 0], glam_5=[1, 1, 1]))
-    assert escaped.loc["volumes_5", "measured"].startswith("3 of 3 against 1 of 3 runs (95 % interval")
-    assert "3 seeds, Fisher)" in escaped.loc["volumes_5", "measured"]
-    assert "none would have been visible" in escaped.loc["volumes_5", "measured"]
+    assert found.loc["pooled_96", "measured"].startswith("+245 steps to criterion, beside 305 (10 seeds; runs that")
+    assert found.loc["pooled_96", "verdict"] == CONTRADICTED
+    assert found.loc["unet", "measured"].startswith("8 of 10 against 0 of 10 runs (95 % interval +0.3")
+    assert "10 seeds, Fisher)" in found.loc["unet", "measured"]
+    assert found.loc["unet", "verdict"] == SUPPORTED
+    # 5 of 10 against 0 of 10 have p = 0.033, enough at the level of one look, and not at that of the third
+    one = judged(tmp_path, table("decoders", metric="escaped", swin_unet=[0], glam_unet=[0, 1]))
+    assert one.loc["unet", "p"] == pytest.approx(2 * 252 / 15504 * 0.05 / 0.0221)
+    assert one.loc["unet", "verdict"] == INCONCLUSIVE
 
 
 def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
@@ -156,7 +162,7 @@ def test_test_clips_are_resampled_beside_seeds(tmp_path, monkeypatch):
         records.append({"parameters": {"variant": ("swin", "glam_10")[variant], "seed": seed}})
         records[-1]["metrics"] = {"cases": cases}
     monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
-    runs = table("camvid", "night", metric="miou", swin=[0.4, 0.42], glam_10=[0.5, 0.52])
+    runs = table("camvid", "night", metric="miou", swin=[0.4, 0.42], glam_10=[0.5, 0.52]).query("seed < 2")
     runs.to_csv(tmp_path.joinpath("night/tables").mkdir(parents=True) or tmp_path / "night/tables/camvid.csv")
     found = judged(tmp_path, table("camvid", metric="miou", swin=[0.9], glam_10=[0.1])).loc["camvid_10"]
     gains = []
@@ -165,5 +171,9 @@ def test_test_clips_are_resampled_beside_seeds(tmp_path, monkeypatch):
         gains.append(np.subtract(*(hits / (truth + guess - hits)).mean(axis=1)[::-1]))
     low, high = np.quantile(gains, [0.025, 0.975], method="inverted_cdf")  # the same three clips are 1 in 27 resamples
     assert [found["images_low"], found["images_high"]] == pytest.approx([low, high], abs=1e-6)
-    assert (found["profile"], found["n"]) == ("night", 2)  # the stronger evidence, not the cpu profile's
+    assert (found["profile"], found["n"], found["verdict"]) == (
+        "night",
+        2,
+        claims.UNFINISHED,
+    )  # the stronger evidence, not the cpu profile's
     assert "over test clips" in found["measured"]

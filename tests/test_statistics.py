@@ -1,7 +1,7 @@
 """Intervals and tests against numbers worked out by hand or printed, and verdicts against what was planted."""
 
-from itertools import product
-from math import inf, isnan, nan, sqrt
+from itertools import combinations, product
+from math import comb, inf, isnan, nan, sqrt
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,10 @@ from glamlib.studies import find_study
 
 # Two-sided 95 % points of Student's t, as printed: degrees of freedom to value
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 9: 2.262}
+
+
+def by_seed(values) -> dict[int, float]:
+    return dict(enumerate(values))
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,8 @@ def test_welch_by_hand():
     assert found.p == pytest.approx(2 * stats.t.sf(0.07 / error, freedom))
     assert found.p == pytest.approx(stats.ttest_ind(one, two, equal_var=False).pvalue)
     assert found.visible == pytest.approx(visible_errors(freedom) * error)
+    equal = compare(dict(enumerate(one)), dict(enumerate(two)), paired=False, direction="equal", margin=0.05)
+    assert equal.visible == pytest.approx(found.visible + 0.05)  # what shows that it is beyond the margin
     assert visible_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)  # of ten pairs, 80 % power (Cohen, 1988)
 
 
@@ -143,16 +149,63 @@ def test_success_counts_as_printed():
     assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
     assert compare({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, success=True).visible == inf  # two runs show nothing
     assert compare({0: 1, 1: 1, 2: 1, 3: 1}, {0: 0, 1: 0, 2: 0, 3: 0}, success=True).verdict == SUPPORTED  # p = 1/35
+    # 5 of 10 against 0 of 10 have p = 0.033, 4 of 10 have 0.087: at least 5 are needed, in 80 % of samples
+    visible = compare(by_seed([1] * 10), by_seed([0] * 10), success=True).visible
+    assert sum(comb(10, k) * visible**k * (1 - visible) ** (10 - k) for k in range(5, 11)) == pytest.approx(0.8)
+    # of "equal", a difference that may be within the margin contradicts nothing, though it is no chance
+    ten, four = by_seed([1] * 10), by_seed([1] * 5 + [0] * 5)
+    assert compare(ten, four, success=True).verdict == SUPPORTED
+    assert compare(ten, four, success=True, margin=0.3, direction="equal").verdict == INCONCLUSIVE
 
 
-def test_times_that_reach_the_cap_have_a_test_and_no_interval():
-    """Log-rank by hand: of 3 + 3 at risk one leaves at 1, of 2 + 3 at 2, of 1 + 3 at 3; expected of the first group
-    3/6 + 2/5 + 1/4, variance 1/4 + 6/25 + 3/16."""
-    found = compare({0: 1, 1: 2, 2: 3}, {0: 9, 1: 9, 2: 9}, cap=9, direction="lower")
-    z = (3 - 1.15) / sqrt(1 / 4 + 6 / 25 + 3 / 16)
-    assert found.p == pytest.approx(2 * stats.norm.sf(z))
+def test_times_that_reach_the_cap_are_permuted():
+    """Every way to part the ten times is counted; three against three show nothing, however far apart."""
+    one, two = [3.0, 5.0, 4.0, 6.0, 3.0], [9.0, 9.0, 5.0, 8.0, 9.0]
+    found = compare(by_seed(one), by_seed(two), cap=9, direction="lower", margin=1.0)
+
+    def share(shift: float, extreme) -> float:
+        pooled, size = np.array([*(value - shift for value in one), *two]), len(one)
+        parts = [np.isin(range(10), chosen) for chosen in combinations(range(10), size)]
+        means = np.array([pooled[part].mean() - pooled[~part].mean() for part in parts])
+        return np.mean([extreme(mean, np.mean(one) - shift - np.mean(two)) for mean in means])
+
+    least = share(0.0, lambda mean, seen: mean <= seen + 1e-9)
+    assert found.p == pytest.approx(2 * least)
+    assert found.p_equivalent == pytest.approx(share(-1.0, lambda mean, seen: mean >= seen - 1e-9))
+    assert (found.difference, found.verdict) == (pytest.approx(-3.8), SUPPORTED)
     assert isnan(found.low)
-    assert found.verdict == SUPPORTED
+    assert compare(by_seed([1, 2, 3]), by_seed([9, 9, 9]), cap=9, direction="lower").verdict == INCONCLUSIVE  # p = 0.1
+
+
+def test_one_straggler_does_not_contradict_equal_times():
+    """A true difference of 20 where 50 matters, and one run of forty that reaches the cap."""
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(20):
+        one, two = rng.normal(120, 15, 20), rng.normal(100, 15, 20)
+        one[0] = 600
+        verdicts.append(compare(by_seed(one), by_seed(two), cap=600, margin=50, direction="equal").verdict)
+    assert CONTRADICTED not in verdicts
+    far = compare(by_seed(rng.normal(300, 15, 20)), by_seed([*rng.normal(100, 15, 19), 600.0]), cap=600, margin=50,
+                  direction="equal")  # fmt: skip
+    assert far.verdict == CONTRADICTED
+
+
+def test_an_outlier_is_no_group_of_its_own():
+    """None of these runs guesses as those of the plateau do: the means are compared, not counts."""
+    tokens, wide = [0.695, 0.746, 0.731, 0.955, 0.720], [0.62, 0.64, 0.50, 0.59, 0.55]
+    assert not bimodal(tokens)
+    found = compare(by_seed(tokens), by_seed(wide), paired=False)
+    assert (found.counts, found.verdict) == ("", SUPPORTED)
+    assert found.p == pytest.approx(stats.ttest_ind(tokens, wide, equal_var=False).pvalue)
+
+
+def test_values_on_a_grid_vary_at_least_as_rounding_does():
+    """Three runs each, validated every 25 steps and found in the same one: they may differ by nearly 25."""
+    found = compare(by_seed([75.0] * 3), by_seed([75.0] * 3), margin=50, direction="equal", paired=False, grid=25)
+    error = sqrt(2 * 25**2 / 12 / 3)
+    assert found.high == pytest.approx(stats.t.ppf(0.975, 4) * error)
+    assert found.p_equivalent == pytest.approx(stats.t.sf(50 / error, 4))
 
 
 def test_holm_by_hand():
@@ -164,7 +217,7 @@ def families(difference: float, count: int, seeds: int = 5, claims: int = 4) -> 
     rng, found = np.random.default_rng(1), []
     for _ in range(count):
         data = [(rng.normal(0.7 + difference, 0.02, seeds), rng.normal(0.7, 0.02, seeds)) for _ in range(claims)]
-        family = [compare(dict(enumerate(a)), dict(enumerate(b)), margin=0.02, family=claims) for a, b in data]
+        family = [compare(dict(enumerate(a)), dict(enumerate(b)), margin=0.02, level=0.05 / claims) for a, b in data]
         p, equal = holm(one.p for one in family), holm(one.p_equivalent for one in family)
         found.append([one._replace(p=p[i], p_equivalent=equal[i]) for i, one in enumerate(family)])
     return found

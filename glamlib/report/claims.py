@@ -14,15 +14,28 @@ from scipy import stats
 from glamlib import studies
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, Comparison, compare, holm, mean_interval
+from glamlib.report.statistics import (
+    CONTRADICTED,
+    EQUIVALENT,
+    INCONCLUSIVE,
+    LEVEL,
+    SUPPORTED,
+    Comparison,
+    compare,
+    holm,
+    mean_interval,
+)
 from glamlib.report.tables import METRIC_NAMES, read_table, strongest, write_tables
 from glamlib.runs.records import comparable
 
 CLAIMS = pd.read_csv(Path(studies.__file__).with_name("claims.csv"), keep_default_na=False, comment="#")
-NOT_TESTED, NOT_TRAINED, SATURATED = "not tested", "not trained enough", "saturated"
+NOT_TESTED, NOT_TRAINED, SATURATED, UNFINISHED = "not tested", "not trained enough", "saturated", "unfinished"
 _NAMES = METRIC_NAMES | {"escaped": "runs past guessing"}
 _NAMES |= {"steps_to_criterion": "steps to criterion", "gmacs": "G multiply-adds"}
-_CEILING = 0.98  # of right_given_found: what differs above it are single shapes and pixels
+_CEILING = 0.98  # of a share of right answers: what differs above it are single shapes and pixels
+_SHARES = ("right_given_found", "side_accuracy")
+# The level of each look at a study whose seeds were added after looking, for 5 % in all (Pocock, Biometrika 64, 1977)
+_LOOKS = {1: LEVEL, 2: 0.0294, 3: 0.0221}
 _CLIP = 20  # frames: neighbours show nearly the same
 _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain
 
@@ -31,29 +44,32 @@ def judged(results: Path) -> pd.DataFrame:
     """Return one row a claim, from the tables and records below ``results``, those of its `strongest` profile.
 
     Columns: those of claims.csv; profile, seeds (of the study's profile: later ones do not count); n, difference, low,
-    high, visible, counts of `Comparison`, p and p_equivalent of it adjusted in the family (`holm`); images_low and
-    images_high, the 95 % interval over test subjects or clips; verdict, and the reason of one that is not by a test.
+    high, visible, counts of `Comparison`, p and p_equivalent of it, adjusted for looks and family (`holm`); beside, the
+    mean of what is compared with; images_low and images_high, the 95 % interval over test subjects or clips; verdict,
+    and the reason of one that is not by a test.
     """
     return pd.concat([_family(claims, results) for _, claims in CLAIMS.groupby("family", sort=False)])
 
 
 def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
     rows = [_asked(claim, results) for claim in claims.to_dict("records")]
-    size = sum(not row["verdict"] for row in rows)
-    found = [_compared(row, size) for row in rows]
-    enters = [not row["verdict"] for row in rows]
-    p, equal = (np.where(enters, [getattr(one, name) for one in found], np.nan) for name in ("p", "p_equivalent"))
-    for row, one, own_p, own_equal in zip(rows, found, holm(p), holm(equal), strict=True):
+    enters = np.array([not row["verdict"] for row in rows])
+    found = [_compared(row, max(enters.sum(), 1)) for row in rows]
+    looks = np.where(enters, [LEVEL / _LOOKS[row["looks"]] for row in rows], np.nan)
+    p, equal = (holm(looks * [getattr(one, name) for one in found]) for name in ("p", "p_equivalent"))
+    for row, one, own_p, own_equal in zip(rows, found, p, equal, strict=True):
         one = one._replace(p=own_p, p_equivalent=own_equal)
         low, high = _over_cases(row) if row["metric"] in ("dice", "miou") and one.n else (np.nan, np.nan)
         row |= {"images_low": low, "images_high": high, "verdict": row["verdict"] or one.verdict} | one._asdict()
-        del row["values"], row["cap"], row["folder"]
+        row["beside"] = np.nan if row["values"] is None else row["values"][1].mean()
+        del row["values"], row["cap"], row["folder"], row["grid"], row["looks"]
     return pd.DataFrame(rows)
 
 
 def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     """Return a claim's row with the values of both variants by seed and, where no test is needed, its verdict."""
     row = claim | {"profile": "", "seeds": 0, "verdict": NOT_TESTED, "reason": "", "values": None, "cap": np.inf}
+    row |= {"grid": 0, "looks": 1}
     row["folder"] = strongest(results, claim["study"], claim["profiles"].split())
     runs = read_table(row["folder"], claim["study"])
     if runs is None:
@@ -62,29 +78,32 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     if profile not in claim["profiles"].split():
         return row | {"reason": f"not at profile {profile}, but {claim['profiles'].replace(' ', ' and ')}"}
     study = studies.STUDIES[claim["study"]]
-    row["seeds"] = study.profiles[profile].seeds
+    row |= {"seeds": study.profiles[profile].seeds, "looks": study.looks}
     runs = runs[runs["seed"] < row["seeds"]]
     values = [runs[runs["variant"] == claim[name]].set_index("seed") for name in ("variant", "comparison")]
     if not all(map(len, values)) or claim["metric"] not in runs:
         return row | {"reason": f"study {study.name} has no such runs"}
     trained, values = ([table.get(name) for table in values] for name in (study.metric, claim["metric"]))
     if claim["outcome"] == "time":
-        row["cap"] = runs["steps"].max()
+        row |= {"cap": runs["steps"].max(), "grid": study.profiles[profile].parameters["validate_every"]}
         values = [steps.fillna(row["cap"]) for steps in values]
     row["values"] = values
     if claim["metric"] == "gmacs":
         within = abs(values[0].iloc[0] - values[1].iloc[0]) <= claim["margin"]
         return row | {"verdict": EQUIVALENT if within else CONTRADICTED, "reason": "counted, the same for all seeds"}
+    if (seeds := min(map(len, values))) < row["seeds"]:
+        return row | {"verdict": UNFINISHED, "reason": f"{seeds} of {row['seeds']} seeds have run"}
     prior = runs["prior"].iloc[0] if "prior" in runs else -np.inf  # of the study's metric, whatever the claim's is
     if prior > 0 and any(mean_interval(scores).low <= prior for scores in trained):
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
-    if claim["metric"] == "right_given_found" and min(scores.min() for scores in values) > _CEILING:
+    if claim["metric"] in _SHARES and min(scores.min() for scores in values) > _CEILING:
         return row | {"verdict": SATURATED, "reason": "both are at the ceiling"}
     return row | {"verdict": ""}
 
 
 def _compared(row: dict[str, object], family: int) -> Comparison:
-    options = {name: row[name] for name in ("margin", "direction", "cap")} | {"family": max(family, 1)}
+    options = {name: row[name] for name in ("margin", "direction", "cap", "grid")}
+    options["level"] = _LOOKS[row["looks"]] / family
     options |= {"paired": row["test"] == "paired", "success": row["outcome"] == "success"}
     return compare(*(row["values"] or ({}, {})), **options)
 
@@ -144,6 +163,7 @@ def _words(row: tuple) -> str:
     digits = 0 if row.outcome == "time" else 3
     unit = _NAMES[row.metric]
     text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
+    text += f", beside {row.beside:.0f}" if row.outcome == "time" else ""
     if row.metric == "gmacs":  # a count, which has no interval
         return f"{text}; {row.reason}"
     if not np.isnan(row.low):
@@ -156,6 +176,8 @@ def _words(row: tuple) -> str:
     if not np.isnan(row.images_low):
         what = "subjects" if row.metric == "dice" else "clips"
         text += f"; over test {what} {row.images_low:+.3f} to {row.images_high:+.3f}"
+    if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
+        text += "; perhaps by less than what matters"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
         most = np.inf if row.outcome == "time" else 1
         text += f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; none would have been visible"

@@ -8,7 +8,7 @@ from glamlib.data.datasets import SegmentationDataset
 from glamlib.files import write_whole
 from glamlib.report import figures, pictures, tables
 from glamlib.report.page import page_html
-from glamlib.report.statistics import INCONCLUSIVE, compare, holm
+from glamlib.report.statistics import INCONCLUSIVE, LEVEL, compare, holm
 from glamlib.studies.study import Study
 
 
@@ -20,8 +20,8 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     tables.write_tables(results, study)
     runs, metric, volumes = tables.run_table(results, study), study.metric, study.dataset == "volumes"
     scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=list(study.variants))
-    baseline, family, verdicts = scores.pop(study.baseline), max(1, scores.shape[1]), {}
-    found = {name: compare(scores[name], baseline, family=family) for name in scores}
+    baseline, verdicts = scores.pop(study.baseline), {}
+    found = {name: compare(scores[name], baseline, level=LEVEL / scores.shape[1]) for name in scores}
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
         verdicts[name] = one._replace(p=p).verdict
         if verdicts[name] == INCONCLUSIVE and one.n > 1:

@@ -10,7 +10,9 @@ from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
 SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE = "supported", "contradicted", "equivalent", "inconclusive"
-_GAP = 0.2  # of scores in 0..1: two groups of runs so far apart are no Gaussian sample
+# Of runs that answer one of two classes, as of `escaped` in glamlib.evaluation.cues: up to here they guess, from here
+# they have left guessing.
+_GUESSES, _KNOWS = 0.6, 0.75
 
 
 class Interval(NamedTuple):
@@ -40,22 +42,16 @@ def score_interval(values: Iterable[float]) -> Interval:
     return found._replace(low=float(np.clip(found.low, 0, 1)), high=float(np.clip(found.high, 0, 1)))
 
 
-def _groups(scores: Iterable[float]) -> list[np.ndarray]:
-    """Return the scores below and above the widest gap."""
-    data = np.sort(np.asarray(scores, dtype=np.float64))
-    return np.split(data, [np.diff(data).argmax() + 1])
-
-
 def bimodal(scores: Iterable[float]) -> bool:
-    """Tell whether scores in 0..1 fall into two groups, at least 0.2 apart and each at most half as wide as the gap.
-
-    So do those of runs of which some leave the plateau of guessing and some do not.
+    """Tell whether scores in 0..1 fall into two groups, each at most half as wide as the gap between them: of runs that
+    guess (at most 0.6) and of runs that have left guessing (at least 0.75).
     """
-    if len(scores) < 2:
+    data = np.sort(np.asarray(scores, dtype=np.float64))
+    if len(data) < 2:
         return False
-    low, high = _groups(scores)
-    gap = high[0] - low[-1]
-    return bool(gap >= _GAP and max(np.ptp(low), np.ptp(high)) <= gap / 2)
+    low, high = np.split(data, [np.diff(data).argmax() + 1])
+    apart = max(np.ptp(low), np.ptp(high)) <= (high[0] - low[-1]) / 2
+    return bool(low[-1] <= _GUESSES and high[0] >= _KNOWS and apart)
 
 
 class Comparison(NamedTuple):
@@ -66,7 +62,8 @@ class Comparison(NamedTuple):
         difference, low, high: first minus second, with the 95 % interval; NaN where there is none.
         p: of no difference, two-sided; for the direction "equal", of a difference within the margin.
         p_equivalent: of a difference of the margin or more (two one-sided tests); NaN without a margin.
-        visible: the smallest true difference that this many seeds show with probability 0.8.
+        visible: the smallest true difference that this many seeds show with probability 0.8 (of counts: where the
+            other has no success).
         direction: "higher", "lower" or "equal": what is claimed of the first.
         counts: of bimodal runs, the successes: "3 of 5 against 5 of 5".
     """
@@ -101,19 +98,21 @@ def compare(
     paired: bool = True,
     success: bool = False,
     cap: float = np.inf,
-    family: int = 1,
+    grid: float = 0.0,
+    level: float = LEVEL,
 ) -> Comparison:
     """Compare two variants by the values of their runs, which come by seed.
 
     The tests are Student's, ``paired`` by the seeds of both, or Welch's. Where the scores of a variant are `bimodal`,
-    runs above the widest gap are counted as successes, and tested by Fisher's exact test; the interval is Newcombe's,
-    of two Wilson intervals (Statistics in Medicine 17, 1998). Of steps of which some reach the ``cap``, because the run
-    ended before, the log-rank test is left.
+    runs that have left guessing are counted, and tested by Fisher's exact test; the interval is Newcombe's, of two
+    Wilson intervals (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until
+    there: the difference is that of restricted means, tested by permutation.
 
     Args:
         margin: the smallest difference that matters; 0 for any.
         success: values are 1 (success) or 0.
-        family: how many claims share the level of 5 %, for ``visible`` (see `holm`).
+        grid: values are multiples of it, rounded up: they vary at least as rounding does.
+        level: of one claim, for ``visible``: the level of a family over the number of its claims (see `holm`).
     """
     scores = pd.DataFrame({"first": pd.Series(first), "second": pd.Series(second)}, dtype=np.float64)
     scores = scores.dropna() if paired else scores
@@ -124,15 +123,14 @@ def compare(
     one, two = (group.to_numpy() for group in groups)
     found = Comparison(n, float(one.mean() - two.mean()), direction=direction)
     if success or (np.isinf(cap) and (bimodal(one) or bimodal(two))):
-        low, high = ([0], [1]) if success else _groups(np.concatenate(groups))
-        return _counted(found, one, two, (low[-1] + high[0]) / 2, LEVEL / family)
+        return _counted(found, one, two, margin if direction == "equal" else 0.0, level)
     if n < 2:
         return found
     if max(one.max(), two.max()) >= cap:
-        censored = (stats.CensoredData.right_censored(group, group >= cap) for group in (one, two))
-        return found._replace(p=float(stats.logrank(*censored).pvalue))
+        return _permuted(found, one, two, margin)
     samples = [one - two] if paired else [one, two]
-    variances = np.array([sample.var(ddof=1) / len(sample) + 1e-24 for sample in samples])  # of means; never 0
+    rounding = (grid**2 / 12) * (1 + paired) + 1e-24  # never 0
+    variances = np.array([max(sample.var(ddof=1), rounding) / len(sample) for sample in samples])  # of means
     error = np.sqrt(variances.sum())
     freedom = variances.sum() ** 2 / sum(variances**2 / [len(sample) - 1 for sample in samples])  # Satterthwaite's
     student, distance = stats.t(freedom), abs(found.difference)
@@ -142,7 +140,7 @@ def compare(
         high=float(found.difference + half),
         p=float(min(1, 2 * student.sf((distance - margin * (direction == "equal")) / error))),
         p_equivalent=float(student.sf((margin - distance) / error)) if margin else np.nan,
-        visible=float(error * visible_errors(freedom, LEVEL / family)),
+        visible=float(error * visible_errors(freedom, level) + margin * (direction == "equal")),
     )
 
 
@@ -153,19 +151,40 @@ def visible_errors(freedom: float, level: float = LEVEL) -> float:
     return optimize.brentq(lambda true: stats.nct.sf(critical, freedom, true) - POWER, 0, 10 * critical)
 
 
-def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, level: float, alpha: float) -> Comparison:
-    (hits, n), (others, m) = ((int((group > level).sum()), len(group)) for group in (one, two))
+def _permuted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float) -> Comparison:
+    """Return the tests of a difference of means, and of one within the margin, by permutation of shifted values."""
+
+    def p(shift: float, alternative: str) -> float:
+        def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+            return a.mean(axis=axis) - b.mean(axis=axis)
+
+        options = {"alternative": alternative, "vectorized": True, "rng": 0, "batch": 1000}
+        return float(stats.permutation_test((one - shift, two), difference, **options).pvalue)
+
+    side = margin if found.difference > 0 else -margin
+    beyond, within = ("greater", "less") if found.difference > 0 else ("less", "greater")
+    unequal = min(1.0, 2 * p(side, beyond)) if found.direction == "equal" else p(0.0, "two-sided")
+    return found._replace(p=unequal, p_equivalent=p(side, within) if margin else np.nan)
+
+
+def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float, alpha: float) -> Comparison:
+    (hits, n), (others, m) = ((int((group >= _KNOWS).sum()), len(group)) for group in (one, two))
     wilson = (stats.binomtest(k, size).proportion_ci(method="wilson") for k, size in ((hits, n), (others, m)))
     (low, high), (lower, higher) = wilson
     rate, other = hits / n, others / m
-    test = stats.fisher_exact([[hits, n - hits], [others, m - others]])
-    rates = (k / n for k in range(1, n + 1) if stats.fisher_exact([[k, n - k], [0, m]]).pvalue <= alpha)
+    least, most = (
+        rate - other - np.hypot(rate - low, higher - other),
+        rate - other + np.hypot(high - rate, other - lower),
+    )
+    p = stats.fisher_exact([[hits, n - hits], [others, m - others]]).pvalue
+    # what an exact test shows against no success, in 80 % of all samples
+    needed = next((k for k in range(1, n + 1) if stats.fisher_exact([[k, n - k], [0, m]]).pvalue <= alpha), None)
     return found._replace(
         difference=rate - other,
-        low=rate - other - float(np.hypot(rate - low, higher - other)),
-        high=rate - other + float(np.hypot(high - rate, other - lower)),
-        p=float(test.pvalue),
-        visible=next(rates, np.inf),
+        low=float(least),
+        high=float(most),
+        p=float(p) if not margin or max(least, -most) > margin else 1.0,  # Fisher's test knows no margin
+        visible=float(stats.beta.ppf(POWER, needed, n - needed + 1)) if needed else np.inf,
         counts=f"{hits} of {n} against {others} of {m}",
     )
 

@@ -63,6 +63,7 @@ class Study:
     Attributes:
         baseline: the variant that the others are compared with.
         metric: what is compared: "miou", of legend scenes "right_given_found", of volumes "dice".
+        looks: how often results were looked at before the last seeds were declared, the last look included.
         needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
     """
 
@@ -74,6 +75,7 @@ class Study:
     variants: dict[str, Variant]
     profiles: dict[str, Profile]
     metric: str = "miou"
+    looks: int = 1
     needs_weights: bool = False
 
     def run(self, variant: str, seed: int, profile: str) -> RunParameters:
