@@ -140,7 +140,7 @@ def time_in_turn(
     """Return by configuration the seconds of its passes, each with those of its Swin right before (Swin: its own).
 
     There are ``least`` to ``most`` rounds, until the quartiles of all ratios lie within 2 % of each other. A pass warms
-    each configuration up, but only Swin if there is one round. (`Timer.timeit` would warm up by two passes every time.)
+    each configuration up, but only Swin if there is one round.
     """
 
     def seconds(one: Configuration) -> float:

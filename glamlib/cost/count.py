@@ -1,8 +1,7 @@
 """What a model costs: parameters and multiply-adds by component, counted on the model itself.
 
 A multiply-add is one multiplication and one addition of a convolution or a matrix product; "gmacs" are 1e9 of them.
-The published "FLOPs" of Swin and related models are multiply-adds. As there, norms, softmax, resizing and other
-element-wise work are left out.
+The published "FLOPs" of Swin and related models are multiply-adds. As there, element-wise work is left out.
 """
 
 import copy

@@ -14,17 +14,8 @@ from scipy import stats
 from glamlib import studies
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.report.statistics import (
-    CONTRADICTED,
-    EQUIVALENT,
-    INCONCLUSIVE,
-    LEVEL,
-    SUPPORTED,
-    Comparison,
-    compare,
-    holm,
-    mean_interval,
-)
+from glamlib.report import statistics
+from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, LEVEL, SUPPORTED, Comparison
 from glamlib.report.tables import METRIC_NAMES, read_table, strongest, write_tables
 from glamlib.runs.records import comparable
 
@@ -56,7 +47,7 @@ def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
     enters = np.array([not row["verdict"] for row in rows])
     found = [_compared(row, max(enters.sum(), 1)) for row in rows]
     looks = np.where(enters, [LEVEL / _LOOKS[row["looks"]] for row in rows], np.nan)
-    p, equal = (holm(looks * [getattr(one, name) for one in found]) for name in ("p", "p_equivalent"))
+    p, equal = (statistics.holm(looks * [getattr(one, name) for one in found]) for name in ("p", "p_equivalent"))
     for row, one, own_p, own_equal in zip(rows, found, p, equal, strict=True):
         one = one._replace(p=own_p, p_equivalent=own_equal)
         low, high = _over_cases(row) if row["metric"] in ("dice", "miou") and one.n else (np.nan, np.nan)
@@ -94,7 +85,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     if (seeds := min(map(len, values))) < row["seeds"]:
         return row | {"verdict": UNFINISHED, "reason": f"{seeds} of {row['seeds']} seeds have run"}
     prior = runs["prior"].iloc[0] if "prior" in runs else -np.inf  # of the study's metric, whatever the claim's is
-    if prior > 0 and any(mean_interval(scores).low <= prior for scores in trained):
+    if prior > 0 and any(statistics.mean_interval(scores).low <= prior for scores in trained):
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
     if claim["metric"] in _SHARES and min(scores.min() for scores in values) > _CEILING:
         return row | {"verdict": SATURATED, "reason": "both are at the ceiling"}
@@ -105,7 +96,7 @@ def _compared(row: dict[str, object], family: int) -> Comparison:
     options = {name: row[name] for name in ("margin", "direction", "cap", "grid")}
     options["level"] = _LOOKS[row["looks"]] / family
     options |= {"paired": row["test"] == "paired", "success": row["outcome"] == "success"}
-    return compare(*(row["values"] or ({}, {})), **options)
+    return statistics.compare(*(row["values"] or ({}, {})), **options)
 
 
 def _over_cases(row: dict[str, object]) -> tuple[float, float]:

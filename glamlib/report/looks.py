@@ -34,8 +34,7 @@ def where_it_looks(
 
     Weights are those of `attention_rollout` of one stage: unless given, the first one that `finest_stage` allows for
     every model. Where no path leads to the pixel, the image is bare. With ``receptive_field`` a second row shows the
-    effective receptive field, which also passes through the decoder. ``image`` is uint8 ``(3, H, W)``, resized to
-    ``size`` if given.
+    effective receptive field, through the decoder, too. ``image`` is uint8 ``(3, H, W)``, resized to ``size``.
 
     Raises InputError for a pixel outside the image, a stage that is not there, or a model without windows.
     """

@@ -10,8 +10,7 @@ from scipy import optimize, stats
 
 LEVEL, POWER = 0.05, 0.8
 SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE = "supported", "contradicted", "equivalent", "inconclusive"
-# Of runs that answer one of two classes, as of `escaped` in glamlib.evaluation.cues: up to here they guess, from here
-# they have left guessing.
+# Of scores with a chance of 0.5 (as `escaped` in glamlib.evaluation.cues): runs up to here guess, from here they do not
 _GUESSES, _KNOWS = 0.6, 0.75
 
 
@@ -62,8 +61,7 @@ class Comparison(NamedTuple):
         difference, low, high: first minus second, with the 95 % interval; NaN where there is none.
         p: of no difference, two-sided; for the direction "equal", of a difference within the margin.
         p_equivalent: of a difference of the margin or more (two one-sided tests); NaN without a margin.
-        visible: the smallest true difference that this many seeds show with probability 0.8 (of counts: where the
-            other has no success).
+        visible: the smallest true difference (of counts: from no success) that so many seeds show in 80 % of trials.
         direction: "higher", "lower" or "equal": what is claimed of the first.
         counts: of bimodal runs, the successes: "3 of 5 against 5 of 5".
     """
@@ -155,11 +153,8 @@ def _permuted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float
     """Return the tests of a difference of means, and of one within the margin, by permutation of shifted values."""
 
     def p(shift: float, alternative: str) -> float:
-        def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-            return a.mean(axis=axis) - b.mean(axis=axis)
-
-        options = {"alternative": alternative, "vectorized": True, "rng": 0, "batch": 1000}
-        return float(stats.permutation_test((one - shift, two), difference, **options).pvalue)
+        options = {"statistic": lambda a, b, axis: a.mean(axis) - b.mean(axis), "vectorized": True, "batch": 1000}
+        return float(stats.permutation_test((one - shift, two), **options, alternative=alternative, rng=0).pvalue)
 
     side = margin if found.difference > 0 else -margin
     beyond, within = ("greater", "less") if found.difference > 0 else ("less", "greater")
@@ -172,17 +167,15 @@ def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float,
     wilson = (stats.binomtest(k, size).proportion_ci(method="wilson") for k, size in ((hits, n), (others, m)))
     (low, high), (lower, higher) = wilson
     rate, other = hits / n, others / m
-    least, most = (
-        rate - other - np.hypot(rate - low, higher - other),
-        rate - other + np.hypot(high - rate, other - lower),
-    )
+    least = rate - other - float(np.hypot(rate - low, higher - other))
+    most = rate - other + float(np.hypot(high - rate, other - lower))
     p = stats.fisher_exact([[hits, n - hits], [others, m - others]]).pvalue
     # what an exact test shows against no success, in 80 % of all samples
     needed = next((k for k in range(1, n + 1) if stats.fisher_exact([[k, n - k], [0, m]]).pvalue <= alpha), None)
     return found._replace(
         difference=rate - other,
-        low=float(least),
-        high=float(most),
+        low=least,
+        high=most,
         p=float(p) if not margin or max(least, -most) > margin else 1.0,  # Fisher's test knows no margin
         visible=float(stats.beta.ppf(POWER, needed, n - needed + 1)) if needed else np.inf,
         counts=f"{hits} of {n} against {others} of {m}",

@@ -60,10 +60,7 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
 def write_plan(
     build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
 ) -> dict[str, RunParameters]:
-    """Write a plan file for every run below ``build/plan``, ``build/code.txt`` and ``build/plan.mk``; return the runs.
-
-    Names are STUDY/VARIANT/seed-K.
-    """
+    """Write a plan of every run (STUDY/VARIANT/seed-K) below ``build/plan``, code.txt and plan.mk; return the runs."""
     studies = chosen_studies(study, check_profile(profile))
     if seeds is not None and seeds < 1:
         raise InputError(f"SEEDS={seeds}: must be at least 1")

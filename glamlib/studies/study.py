@@ -15,8 +15,7 @@ from glamlib.studies.parameters import RunParameters
 class Variant:
     """One row of a study's table: a label for readers, a model's name and its overrides.
 
-    The override "window_size": "map" makes one window cover the whole map, which is full attention. ``data`` are the
-    variant's own options of the data.
+    The override "window_size": "map" makes one window cover the whole map: full attention. ``data``: its own options.
     """
 
     label: str
