@@ -56,7 +56,7 @@ def save_model(
 
     name, overrides = getattr(model, "made_by", ("", {}))
     if not name or model.config.ndim != 2:
-        raise InputError("save_model: of models of images that create_model made")
+        raise InputError("save_model(weights_file, model, classes): model must be one of images that create_model made")
     if len(classes) != model.num_classes:
         raise InputError(f"save_model: {len(classes)} names of classes; the model has {model.num_classes} classes")
     data = {"train": "train", "test": "test"}

@@ -79,8 +79,10 @@ def test_what_is_no_model_of_the_library_is_refused(tmp_path):
     with pytest.raises(glamlib.InputError, match="3 names of classes; the model has 2 classes"):
         glamlib.save_model(tmp_path / "a.safetensors", model, ["x", "y", "z"])
     for other in (torch.nn.Conv2d(3, 2, 1), volumes):
-        with pytest.raises(glamlib.InputError, match="of models of images that create_model made"):
+        with pytest.raises(glamlib.InputError, match="model must be one of images that create_model made"):
             glamlib.save_model(tmp_path / "a.safetensors", other, ["x", "y"])
+    with pytest.raises(glamlib.InputError, match=r"save_model\(weights_file, model, classes\)"):  # as torch.save has it
+        glamlib.save_model(model, tmp_path / "a.safetensors", ["x", "y"])
     (tmp_path / "b.safetensors").write_bytes(b"no weights")
     with pytest.raises(glamlib.InputError, match=r"b\.safetensors: not a weights file"):
         glamlib.load_model(tmp_path / "b.safetensors")
