@@ -83,12 +83,12 @@ def receptive_fields(study: Study, results: Path, variants: Iterable[str] | None
     return figure
 
 
-def slices(study: Study, results: Path) -> Figure:
+def slices(study: Study, results: Path, variants: Iterable[str] | None = None) -> Figure:
     """Slices of test volumes, the truth's outlines, and beside it those of each variant's prediction (first seed).
 
     Rows run from posterior to anterior and columns from left to right, so anterior is on top.
     """
-    pictures = _pictures(study, results)
+    pictures = _pictures(study, results, variants)
     classes = records.read_records(results, study.name)[0]["classes"]
     palette, first = structure_colours(len(classes) - 1), next(iter(pictures.values()))
     labels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
