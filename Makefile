@@ -66,7 +66,7 @@ ASK := $(if $(filter paper,$(PROFILE)),1)
 PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 absent = $(if $(filter-out $(wildcard $1),$1),always)
 
-$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv' -o -name '*.toml') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv' -o -name '*.toml' -o -name '*.html') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
 	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
 	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)
@@ -121,5 +121,5 @@ camvid: setup ## fetch CamVid (from its public repository, verified) into GLAM_D
 	git -C "$$part" sparse-checkout set --no-cone /CamVid/; git -C "$$part" checkout --quiet $(CAMVID_COMMIT); \
 	"$(PYTHON)" -m glamlib check-data camvid "$$part" > "$$part.log" || { cat "$$part.log"; exit 1; }; \
 	mv "$$part/CamVid" "$$to"; rm -rf "$$part" "$$part.log"; else "$(PYTHON)" -m glamlib check-data camvid "$$to"; fi
-clean: ## remove what was built, but for the environment, fetched data and results/
+clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
 	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick

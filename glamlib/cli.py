@@ -223,6 +223,8 @@ def evaluate(
         dataset, split = dataset_of(data), split or "test"
     dataset = dataset or run.dataset
     same = dataset == run.dataset
+    if same and data is None and dataset in ("folder", "volumes") and not run.root:
+        raise InputError(f"{weights}: names no data; give --data PATH")
     if split is not None and dataset in GENERATED:
         raise InputError(f"--split {split}: {dataset} are drawn and have no splits")
     if split is None and not same:
@@ -303,7 +305,7 @@ def look(
             is made smaller until no attention at the highest resolution takes more than 1 GiB; the picture says so.
         at: the pixel's column and row, from 0 at the top left.
         out: the picture, a PNG.
-        beside: weights of another model, drawn beside it.
+        beside: weights of another model, drawn beside it at the first one's size.
         stage: of which resolution, 0 for the highest (patches of 4 pixels), which is shown unless given.
         receptive_field: below, also the effective receptive field: the gradient of the pixel's logits.
         device: cpu, cuda or auto.
@@ -329,5 +331,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from a training's last checkpoint", file=sys.stderr)
+        print("interrupted; train and compare resume from the last checkpoint", file=sys.stderr)
         return 130

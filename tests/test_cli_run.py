@@ -295,6 +295,8 @@ def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
         assert found["confusion"] == expected.tolist()
         assert found["classes"]["cue 1"]["pixels"] == expected[1].sum()
     refused_by_main(capsys, ["evaluate", weights], "gone")
+    save_model(Path(weights), replace(saved, run=replace(saved.run, dataset="folder", root="", data=data)))
+    refused_by_main(capsys, ["evaluate", weights], "w.safetensors: names no data; give --data PATH")
 
 
 def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch, capsys):

@@ -65,6 +65,8 @@ def test_batches_fit_into_the_memory(tmp_path, monkeypatch):
         monkeypatch.setattr(own.psutil, "virtual_memory", lambda total=memory: type("", (), {"total": total}))
         run = own.own_study(root, None, "swin_nano_linear", ["device=cpu"]).run("swin_nano_linear", 0, own.PROFILE)
         assert (run.batch_size, run.accumulate) == (8, parts)
+        odd = own.own_study(root, None, "swin_nano_linear", ["device=cpu", "batch_size=3"])
+        assert odd.run("swin_nano_linear", 0, own.PROFILE).accumulate == 1  # of 2 images at least
         assert run.data["in_memory"] == (memory / 4 > 14 * 256 * 256 * 4)
 
 
@@ -139,6 +141,11 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert record["parameters"]["dataset"] == "folder"
     page = (out / "tables/own.html").read_text()
     assert page.count("data:image/webp;base64") == 3  # loss, validation scores, predictions
+    for pictures in out.glob("runs/own/*/seed-0/pictures.npz"):
+        pictures.unlink()  # as if the first seed had failed
+    assert main(command) == 0
+    assert (out / "tables/own.html").read_text().count("data:image/webp;base64") == 2
+    said = capsys.readouterr().out
     assert (out / "tables/own.md").read_text() in said
     assert main(["evaluate", str(out / f"runs/own/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(record["metrics"]["miou"])

@@ -67,7 +67,7 @@ def test_bimodal_scores_have_no_student_interval():
     assert not bimodal(all_left)
     assert not bimodal([0.5])
     assert isnan(score_interval(some).low)
-    found = compare(dict(enumerate(all_left)), dict(enumerate(some)))
+    found = compare(dict(enumerate(all_left)), dict(enumerate(some)), counted=True)
     assert found.counts == "6 of 6 against 3 of 6"
     assert found.p == pytest.approx(2 * 20 / 220)  # choose 3 failures: all of the second group, C(6, 3) of C(12, 3)
     assert found.difference == 0.5
@@ -195,8 +195,10 @@ def test_an_outlier_is_no_group_of_its_own():
     """None of these runs guesses as those of the plateau do: the means are compared, not counts."""
     tokens, wide = [0.695, 0.746, 0.731, 0.955, 0.720], [0.62, 0.64, 0.50, 0.59, 0.55]
     assert not bimodal(tokens)
-    found = compare(by_seed(tokens), by_seed(wide), paired=False)
+    found = compare(by_seed(tokens), by_seed(wide), paired=False, counted=True)
     assert (found.counts, found.verdict) == ("", SUPPORTED)
+    dice = compare(by_seed([0.80, 0.82, 0.81]), by_seed([0.58, 0.80, 0.81]))  # no question of two: not counted
+    assert (dice.counts, dice.difference) == ("", pytest.approx(0.08))
     assert found.p == pytest.approx(stats.ttest_ind(tokens, wide, equal_var=False).pvalue)
 
 

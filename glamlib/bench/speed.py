@@ -246,7 +246,6 @@ def speed(
     cache: Path,
     device: Literal["cpu", "cuda", "auto"] = "cpu",
     threads: int = 2,
-    flush_denormal: bool = False,
 ) -> None:
     """Time every group and write the table.
 
@@ -255,12 +254,10 @@ def speed(
         cache: folder of the finished groups.
         device: cpu, cuda or auto.
         threads: of the CPU.
-        flush_denormal: let the processor take denormal numbers for 0.
     """
     tables, device = [], resolve_device(device)
-    torch.set_flush_denormal(flush_denormal)
     for group in groups(device):
-        file = cache / f"{device}{'-flushed' * flush_denormal}" / f"{group.part}-{group.direction}-{group.size}.csv"
+        file = cache / device / f"{group.part}-{group.direction}-{group.size}.csv"
         if not file.exists():
             print(f"bench {file.stem}", flush=True)
             rows = measure(group, device, threads)

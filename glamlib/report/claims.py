@@ -94,7 +94,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
 
 def _compared(row: dict[str, object], family: int) -> Comparison:
     options = {name: row[name] for name in ("margin", "direction", "cap", "grid")}
-    options["level"] = _LOOKS[row["looks"]] / family
+    options |= {"level": _LOOKS[row["looks"]] / family, "counted": row["metric"] == "right_given_found"}
     options |= {"paired": row["test"] == "paired", "success": row["outcome"] == "success"}
     return statistics.compare(*(row["values"] or ({}, {})), **options)
 
@@ -154,14 +154,14 @@ def _words(row: tuple) -> str:
     digits = 0 if row.outcome == "time" else 3
     unit = _NAMES[row.metric]
     text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
-    text += f", beside {row.beside:.0f}" if row.outcome == "time" else ""
+    text += f", against {row.beside:.0f}" if row.outcome == "time" else ""
     if row.metric == "gmacs":  # a count, which has no interval
         return f"{text}; {row.reason}"
     if not np.isnan(row.low):
         how = "Fisher" if row.counts else row.test
         text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {how})"
     elif row.n > 1:
-        text += f" ({row.n} seeds; runs that ended before count until there)"
+        text += f" ({row.n} seeds; runs that missed it count with the last step)"
     else:
         text += " (one seed, so no interval)"
     if not np.isnan(row.images_low):
@@ -171,7 +171,9 @@ def _words(row: tuple) -> str:
         text += "; perhaps by less than what matters"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
         most = np.inf if row.outcome == "time" else 1
-        text += f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; none would have been visible"
+        text += (
+            f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; no difference would have been visible"
+        )
     return f"{text}; {row.reason}" if row.reason else text
 
 

@@ -9,6 +9,7 @@ from glamlib.files import write_whole
 from glamlib.report import figures, pictures, tables
 from glamlib.report.page import page_html
 from glamlib.report.statistics import INCONCLUSIVE, LEVEL, compare, holm
+from glamlib.runs.records import read_pictures
 from glamlib.studies.study import Study
 
 
@@ -50,8 +51,10 @@ probability 0.8.
     drawn, page = {"Training loss": figures.training_curves(study, results)}, text
     if next(iter(study.profiles.values())).parameters["validate_every"]:
         drawn["Validation scores"] = figures.training_curves(study, results, f"val_{metric}")
-    shown = pictures.slices(study, results) if volumes else pictures.predictions(study, results, data.palette)
-    for title, figure in (drawn | {"Predictions": shown}).items():
+    if any(read_pictures(results, study.name, name) for name in study.variants):  # of the first seed
+        shown = pictures.slices(study, results) if volumes else pictures.predictions(study, results, data.palette)
+        drawn["Predictions"] = shown
+    for title, figure in drawn.items():
         path = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
         page += f"\n## {title}\n\n![{title}](figures/{path.name})\n"
     document = new_notebook(cells=[new_markdown_cell(page)])

@@ -196,7 +196,7 @@ def _loss_of(study: Study) -> str:
     if study.dataset in VOLUME_DATA:
         return "1 - Dice + cross-entropy in nats"
     parts = "cross-entropy, nats a pixel"
-    stages = len(study.overrides.get("depths", "four"))  # a network of one stage has no auxiliary head
+    stages = len(study.overrides.get("depths", range(4)))  # a network of one stage has no auxiliary head
     if stages > 1 and any(variant.model.endswith("_upernet") for variant in study.variants.values()):
         parts += f";\nUPerNet's with {AUXILIARY_WEIGHT} of its auxiliary head's"
     return parts

@@ -95,15 +95,15 @@ def write_look(
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: must be a .png")
-    image, labelled, sizes = read_image(photo), {}, []
+    image, labelled, size = read_image(photo), {}, None
     for file, (saved, run) in models.items():
         if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
             raise InputError(f"{file}: {run.model} is not a model of RGB images")
         name = f"{file.stem}\n{run.model}"
         labelled[f"{file}\n{run.model}" if name in labelled else name] = saved.model
         options = InferenceOptions.from_dict(run.evaluate)
-        sizes.append(view_size(*image.shape[1:], options, options.scales[0]))
-    size, encoders = sizes[0], [model.encoder for model in labelled.values()]
+        size = size or view_size(*image.shape[1:], options, options.scales[0])
+    encoders = [model.encoder for model in labelled.values()]
     if stage is None:
         smaller = (tuple(max(1, round(side * share / 20)) for side in size) for share in range(20, 0, -1))
         size = next((one for one in smaller if not any(finest_stage(encoder, one) for encoder in encoders)), size)

@@ -95,20 +95,22 @@ def compare(
     direction: str = "higher",
     paired: bool = True,
     success: bool = False,
+    counted: bool = False,
     cap: float = np.inf,
     grid: float = 0.0,
     level: float = LEVEL,
 ) -> Comparison:
     """Compare two variants by the values of their runs, which come by seed.
 
-    The tests are Student's, ``paired`` by the seeds of both, or Welch's. Where the scores of a variant are `bimodal`,
-    runs that have left guessing are counted, and tested by Fisher's exact test; the interval is Newcombe's, of two
-    Wilson intervals (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until
-    there: the difference is that of restricted means, tested by permutation.
+    The tests are Student's, ``paired`` by the seeds of both, or Welch's. Of `bimodal` scores, if ``counted``, runs that
+    have left guessing are counted and tested by Fisher's exact test, with Newcombe's interval of two Wilson intervals
+    (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until there; means of them
+    are compared by permutation.
 
     Args:
         margin: the smallest difference that matters; 0 for any.
         success: values are 1 (success) or 0.
+        counted: values are shares of right answers to one question of two, with a chance of 0.5.
         grid: values are multiples of it, rounded up: they vary at least as rounding does.
         level: of one claim, for ``visible``: the level of a family over the number of its claims (see `holm`).
     """
@@ -120,7 +122,7 @@ def compare(
         return Comparison(0, np.nan, direction=direction)
     one, two = (group.to_numpy() for group in groups)
     found = Comparison(n, float(one.mean() - two.mean()), direction=direction)
-    if success or (np.isinf(cap) and (bimodal(one) or bimodal(two))):
+    if success or (counted and (bimodal(one) or bimodal(two))):
         return _counted(found, one, two, margin if direction == "equal" else 0.0, level)
     if n < 2:
         return found

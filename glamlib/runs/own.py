@@ -95,7 +95,7 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
         batch = values.get("batch_size", 2 ** int(np.clip(log2(min(PIXELS / pixels, items)), 1, 4)))
         # micro-batches in half of the memory, of at least 2 images, which batch normalisation needs
         fit = max(2, memory / 2 / pixels / MEMORY[large])
-        parts = next(n for n in range(1, batch + 1) if batch % n == 0 and batch <= n * fit)
+        parts = next((n for n in range(1, batch // 2 + 1) if batch % n == 0 and batch <= n * fit), 1)
         usual = {"batch_size": batch, "accumulate": parts}
     steps = values.get("steps", int(np.clip(round(EPOCHS * items / (usual | values)["batch_size"]), *STEPS)))
     rate = RATE_PRETRAINED if checked.pretrained else RATES[large]

@@ -47,14 +47,11 @@ def imagenet_file(model: str) -> Path | None:
 
 
 def digest(*places: str) -> str:
-    """Return a digest of the code in files and folders of the project: Python, notebooks and tables.
-
-    Comments, formatting and docstrings do not count.
-    """
+    """Return a digest of Python (without comments, format, docstrings), notebooks, tables and pages below places."""
     whole = hashlib.sha256()
     paths = [ROOT / place for place in places]
     for file in (file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))):
-        if file.suffix == ".csv":
+        if file.suffix in (".csv", ".toml", ".html"):
             whole.update(file.read_bytes())
         elif file.suffix in (".py", ".ipynb"):
             text = file.read_text()

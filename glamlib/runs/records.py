@@ -48,7 +48,7 @@ def open_run_folder(results: Path, run: RunParameters) -> Path:
 def write_record(
     folder: Path, run: RunParameters, *, history: list[dict], arrays: dict[str, np.ndarray], cost: Cost, **about: object
 ) -> Path:
-    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint and the lock.
+    """Write history.csv, pictures.npz (``arrays``, small) and, last, record.json; remove the checkpoint and unlock.
 
     The record also holds what it is given ``about`` the run: data, metrics, classes, train_seconds. What is there of
     another run is `put_aside`. Returns the record's path. Of several processes, the main one writes.

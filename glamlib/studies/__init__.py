@@ -18,4 +18,4 @@ def find_study(name: str) -> Study:
 
 def check_profile(name: str) -> str:
     """Return a profile's name; InputError that lists the profiles otherwise."""
-    return lookup("profile", name, dict(zip(PROFILES, PROFILES, strict=True)))
+    return lookup("profile", name, {profile: profile for profile in PROFILES})
