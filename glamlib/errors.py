@@ -108,7 +108,10 @@ def _converted(value: object, kind: object) -> object:
 
 
 def check(name: str, value: object, kind: object) -> object:
-    """Return ``value`` as ``kind``, an int as a float and a list as a tuple; InputError that says what is allowed."""
+    """Return ``value`` as ``kind``, or raise an `InputError` that says what is allowed.
+
+    An int may stand for a float and a list for a tuple; nothing else is converted.
+    """
     try:
         return _converted(value, kind)
     except ValueError:
@@ -117,7 +120,7 @@ def check(name: str, value: object, kind: object) -> object:
 
 
 def check_options(role: str, values: dict[str, object], *targets: Callable) -> dict[str, object]:
-    """Return ``values`` checked against a dataclass's fields, or keyword-only parameters; InputError for other ones."""
+    """Return ``values`` checked against a dataclass's fields, or keyword-only parameters; InputError for others."""
     options = {
         option.name: option
         for target in targets

@@ -1,4 +1,4 @@
-"""Verdicts, by rule, on the claims that studies/claims.csv declares before anything runs.
+"""Verdicts, by rule, on the claims that studies/claims.csv declares.
 
 python -m glamlib.report.claims RESULTS STUDY ... (writes the studies' tables, too)
 """
@@ -160,8 +160,6 @@ def _words(row: tuple) -> str:
     if not np.isnan(row.low):
         how = "Fisher" if row.counts else row.test
         text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {how})"
-    elif row.n > 1:
-        text += f" ({row.n} seeds; runs that missed it count with the last step)"
     else:
         text += " (one seed, so no interval)"
     if not np.isnan(row.images_low):

@@ -104,8 +104,8 @@ def compare(
 
     The tests are Student's, ``paired`` by the seeds of both, or Welch's. Of `bimodal` scores, if ``counted``, runs that
     have left guessing are counted and tested by Fisher's exact test, with Newcombe's interval of two Wilson intervals
-    (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until there; means of them
-    are compared by permutation.
+    (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until there; their
+    means have Welch's interval, and are tested by permutation.
 
     Args:
         margin: the smallest difference that matters; 0 for any.
@@ -126,8 +126,6 @@ def compare(
         return _counted(found, one, two, margin if direction == "equal" else 0.0, level)
     if n < 2:
         return found
-    if max(one.max(), two.max()) >= cap:
-        return _permuted(found, one, two, margin)
     samples = [one - two] if paired else [one, two]
     rounding = (grid**2 / 12) * (1 + paired) + 1e-24  # never 0
     variances = np.array([max(sample.var(ddof=1), rounding) / len(sample) for sample in samples])  # of means
@@ -135,13 +133,14 @@ def compare(
     freedom = variances.sum() ** 2 / sum(variances**2 / [len(sample) - 1 for sample in samples])  # Satterthwaite's
     student, distance = stats.t(freedom), abs(found.difference)
     half = student.ppf(0.975) * error
-    return found._replace(
+    found = found._replace(
         low=float(found.difference - half),
         high=float(found.difference + half),
         p=float(min(1, 2 * student.sf((distance - margin * (direction == "equal")) / error))),
         p_equivalent=float(student.sf((margin - distance) / error)) if margin else np.nan,
         visible=float(error * visible_errors(freedom, level) + margin * (direction == "equal")),
     )
+    return _permuted(found, one, two, margin) if max(one.max(), two.max()) >= cap else found
 
 
 @cache
@@ -152,7 +151,7 @@ def visible_errors(freedom: float, level: float = LEVEL) -> float:
 
 
 def _permuted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float) -> Comparison:
-    """Return the tests of a difference of means, and of one within the margin, by permutation of shifted values."""
+    """Return ``found`` with its tests, of no difference and of one within the margin, by permuting shifted values."""
 
     def p(shift: float, alternative: str) -> float:
         options = {"statistic": lambda a, b, axis: a.mean(axis) - b.mean(axis), "vectorized": True, "batch": 1000}

@@ -161,9 +161,8 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
     }
     words = {"^nan to nan$": "one seed", r"^\+?nan \(.*": "-", r" \(\+?nan to \+?nan\)": "", "^nan$": "undefined"}
     table = pd.DataFrame(shown).replace(words, regex=True)
-    table.loc[(summary["n"] > 1) & summary[metric].notna() & summary[f"{metric}_low"].isna(), "95 % interval"] = (
-        "two groups"  # no interval
-    )
+    mixed = (summary["n"] > 1) & summary[metric].notna() & summary[f"{metric}_low"].isna()  # a mean, and no interval
+    table.loc[mixed, "95 % interval"] = "two groups"
     if "against baseline" in table:
         table.loc[summary["variant"] == study.baseline, "against baseline"] = "baseline"
     alignment = ("left", *["right"] * (len(table.columns) - 1))

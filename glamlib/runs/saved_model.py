@@ -73,7 +73,7 @@ class How:
         whole: the image whole, however large, also where it would be in windows by itself.
         slide: windows of this height and width instead of the whole image; logits are averaged where they overlap.
         stride: from window to window; two thirds of the window unless given.
-        scales: ratios of the image's size, after one --scales or several; probabilities at all are averaged.
+        scales: ratios of the image's size, after one --scales or several; probabilities are averaged.
         flip: predict also mirrored, and average.
         resize: predict at the largest size of the image's aspect within these pixels, long and short side.
         device: cpu, cuda or auto.

@@ -4,7 +4,7 @@ Variants differ in the model alone (with legends also in the number of facts). A
 and which variants run, never code paths. ``studies.toml``, ``variants.csv`` and ``claims.csv`` declare them.
 """
 
-from glamlib.errors import lookup
+from glamlib.errors import lookup, one_of
 from glamlib.studies.study import Study, read_studies
 
 PROFILES = ("quick", "cpu", "night", "gpu", "paper")  # in the order of their evidence
@@ -18,4 +18,6 @@ def find_study(name: str) -> Study:
 
 def check_profile(name: str) -> str:
     """Return a profile's name; InputError that lists the profiles otherwise."""
-    return lookup("profile", name, {profile: profile for profile in PROFILES})
+    if name not in PROFILES:
+        raise one_of("profile", name, PROFILES)
+    return name

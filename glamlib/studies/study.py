@@ -62,7 +62,7 @@ class Study:
     Attributes:
         baseline: the variant that the others are compared with.
         metric: what is compared: "miou", of legend scenes "right_given_found", of volumes "dice".
-        looks: how often results were looked at before the last seeds were declared, the last look included.
+        looks: how many looks at the results there are, if seeds are added after a look; the last one counts, too.
         needs_weights: runs start from ImageNet weights, and wait for their files (`glamlib.runs.places.imagenet_file`).
     """
 
@@ -98,19 +98,19 @@ class Study:
 def read_studies() -> dict[str, Study]:
     """Return the studies that ``studies.toml`` declares, by name."""
     tables = tomllib.loads(Path(__file__).with_name("studies.toml").read_text(encoding="utf-8"))
-    sizes = {name: _whole(tables["sizes"], name) for name in tables["sizes"]}
+    sizes = {name: _resolved(tables["sizes"], name) for name in tables["sizes"]}
     studies = {}
     for name in tables["studies"]:
-        table = {"name": name, "overrides": {}, "variants": [name]} | _whole(tables["studies"], name)
+        table = {"name": name, "overrides": {}, "variants": [name]} | _resolved(tables["studies"], name)
         profiles = {profile: Profile(**sizes[size]) for profile, size in table.pop("sizes").items()}
         studies[name] = Study(**table | {"variants": _variants(table["variants"]), "profiles": profiles})
     return studies
 
 
-def _whole(tables: dict[str, dict], name: str) -> dict:
+def _resolved(tables: dict[str, dict], name: str) -> dict:
     """Return a table with what it takes over from the one that it is "like"; "sizes" are never taken over."""
     table = dict(tables[name])
-    whole = _whole(tables, table.pop("like")) if "like" in table else {}
+    whole = _resolved(tables, table.pop("like")) if "like" in table else {}
     for key, value in table.items():
         merges = isinstance(value, dict) and key != "sizes"
         whole[key] = whole.get(key, {}) | value if merges else value
