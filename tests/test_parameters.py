@@ -127,12 +127,12 @@ def test_every_study_gives_runs_that_can_be_run(study_name, profile):
 
 
 def test_a_table_like_another_takes_its_values_and_changes_those_it_names():
-    run = find_study("mixers_96").run("pooled", 2, "cpu")  # spelled out by hand from four tables and a variant's row
+    run = find_study("mixers_96").run("pooled", 2, "gpu")  # spelled out by hand from four tables and a variant's row
     assert run.data == {"size": 96, "train": 4000, "val": 60, "test": 500, "cue_size": 12}
     block = {"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2, "mixer": "pooled"}
     assert (run.overrides, run.model) == (block, "glam_swin_nano_linear")
     assert (run.steps, run.batch_size, run.lr, run.loss, run.stop_at) == (700, 16, 3e-3, "balanced", 0.985)
-    assert list(find_study("mixers_96").profiles) == ["cpu"]  # profiles are never taken over
+    assert list(find_study("mixers_96").profiles) == ["gpu"]  # profiles are never taken over
     assert list(find_study("mixers_96").variants) == ["gmsa", "pooled", "linear"]
 
 

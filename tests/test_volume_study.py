@@ -68,7 +68,7 @@ def test_record_tables_and_figures_of_volumes(tmp_path):
 
 def test_cue_volumes_end_at_their_criterion(tmp_path):
     """With balanced classes and validation, as the study has it; one that guessing meets ends it at once."""
-    run = studies.find_study("volumes_cues").run("glam_1", 0, "cpu")
+    run = studies.find_study("volumes_cues").run("glam_1", 0, "gpu")
     data = run.data | {"size": 32, "min_distance": 12, "train": 4, "val": 2, "test": 2}
     run = replace(run, data=data, steps=4, batch_size=2, warmup_steps=1, validate_every=2, stop_at=1e-9)
     path = run_one(run, tmp_path)
