@@ -4,12 +4,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PROFILE ?= cpu# size of the studies: quick (a smoke run), cpu, gpu (longer), night (real data), paper
-STUDY ?= all# or names with commas: context,decoders,mixers,release,camvid,volumes_cues,...
+STUDY ?= all# or names with commas: context,decoders,mixers,release; those of a profile
 SEEDS ?=# seeds a variant; empty: as many as the profile says
 DEVICE ?=# cpu, cuda or auto; empty: what the profile says
-JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))# runs at a time, one thread each
+JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))# runs at a time, one thread each; without it, as many as there are processors
 GLAM_DATA ?= build/data# folder that holds camvid/ and others; absent data are left out, and the report says so
-RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))# where records, tables, figures and the report go
+RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))# where records, tables, figures and the report go; without it, results or results/PROFILE
 PYTHON := .venv/bin/python# PYTHON=python3 takes an environment that is already there, as it is
 PYTHON3 ?= python3# the Python, 3.11 or later, that .venv is made with
 YES ?=# 1: profile paper does not ask before it starts
@@ -32,15 +32,15 @@ export PYTHONWARNINGS := ignore
 OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, this is %s" % sys.version.split()[0]
 NOTEBOOK := "$(PYTHON)" -m glamlib.runs.notebook
 SET = --set profile=$(PROFILE) results=$(RESULTS)
-READING := 00_start_here 01_cue_scenes 02_glam_block 03_ablation 04_legend 05_camvid 06_non_local_upsampling \
-  07_volumes 08_volume_study 09_cost 10_speed 11_neighbours 12_paper_and_release 13_your_own_data
+READING := 13_your_own_data 06_non_local_upsampling 00_start_here 01_cue_scenes 02_glam_block 03_ablation 04_legend \
+  05_camvid 07_volumes 08_volume_study 09_cost 10_speed 11_neighbours 12_paper_and_release# the longest two first
 # What decides the plan beside the code
 export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
 .PHONY: help setup reproduce quick results bench readme site test lint lab camvid clean always
 
 help: ## explain every variable and target
-	@sed -nE 's/^([A-Z_0-9]+) [?:]=.*# (.*)/  \1=|\2/p; s/^([a-z-]+):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -nE 's/^([A-Z_0-9]+) [?:]= ?([^$$#]*).*# (.*)/  \1=\2|\3/p; s/^([a-z-]+):.*## /  make \1|/p' Makefile | column -t -s '|'
 
 setup: $(if $(filter .venv/%,$(PYTHON)),.venv/.installed) ## make the environment: .venv from requirements.lock
 

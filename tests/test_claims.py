@@ -110,6 +110,17 @@ def test_what_enters_no_verdict(tmp_path):
     assert judged(tmp_path, more).loc["tokens", ["n", "seeds"]].tolist() == [10, 10]
 
 
+def test_a_claim_has_as_many_seeds_as_both_of_its_variants(tmp_path):
+    """Of legends, 24 of one and eight tokens with eight facts, and six of the others."""
+    few = {"k8_n1": [0.6, 0.7, 0.65], "k8_n8": [0.8, 0.9, 0.8], "k8_wide": [0.6, 0.7, 0.65]}
+    found = judged(tmp_path, table("legend", **few))
+    assert found.loc["number_8", "measured"].endswith("; 6 of 24 seeds have run")
+    assert found.loc["wide", ["n", "seeds", "verdict"]].tolist() == [6, 6, SUPPORTED]
+    found = judged(tmp_path, table("legend", **{name: scores * 8 for name, scores in few.items()}))
+    assert found.loc["number_8", ["n", "seeds", "verdict"]].tolist() == [24, 24, SUPPORTED]
+    assert found.loc["wide", ["n", "seeds"]].tolist() == [6, 6]
+
+
 def test_bimodal_runs_and_times(tmp_path):
     soon = table("context", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
     never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310], pooled=[500, np.nan])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -114,9 +115,11 @@ def test_a_notebook_names_some_parameters_and_has_others_in_more():
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)
 def test_every_study_gives_runs_that_can_be_run(study_name, profile):
     study = find_study(study_name)
-    runs, variants = study.runs(profile), list(study.profiles[profile].variants or study.variants)
+    runs, size = study.runs(profile), study.profiles[profile]
+    variants = list(size.variants or study.variants)
     assert len({(run.study, run.variant, run.seed, run.profile) for run in runs}) == len(runs)
-    assert len(runs) == study.profiles[profile].seeds * len(variants)
+    wanted = {variant: size.more_seeds.get(variant, size.seeds) for variant in variants}
+    assert Counter(run.variant for run in runs) == wanted
     for run in runs:
         assert (run.study, run.profile) == (study_name, profile)
         check_run(run)

@@ -241,12 +241,7 @@ def groups(device: str) -> list[Group]:
     return [Group(part, one, size) for size in SIZES for part in PARTS for one in passes if size <= largest[part]]
 
 
-def speed(
-    out: Path,
-    cache: Path,
-    device: Literal["cpu", "cuda", "auto"] = "cpu",
-    threads: int = 2,
-) -> None:
+def speed(out: Path, cache: Path, device: Literal["cpu", "cuda", "auto"] = "cpu", threads: int = 2) -> None:
     """Time every group and write the table.
 
     Args:

@@ -13,6 +13,7 @@ python -m glamlib.cost.table FOLDER/neighbours_cost.csv
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -132,7 +133,9 @@ def cost_table(
     Beside it stand published and released figures where known, in percent how far ours are above them, and why, for
     every difference above `NOTABLE` percent. Raises RuntimeError for a difference that nothing explains.
     """
-    table = pd.DataFrame(cost_row(*case, *size) for case in cases(pattern, tokens) for size in sizes)
+    rows = [(*case, *size) for case in cases(pattern, tokens) for size in sizes]
+    with ProcessPoolExecutor() as pool:
+        table = pd.DataFrame(pool.map(cost_row, *zip(*rows, strict=True), chunksize=len(sizes)))
     table = table.merge(PUBLISHED, how="left", on="model")
     table["published_macs"] = table["published_macs"].where((table["height"] == 512) & (table["width"] == 2048))
     released = REFERENCE.groupby(["model", "tokens"], as_index=False)["released_parameters"].first()
@@ -142,9 +145,7 @@ def cost_table(
     if (table.filter(regex="^published.*percent").abs() > NOTABLE).any(axis=None):
         raise RuntimeError("a difference from the published figures that nothing explains")
     like = table[(table["behaviour"] == "released") | (table["tokens"] == 0)].set_index(SAME)
-    reasons = [
-        (row["why"], explain("parameters", row, like), explain("macs", row, like)) for _, row in table.iterrows()
-    ]
+    reasons = [[row["why"], *(explain(what, row, like) for what in REASONS)] for _, row in table.iterrows()]
     table = table.drop(columns="why").assign(why=["; ".join(filter(None, row)) for row in reasons])
     table = table.astype({name: "Int64" for name in table if name.endswith("parameters")})
     table[[name for name in table if name.endswith("macs")]] /= 1e9

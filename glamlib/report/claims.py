@@ -34,7 +34,7 @@ _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "103
 def judged(results: Path) -> pd.DataFrame:
     """Return one row a claim, from the tables and records below ``results``, those of its `strongest` profile.
 
-    Columns: those of claims.csv; profile, seeds (of the study's profile: later ones do not count); n, difference, low,
+    Columns: those of claims.csv; profile, seeds (that it has for both: later ones do not count); n, difference, low,
     high, visible, counts of `Comparison`, p and p_equivalent of it, adjusted for looks and family (`holm`); beside, the
     mean of what is compared with; images_low and images_high, the 95 % interval over test subjects or clips; verdict,
     and the reason of one that is not by a test.
@@ -69,14 +69,15 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     if profile not in claim["profiles"].split():
         return row | {"reason": f"not at profile {profile}, but {claim['profiles'].replace(' ', ' and ')}"}
     study = studies.STUDIES[claim["study"]]
-    row |= {"seeds": study.profiles[profile].seeds, "looks": study.looks}
+    size, pair = study.profiles[profile], (claim["variant"], claim["comparison"])
+    row |= {"seeds": min(size.more_seeds.get(name, size.seeds) for name in pair), "looks": study.looks}
     runs = runs[runs["seed"] < row["seeds"]]
-    values = [runs[runs["variant"] == claim[name]].set_index("seed") for name in ("variant", "comparison")]
+    values = [runs[runs["variant"] == name].set_index("seed") for name in pair]
     if not all(map(len, values)) or claim["metric"] not in runs:
         return row | {"reason": f"study {study.name} has no such runs"}
     trained, values = ([table.get(name) for table in values] for name in (study.metric, claim["metric"]))
     if claim["outcome"] == "time":
-        row |= {"cap": runs["steps"].max(), "grid": study.profiles[profile].parameters["validate_every"]}
+        row |= {"cap": runs["steps"].max(), "grid": size.parameters["validate_every"]}
         values = [steps.fillna(row["cap"]) for steps in values]
     row["values"] = values
     if claim["metric"] == "gmacs":
@@ -158,7 +159,7 @@ def _words(row: tuple) -> str:
     if row.metric == "gmacs":  # a count, which has no interval
         return f"{text}; {row.reason}"
     if not np.isnan(row.low):
-        how = "Fisher" if row.counts else row.test
+        how = "Fisher" if row.counts else row.test.replace("welch", "Welch")
         text += f" (95 % interval {row.low:+.{digits}f} to {row.high:+.{digits}f}, {row.n} seeds, {how})"
     else:
         text += " (one seed, so no interval)"
@@ -168,10 +169,8 @@ def _words(row: tuple) -> str:
     if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
         text += "; perhaps by less than what matters"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
-        most = np.inf if row.outcome == "time" else 1
-        text += (
-            f"; visible: {row.visible:.{digits}f}" if row.visible <= most else "; no difference would have been visible"
-        )
+        any_is = row.outcome == "time" or row.visible <= 1
+        text += f"; visible: {row.visible:.{digits}f}" if any_is else "; no difference would have been visible"
     return f"{text}; {row.reason}" if row.reason else text
 
 

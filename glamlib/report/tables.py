@@ -181,10 +181,12 @@ def why_not_run(study: Study, profile: str) -> str:
 
 def provenance_sentence(runs: pd.DataFrame) -> str:
     """Return how and where a study's runs were made; not how long they took, since runs share a machine."""
+    seeds = runs.groupby("variant")["seed"].nunique()
+    number = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
     commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"]}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     return (
-        f"{len(runs)} runs ({runs['variant'].nunique()} variants, {runs['seed'].nunique()} seeds), profile "
+        f"{len(runs)} runs ({len(seeds)} variants, {number} seeds), profile "
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {', '.join(sorted(set(runs['device'])))}, "
         f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run."
     )

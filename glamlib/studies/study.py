@@ -46,12 +46,13 @@ def _options(text: str) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: parameters of `RunParameters`, seeds, and which variants (empty: all)."""
+    """A study's size: parameters of `RunParameters`, seeds (and more of some), and which variants (empty: all)."""
 
     data: dict
     parameters: dict
     augment: dict = field(default_factory=dict)
     seeds: int = 1
+    more_seeds: dict[str, int] = field(default_factory=dict)
     variants: Sequence[str] = ()
 
 
@@ -91,8 +92,9 @@ class Study:
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
         """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""
         size = lookup(f"profile of study {self.name}:", profile, self.profiles)
-        variants = size.variants or self.variants
-        return [self.run(variant, seed, profile) for seed in range(seeds or size.seeds) for variant in variants]
+        wanted = {name: seeds or size.more_seeds.get(name, size.seeds) for name in size.variants or self.variants}
+        pairs = ((name, seed) for seed in range(max(wanted.values())) for name in wanted if seed < wanted[name])
+        return [self.run(*pair, profile) for pair in pairs]
 
 
 def read_studies() -> dict[str, Study]:
