@@ -169,8 +169,8 @@ def _words(row: tuple) -> str:
     if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
         text += "; perhaps by less than what matters"
     if row.verdict == INCONCLUSIVE and row.visible > 0:
-        any_is = row.outcome == "time" or row.visible <= 1
-        text += f"; visible: {row.visible:.{digits}f}" if any_is else "; no difference would have been visible"
+        possible = row.outcome == "time" or row.visible <= 1
+        text += f"; visible: {row.visible:.{digits}f}" if possible else "; no difference would have been visible"
     return f"{text}; {row.reason}" if row.reason else text
 
 
