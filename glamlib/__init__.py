@@ -42,8 +42,7 @@ def save_model(
     Args:
         weights_file: safetensors, written atomically.
         classes: their names, in the order of the logits' channels.
-        size: (height, width) in pixels that training images were resized to, as images to predict then are; None where
-            they were not.
+        size: (height, width) in pixels that images were resized to, as others then will be; None: they were not.
 
     Raises:
         InputError: a model of another origin or of volumes, names or a size that do not fit, a file that cannot be

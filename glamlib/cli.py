@@ -326,7 +326,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (models, cost, check_data, train, compare, evaluate, predict, look):
         app.command(command)
     try:
-        return app.cli(args=arguments, prog="python -m glamlib") or 0
+        status = app.cli(args=arguments, prog="python -m glamlib") or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `... | head` has read enough; without this, Python's exit would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,8 @@
 """The command line, as other programs call it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,15 @@ def test_models_lists_one_name_a_line(capsys):
     for arguments, expected in (([], list_models()), (["*_tiny_*"], list_models("*_tiny_*")), (["nothing"], [])):
         assert main(["models", *arguments]) == 0
         assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    """As `models | head -1` does, before what is printed fills the pipe's buffer, and after."""
+    for arguments in (["models"], ["cost", "swin_nano_linear", "--size", "64", "64"]):
+        command = [sys.executable, "-m", "glamlib", *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            assert (process.stderr.read(), process.wait()) == (b"", 0)
 
 
 def test_cost_prints_a_readable_table(capsys):

@@ -246,7 +246,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (train, "give either --data and --model, or --study and --variant, or --plan FILE"),
         ([*train, "--plan", plan], "plan: not a plan file"),
         ([*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'"),
-        ([*train, *NAMED, "--set", "steps"], "--set 'steps': must be NAME=VALUE"),
+        ([*train, *NAMED, "--set", "steps"], "'steps': must be NAME=VALUE"),
         (["train", "--out", file, *named], "cannot write"),
         (["train", "--out", folder, "--weights", folder, *named], "cannot write"),
         (["look", weights, grey, "--at", "40", "0", "--out", "x.png"], "pixel 40 0: outside the image, which is 40"),

@@ -102,6 +102,8 @@ def test_values_and_models_as_they_are_written():
     ]
     with pytest.raises(InputError, match="swin_nano_unet is given twice"):
         own.own_variants("swin_nano_unet,glam_swin_nano_unet,swin_nano_unet")
+    with pytest.raises(InputError, match=r"^'gmsa': must be NAME=VALUE"):  # and not of an option that was not given
+        own.own_variants("swin_nano_unet:gmsa")
 
 
 def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsys):

@@ -27,12 +27,12 @@ def record(results: Path, run: RunParameters, seconds: float) -> None:
 
 def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path, monkeypatch):
     study = studies.find_study("context")
-    assert len(write_plan(tmp_path, tmp_path, "cpu", "context", 2)) == 2 * len(study.variants)
+    assert len(write_plan(tmp_path, "cpu", "context", 2)) == 2 * len(study.variants)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*") if path.name != "plan.mk"}
     changed = replace(study.variants["glam_5"], overrides={"num_global_tokens": 6})
     changed = replace(study, variants=study.variants | {"glam_5": changed})
     monkeypatch.setitem(studies.STUDIES, "context", changed)
-    write_plan(tmp_path, tmp_path, "cpu", "context", 2)
+    write_plan(tmp_path, "cpu", "context", 2)
     rewritten = sorted(path.relative_to(tmp_path) for path, time in times.items() if path.stat().st_mtime_ns != time)
     assert rewritten == [Path(f"plan/context/glam_5/seed-{seed}.json") for seed in (0, 1)]
 
@@ -93,13 +93,13 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
         ({"profile": "night"}, ": camvid (make camvid), hippocampus (Task04"),
     ):
         with refused(message):
-            write_plan(tmp_path, tmp_path, **options)
+            write_plan(tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "camvid").mkdir()
     found = {study.name for study in reproduce.chosen_studies("all", "quick")}
     assert found - generated == {"camvid"}
     (tmp_path / "cityscapes").mkdir()
-    write_plan(tmp_path, tmp_path, "paper")
+    write_plan(tmp_path, "paper")
     absent = "studies of camvid or ImageNet weights in weights/ (make camvid), ade20k (README)"
     runs = "79 runs of camvid_tiny, neighbours_tiny, cityscapes; left out, because their data are not there"
     assert capsys.readouterr().out == f"profile paper: {runs}: {absent}\n"
@@ -108,7 +108,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
 
 def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
     study, results = studies.find_study("context"), tmp_path / "results"
-    names = write_plan(tmp_path, results, "cpu", "context", 2)  # 22 runs
+    names = write_plan(tmp_path, "cpu", "context", 2)  # 22 runs
     waiting = unfinished(names, tmp_path, results)
     assert reproduce.time_left(names, waiting, results, jobs=2) == ""
     record(results, study.run("swin", 0, "cpu"), seconds=600.0)

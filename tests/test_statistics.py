@@ -16,10 +16,10 @@ from glamlib.report.statistics import (
     Comparison,
     bimodal,
     compare,
+    detectable_errors,
     holm,
     mean_interval,
     score_interval,
-    visible_errors,
 )
 from glamlib.report.tables import summary_table
 from glamlib.studies import find_study
@@ -104,10 +104,10 @@ def test_welch_by_hand():
     assert found.high == pytest.approx(0.07 + stats.t.ppf(0.975, freedom) * error)
     assert found.p == pytest.approx(2 * stats.t.sf(0.07 / error, freedom))
     assert found.p == pytest.approx(stats.ttest_ind(one, two, equal_var=False).pvalue)
-    assert found.visible == pytest.approx(visible_errors(freedom) * error)
+    assert found.detectable == pytest.approx(detectable_errors(freedom) * error)
     equal = compare(dict(enumerate(one)), dict(enumerate(two)), paired=False, direction="equal", margin=0.05)
-    assert equal.visible == pytest.approx(found.visible + 0.05)  # what shows that it is beyond the margin
-    assert visible_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)  # of ten pairs, 80 % power (Cohen, 1988)
+    assert equal.detectable == pytest.approx(found.detectable + 0.05)  # what shows that it is beyond the margin
+    assert detectable_errors(9) / sqrt(10) == pytest.approx(1.0, abs=0.01)  # of ten pairs, 80 % power (Cohen, 1988)
 
 
 def test_equivalent_is_a_90_percent_interval_within_the_margin():
@@ -147,11 +147,11 @@ def test_success_counts_as_printed():
     second = {seed: float(seed < 48) for seed in range(80)}
     found = compare(first, second, paired=False, success=True)
     assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
-    assert compare({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, success=True).visible == inf  # two runs show nothing
+    assert compare({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0}, success=True).detectable == inf  # two runs show nothing
     assert compare({0: 1, 1: 1, 2: 1, 3: 1}, {0: 0, 1: 0, 2: 0, 3: 0}, success=True).verdict == SUPPORTED  # p = 1/35
     # 5 of 10 against 0 of 10 have p = 0.033, 4 of 10 have 0.087: at least 5 are needed, in 80 % of samples
-    visible = compare(by_seed([1] * 10), by_seed([0] * 10), success=True).visible
-    assert sum(comb(10, k) * visible**k * (1 - visible) ** (10 - k) for k in range(5, 11)) == pytest.approx(0.8)
+    detectable = compare(by_seed([1] * 10), by_seed([0] * 10), success=True).detectable
+    assert sum(comb(10, k) * detectable**k * (1 - detectable) ** (10 - k) for k in range(5, 11)) == pytest.approx(0.8)
     # of "equal", a difference that may be within the margin contradicts nothing, though it is no chance
     ten, four = by_seed([1] * 10), by_seed([1] * 5 + [0] * 5)
     assert compare(ten, four, success=True).verdict == SUPPORTED
@@ -237,9 +237,9 @@ def test_at_most_5_percent_of_families_err():
 
 
 def test_stated_power_is_met():
-    """Four claims of ten seeds: the difference that is called visible at the true deviation is shown by 80 % of them,
-    and what runs say of it agrees."""
-    visible = visible_errors(9, 0.05 / 4) * 0.02 * sqrt(2 / 10)
-    found = [one for family in families(visible, 100, seeds=10) for one in family]
+    """Four claims of ten seeds: 80 % of them show the difference that is called detectable at the true deviation, and
+    what runs say of it agrees."""
+    detectable = detectable_errors(9, 0.05 / 4) * 0.02 * sqrt(2 / 10)
+    found = [one for family in families(detectable, 100, seeds=10) for one in family]
     assert np.mean([one.verdict == SUPPORTED for one in found]) >= 0.8 - 3 * sqrt(0.16 / 400)
-    assert np.median([one.visible for one in found]) == pytest.approx(visible, rel=0.1)
+    assert np.median([one.detectable for one in found]) == pytest.approx(detectable, rel=0.1)

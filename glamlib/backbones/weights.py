@@ -43,8 +43,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(encoder: nn.Module, name: str, source: bool | str | Path) -> None:
     """Put ImageNet weights into an encoder or backbone; what a classifier lacks stays as initialised.
 
-    ViT's and TNT's weights were trained on colours of mean and deviation 0.5, all others on ImageNet's, which this
-    library uses.
+    ViT's and TNT's were trained on colours of mean and deviation 0.5, all others on ImageNet's, which we use.
 
     Args:
         encoder: Swin's or GLAM's, or a backbone. A file for a backbone that timm lacks has the names of its ``body``.

@@ -96,7 +96,7 @@ def confirm(
     yes: bool = False,
 ) -> None:
     """List the runs that are planned and have not run, estimate their hours, and ask, unless ``yes``, to run them."""
-    plan = write_plan(build, results, profile, study, seeds, device)
+    plan = write_plan(build, profile, study, seeds, device)
     if not (runs := [plan[name] for name in unfinished(plan, build, results)]):
         return
     device = "cuda" if torch.cuda.is_available() else "cpu"

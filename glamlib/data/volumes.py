@@ -1,7 +1,6 @@
 """Volumes: NIfTI files as arrays in one orientation, their preprocessing and its inverse, and the data set over them.
 
-Axes are (depth, height, width) = (inferior to superior, posterior to anterior, left to right); spacings are in mm in
-that order.
+Axes are (depth, height, width) = (inferior to superior, posterior to anterior, left to right); spacings are in mm.
 """
 
 import gzip

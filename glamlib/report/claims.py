@@ -35,9 +35,9 @@ def judged(results: Path) -> pd.DataFrame:
     """Return one row a claim, from the tables and records below ``results``, those of its `strongest` profile.
 
     Columns: those of claims.csv; profile, seeds (that it has for both: later ones do not count); n, difference, low,
-    high, visible, counts of `Comparison`, p and p_equivalent of it, adjusted for looks and family (`holm`); beside, the
-    mean of what is compared with; images_low and images_high, the 95 % interval over test subjects or clips; verdict,
-    and the reason of one that is not by a test.
+    high, detectable, counts of `Comparison`, p and p_equivalent of it, adjusted for looks and family (`holm`); beside,
+    the mean of what is compared with; images_low and images_high, the 95 % interval over test subjects or clips;
+    verdict, and the reason of one that is not by a test.
     """
     return pd.concat([_family(claims, results) for _, claims in CLAIMS.groupby("family", sort=False)])
 
@@ -168,9 +168,9 @@ def _words(row: tuple) -> str:
         text += f"; over test {what} {row.images_low:+.3f} to {row.images_high:+.3f}"
     if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
         text += "; perhaps by less than what matters"
-    if row.verdict == INCONCLUSIVE and row.visible > 0:
-        possible = row.outcome == "time" or row.visible <= 1
-        text += f"; visible: {row.visible:.{digits}f}" if possible else "; no difference would have been visible"
+    if row.verdict == INCONCLUSIVE and row.detectable > 0:
+        possible = row.outcome == "time" or row.detectable <= 1
+        text += f"; detectable: {row.detectable:.{digits}f}" if possible else "; no difference would be detectable"
     return f"{text}; {row.reason}" if row.reason else text
 
 

@@ -26,7 +26,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
         verdicts[name] = one._replace(p=p).verdict
         if verdicts[name] == INCONCLUSIVE and one.n > 1:
-            verdicts[name] += f" (visible from {one.visible:.3f})"
+            verdicts[name] += f" (detectable from {one.detectable:.3f})"
     summary = tables.summary_table(runs, study)
     summary = summary.assign(verdict=summary["variant"].map(verdicts).fillna(""), seconds=summary["train_seconds"])
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
@@ -36,8 +36,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
 
 {tables.provenance_sentence(runs)} Scores are of the test data, by the weights that scored highest on validation data.
 The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
-(Holm). Where it is inconclusive, the number beside it is the smallest difference that this many seeds would show with
-probability 0.8.
+(Holm). Beside an inconclusive one is the smallest difference that so many seeds would show with probability 0.8.
 
 {tables.summary_markdown(summary, study)}
 

@@ -61,7 +61,7 @@ class Comparison(NamedTuple):
         difference, low, high: first minus second, with the 95 % interval; NaN where there is none.
         p: of no difference, two-sided; for the direction "equal", of a difference within the margin.
         p_equivalent: of a difference of the margin or more (two one-sided tests); NaN without a margin.
-        visible: the smallest true difference (of counts: from no success) that so many seeds show in 80 % of trials.
+        detectable: the smallest true difference (of counts: from no success) that so many seeds show in 80 % of trials.
         direction: "higher", "lower" or "equal": what is claimed of the first.
         counts: of bimodal runs, the successes: "3 of 5 against 5 of 5".
     """
@@ -72,7 +72,7 @@ class Comparison(NamedTuple):
     high: float = np.nan
     p: float = np.nan
     p_equivalent: float = np.nan
-    visible: float = np.nan
+    detectable: float = np.nan
     direction: str = "higher"
     counts: str = ""
 
@@ -112,7 +112,7 @@ def compare(
         success: values are 1 (success) or 0.
         counted: values are shares of right answers to one question of two, with a chance of 0.5.
         grid: values are multiples of it, rounded up: they vary at least as rounding does.
-        level: of one claim, for ``visible``: the level of a family over the number of its claims (see `holm`).
+        level: of one claim, for ``detectable``: the level of a family over the number of its claims (see `holm`).
     """
     scores = pd.DataFrame({"first": pd.Series(first), "second": pd.Series(second)}, dtype=np.float64)
     scores = scores.dropna() if paired else scores
@@ -138,13 +138,13 @@ def compare(
         high=float(found.difference + half),
         p=float(min(1, 2 * student.sf((distance - margin * (direction == "equal")) / error))),
         p_equivalent=float(student.sf((margin - distance) / error)) if margin else np.nan,
-        visible=float(error * visible_errors(freedom, level) + margin * (direction == "equal")),
+        detectable=float(error * detectable_errors(freedom, level) + margin * (direction == "equal")),
     )
     return _permuted(found, one, two, margin) if max(one.max(), two.max()) >= cap else found
 
 
 @cache
-def visible_errors(freedom: float, level: float = LEVEL) -> float:
+def detectable_errors(freedom: float, level: float = LEVEL) -> float:
     """Return how many standard errors a true difference has that a two-sided t-test shows with probability 0.8."""
     critical = stats.t.ppf(1 - level / 2, freedom)
     return optimize.brentq(lambda true: stats.nct.sf(critical, freedom, true) - POWER, 0, 10 * critical)
@@ -178,7 +178,7 @@ def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float,
         low=least,
         high=most,
         p=float(p) if not margin or max(least, -most) > margin else 1.0,  # Fisher's test knows no margin
-        visible=float(stats.beta.ppf(POWER, needed, n - needed + 1)) if needed else np.inf,
+        detectable=float(stats.beta.ppf(POWER, needed, n - needed + 1)) if needed else np.inf,
         counts=f"{hits} of {n} against {others} of {m}",
     )
 

@@ -42,7 +42,7 @@ def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str,
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals:
-            raise InputError(f"--set {change!r}: must be NAME=VALUE")
+            raise InputError(f"{change!r}: must be NAME=VALUE")
         with suppress(ValueError):  # a string
             value = json.loads(value)
         whole, dot, entry = name.partition(".")

@@ -58,7 +58,7 @@ def chosen_studies(names: str, profile: str) -> list[Study]:
 
 
 def write_plan(
-    build: Path, results: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
+    build: Path, profile: str = "cpu", study: str = "all", seeds: int | None = None, device: str = ""
 ) -> dict[str, RunParameters]:
     """Write a plan of every run (STUDY/VARIANT/seed-K) below ``build/plan``, code.txt and plan.mk; return the runs."""
     studies = chosen_studies(study, check_profile(profile))
@@ -108,7 +108,7 @@ def main(
     jobs: int = 1,
 ) -> None:
     """Plan and execute the runs of a profile, ``jobs`` at a time."""
-    names = write_plan(build, results, profile, study, seeds, device)
+    names = write_plan(build, profile, study, seeds, device)
     started = 0
 
     def execute_run(name: str) -> None:

@@ -65,8 +65,7 @@ class RunParameters(Checked):
     Attributes:
         study, variant, seed, profile: which run this is.
         model, overrides: for `glamlib.create_model`.
-        pretrained: "" for random weights, "imagenet" for Swin's (`places.imagenet_file`, or fetched by timm), or a file
-            of such weights.
+        pretrained: "" for random weights, "imagenet" for Swin's (`places.imagenet_file`, or timm's), or a file of them.
         dataset, data: which data and their options (`glamlib.training.datasets.run_data`).
         root: the folder of the data; "" for the sub-folder ``dataset`` of GLAM_DATA.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
