@@ -215,7 +215,7 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
             means = runs.mean(axis=1) if score else runs.mean(axis=1).rolling(5, min_periods=1).mean()
             axes.plot(means, **styles[variant.label], markevery=0.2)
     if score:
-        axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on validation data (mean over seeds)")
+        axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on validation data\n(mean over seeds)")
     else:
         axes.set(xlabel="optimiser step", ylabel=f"training loss\n({_loss_of(study)})", yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
