@@ -48,8 +48,9 @@ def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float,
         ([(9, 9)] * 20, ["data.size=[64,128]"], {"batch_size": 8}, {"crop_size": [64, 128]}),
     ],
 )
-def test_defaults_follow_from_the_images(sizes, changes, expected, augment, tmp_path):
-    study = own.own_study(write_images(tmp_path / "my streets", sizes), None, "swin_nano_linear", changes)
+def test_defaults_follow_from_the_images(sizes, changes, expected, augment, tmp_path, capsys):
+    study = own.own_study(write_images(tmp_path / "Zürich" / "my streets", sizes), None, "swin_nano_linear", changes)
+    assert "Zürich/my streets" in capsys.readouterr().out  # as typed, so that the line can be copied
     run = study.run("swin_nano_linear", 0, own.PROFILE)
     assert study.name == "my_streets"
     assert expected.items() <= run.to_dict().items()

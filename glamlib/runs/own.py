@@ -110,7 +110,7 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     study = Study(name, question, dataset, next(iter(variants)), overrides, variants, profiles, metric)
     for run in study.runs(PROFILE):
         check_run(run)
-    shown = json.dumps(values | {"augment": augment})[1:-1].replace('": ', "=").replace('"', "")
+    shown = json.dumps(values | {"augment": augment}, ensure_ascii=False)[1:-1].replace('": ', "=").replace('"', "")
     print(f"{name}: {dataset}, by default or --set {shown}", flush=True)
     return study
 
