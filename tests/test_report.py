@@ -52,8 +52,9 @@ def test_the_readme_changes_between_its_markers_alone(tmp_path):
     readme.write_text(f"# A project\n{page.BEGIN}old{page.END}\nend\n")
     for _ in range(2):
         page.write_headline(readme, tmp_path / "results")
-    before, _, after = re.split(f"{page.BEGIN}|{page.END}", readme.read_text())
+    before, written, after = re.split(f"{page.BEGIN}|{page.END}", readme.read_text())
     assert (before, after) == ("# A project\n", "\nend\n")
+    assert written.count("**Not tested.**") == 3  # camvid, hippocampus and brains, of which there are no results
     readme.write_text("# A project")
     with pytest.raises(InputError, match=r"the markers .* are missing"):
         page.write_headline(readme, tmp_path / "results")

@@ -24,6 +24,7 @@ from pygments.formatters import HtmlFormatter
 
 from glamlib.errors import InputError, one_line_errors, one_of
 from glamlib.files import write_whole
+from glamlib.report.claims import claims_markdown
 from glamlib.report.tables import METRIC_NAMES, study_markdown
 from glamlib.studies import find_study
 
@@ -162,14 +163,15 @@ def write_report(notebook: Path, out: Path) -> None:
 
 
 def write_headline(readme: Path, results: Path) -> None:
-    """Write a study's question, provenance, table and figure between the README's markers; InputError without them."""
+    """Write a study's table and figure, and three claims, between the README's markers; InputError without these."""
     found = re.fullmatch(f"(.*{BEGIN}).*({END}.*)", readme.read_text(), re.DOTALL)
     if not found:
         raise InputError(f"{readme}: the markers {BEGIN!r} and {END!r} are missing")
     study = find_study("context")
     alt = f"{METRIC_NAMES[study.metric]} of each variant of study {study.name}"
     figure = f"![{alt}]({results.name}/figures/{study.name}_score.png)"
-    write_whole(readme, f"{found[1]}\n\n{study_markdown(results, study, 'cpu')}\n\n{figure}\n\n{found[2]}")
+    real = f"On real data:\n\n{claims_markdown(results, ids=('camvid_10', 'hippocampus_10', 'brains_10'))}"
+    write_whole(readme, f"{found[1]}\n\n{study_markdown(results, study, 'cpu')}\n\n{figure}\n\n{real}\n\n{found[2]}")
 
 
 if __name__ == "__main__":
