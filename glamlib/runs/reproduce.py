@@ -23,7 +23,7 @@ from glamlib.files import write_whole
 from glamlib.runs.notebook import execute, execute_all, start_server
 from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file
 from glamlib.runs.records import read_record
-from glamlib.studies import STUDIES, check_profile, find_study
+from glamlib.studies import FETCHED, STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
 from glamlib.training.datasets import GENERATED
@@ -37,7 +37,7 @@ def _has_data(study: Study) -> bool:
 
 def _absent(studies: Iterable[Study]) -> str:
     """Return the data of studies that are not there, each with where to get it."""
-    hints = {"camvid": "make camvid"} | {name: volumes.source for name, volumes in VOLUMES.items()}
+    hints = {name: volumes.source for name, volumes in VOLUMES.items()} | {name: f"make {name}" for name in FETCHED}
     absent = {study.dataset: study.needs_weights for study in studies if not _has_data(study)}
     weights = " or ImageNet weights in weights/"
     return ", ".join(f"{name}{weights * needs} ({hints.get(name, 'README')})" for name, needs in absent.items())

@@ -4,10 +4,11 @@ Variants differ in the model alone (with legends also in the number of facts). A
 and which variants run, never code paths. ``studies.toml``, ``variants.csv`` and ``claims.csv`` declare them.
 """
 
-from glamlib.errors import lookup, one_of
+from glamlib.errors import lookup
 from glamlib.studies.study import Study, read_studies
 
 PROFILES = ("quick", "cpu", "night", "gpu", "paper")  # in the order of their evidence
+FETCHED = ("camvid", "brains", "hippocampus")  # data that make fetches into GLAM_DATA
 STUDIES: dict[str, Study] = read_studies()
 
 
@@ -18,6 +19,4 @@ def find_study(name: str) -> Study:
 
 def check_profile(name: str) -> str:
     """Return a profile's name; InputError that lists the profiles otherwise."""
-    if name not in PROFILES:
-        raise one_of("profile", name, PROFILES)
-    return name
+    return lookup("profile", name, dict(zip(PROFILES, PROFILES, strict=True)))
