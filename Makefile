@@ -119,7 +119,7 @@ camvid brains hippocampus: setup ## fetch these data (from their public source, 
 	if [ ! -e "$$to" ]; then rm -rf "$$part"; mkdir -p "$$part"; check="$$part/$$3"; case "$$1" in \
 	*.git) git clone --quiet --filter=blob:none --no-checkout "$$1" "$$part"; \
 	git -C "$$part" sparse-checkout set --no-cone "/$$3/"; git -C "$$part" checkout --quiet "$$2";; \
-	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; };; esac; fi; \
+	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; }; cp glamlib/data/hippocampus_val.txt "$$part/$$3/val.txt";; esac; fi; \
 	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
 clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
 	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick

@@ -127,10 +127,10 @@ def server(tmp_path):
 @pytest.mark.slow
 def test_hippocampus_is_fetched_if_its_archive_is_whole(tmp_path, server, make):
     inside = "Task04_Hippocampus"
-    for number in range(260):
-        name = f"hippocampus_{number:03}.nii.gz"
+    held_out = (REPOSITORY / "glamlib" / "data" / "hippocampus_val.txt").read_text().split()
+    for name in (f"{stem}.nii.gz" for stem in (*held_out, *(f"hippocampus_{number}" for number in range(400, 608)))):
         write_case(tmp_path / inside / "imagesTr" / name, tmp_path / inside / "labelsTr" / name, 0, 1, 2)
-    (tmp_path / inside / "imagesTr" / "._hippocampus_000.nii.gz").write_bytes(b"a Mac's")  # as in the real archive
+    (tmp_path / inside / "imagesTr" / "._hippocampus_400.nii.gz").write_bytes(b"a Mac's")  # as in the real archive
     archive = tmp_path / f"{inside}.tar"
     with tarfile.open(archive, "w") as file:
         file.add(tmp_path / inside, inside)
@@ -144,4 +144,5 @@ def test_hippocampus_is_fetched_if_its_archive_is_whole(tmp_path, server, make):
     status, said = make("hippocampus", f"{server}/{archive.name}", whole, inside)
     assert status == 0, said
     assert "train: 208" in said
+    assert (tmp_path / "my data" / "hippocampus" / "val.txt").read_text().split() == held_out  # the study's split
     assert os.listdir(tmp_path / "my data") == ["hippocampus"]
