@@ -22,7 +22,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-from glamlib.errors import InputError, one_line_errors, one_of
+from glamlib.errors import InputError, lookup, one_line_errors
 from glamlib.files import write_whole
 from glamlib.report.claims import claims_markdown
 from glamlib.report.tables import METRIC_NAMES, study_markdown
@@ -177,6 +177,5 @@ def write_headline(readme: Path, results: Path) -> None:
 if __name__ == "__main__":
     commands = {"report": write_report, "site": write_site, "readme": write_headline}
     with one_line_errors():
-        if sys.argv[1] not in commands:
-            raise one_of("command", sys.argv[1], commands)
-        commands[sys.argv[1]](*map(Path, sys.argv[2:]))
+        command, *paths = sys.argv[1:] or [""]
+        lookup("command", command, commands)(*map(Path, paths))
