@@ -19,7 +19,9 @@ def test_a_study_without_result_says_why() -> None:
     assert tables.why_not_run(studies.find_study("volumes_brains"), "cpu") == (
         "Study volumes_brains is not part of profile cpu, only of night."
     )
-    assert "the camvid data were not there" in tables.why_not_run(studies.find_study("camvid"), "night")
+    for name, data in (("camvid", "camvid"), ("volumes_brains", "brains"), ("volumes_hippocampus", "hippocampus")):
+        said = f"the {data} data were not there (set GLAM_DATA, or fetch them with make {data})"
+        assert said in tables.why_not_run(studies.find_study(name), "night")
     assert "has not run yet" in tables.study_markdown(Path("nowhere"), studies.find_study("context"), "cpu")
 
 

@@ -170,7 +170,8 @@ def write_headline(readme: Path, results: Path) -> None:
     study = find_study("context")
     alt = f"{METRIC_NAMES[study.metric]} of each variant of study {study.name}"
     figure = f"![{alt}]({results.name}/figures/{study.name}_score.png)"
-    real = f"On real data:\n\n{claims_markdown(results, ids=('camvid_10', 'hippocampus_10', 'brains_10'))}"
+    real = "On real data (the report explains the verdicts):\n\n"
+    real += claims_markdown(results, ids=("camvid_10", "hippocampus_10", "brains_10"))
     write_whole(readme, f"{found[1]}\n\n{study_markdown(results, study, 'cpu')}\n\n{figure}\n\n{real}\n\n{found[2]}")
 
 
