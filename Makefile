@@ -45,7 +45,7 @@ setup: $(if $(filter .venv/%,$(PYTHON)),.venv/.installed) ## make the environmen
 .venv/.installed: requirements.lock pyproject.toml
 	@"$(PYTHON3)" -c 'import sys; sys.exit($(OLD))'
 	@echo "installing the environment into .venv (once, some minutes)"
-	@test -x .venv/bin/python || "$(PYTHON3)" -m venv .venv
+	@test -x .venv/bin/pip || "$(PYTHON3)" -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -77,7 +77,7 @@ results: $(BUILD)/tables.done $(if $(filter paper,$(PROFILE))$(filter-out all,$(
 	@:
 
 # Claims take the strongest profile's tables below RESULTS.
-$(BUILD)/tables.done: $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES)) $(wildcard $(patsubst %,$(RESULTS)/%/tables/*.csv,night gpu paper))
+$(BUILD)/tables.done: $(BUILD)/state $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES)) $(wildcard $(patsubst %,$(RESULTS)/%/tables/*.csv,night gpu paper))
 	@"$(PYTHON)" -m glamlib.report.claims $(RESULTS) $(STUDIES)
 	@touch $@
 $(COSTS): $(BUILD)/code.txt
@@ -122,4 +122,4 @@ camvid brains hippocampus: setup ## fetch these data (from their public source, 
 	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; }; cp glamlib/data/hippocampus_val.txt "$$part/$$3/val.txt";; esac; fi; \
 	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
 clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
-	rm -rf $(filter-out build/data,$(wildcard build/*)) results/quick
+	rm -rf $(filter-out build/data $(GLAM_DATA:$(CURDIR)/%=%),$(wildcard build/*)) results/quick

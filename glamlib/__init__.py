@@ -56,8 +56,8 @@ def save_model(
     name, overrides = getattr(model, "made_by", ("", {}))
     if not name or model.config.ndim != 2:
         raise InputError("save_model(weights_file, model, classes): model must be one of images that create_model made")
-    if len(classes) != model.num_classes:
-        raise InputError(f"save_model: {len(classes)} names of classes; the model has {model.num_classes} classes")
+    if len(classes) != model.num_classes or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"save_model: classes {classes}: must be {model.num_classes} strings, a name for each class")
     data = {"train": "train", "test": "test"}
     if check("size", size, Sides | None):
         data["size"] = size

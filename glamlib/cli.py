@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -244,11 +245,8 @@ def evaluate(
     torch.set_num_threads(min(run.threads, os.cpu_count()))
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
     metrics["classes"] = by_class(metrics, saved.classes)
-    text = json_text(metrics)
-    if out is None:
-        print(text, end="")
-    else:
-        write_whole(out, text)
+    write = partial(print, end="") if out is None else partial(write_whole, out)
+    write(json_text(metrics))
 
 
 def predict(

@@ -10,6 +10,7 @@ import pytest
 from glamlib import studies
 from glamlib.report import claims
 from glamlib.report.statistics import CONTRADICTED, EQUIVALENT, INCONCLUSIVE, SUPPORTED
+from glamlib.report.tables import METRIC_NAMES
 from glamlib.training.datasets import GENERATED
 
 SCORES = {"swin": [0.62, 0.63, 0.61], "tokens_2": [0.64, 0.66, 0.65], "glam_2": [0.90, 0.91, 0.89]}
@@ -46,6 +47,10 @@ def test_the_declaration_is_whole():
         assert {claim.variant, claim.comparison} <= set(study.variants), claim.id
         assert set(claim.profiles.split()) <= set(study.profiles), claim.id
         assert claim.metric in (study.metric, "gmacs", "side_accuracy") or study.dataset in GENERATED, claim.id
+    allowed = {"metric": {*METRIC_NAMES, "escaped", "steps_to_criterion", "gmacs"}, "test": {"paired", "welch"}}
+    allowed |= {"direction": {"higher", "lower", "equal"}, "outcome": {"continuous", "success", "time"}}
+    for column, values in allowed.items():
+        assert set(table[column]) <= values
 
 
 def test_without_runs_nothing_is_tested_and_it_is_said_why(tmp_path):
@@ -65,7 +70,8 @@ def test_verdicts_of_planted_scores(tmp_path):
     assert found.loc["exchange", "verdict"] == SUPPORTED
     assert found.loc["legend_none", "verdict"] == CONTRADICTED  # 0.1 above, beyond the margin of 0.05
     assert found.loc["cheap_10", "verdict"] == CONTRADICTED
-    assert found.loc["masked", "verdict"] == claims.NOT_TESTED
+    assert found.loc["masked", "verdict"] == claims.UNFINISHED
+    assert found.loc["masked", "measured"] == "0 of 10 seeds have run"
     html = claims.claims_html(found.reset_index())
     assert html.count("<tr") == 1 + (found["verdict"] != claims.NOT_TESTED).sum()
     assert "study ade20k has not run" in html.rpartition("</table>")[2]
@@ -136,6 +142,18 @@ def test_bimodal_runs_and_times(tmp_path):
     one = judged(tmp_path, table("decoders", metric="escaped", swin_unet=[0], glam_unet=[0, 1]))
     assert one.loc["unet", "p"] == pytest.approx(2 * 252 / 15504 * 0.05 / 0.0221)
     assert one.loc["unet", "verdict"] == INCONCLUSIVE
+
+
+def test_runs_that_never_find_the_rule_are_not_as_soon_as_others(tmp_path):
+    """Two variants at the last step are alike in that alone: nothing was learned that could be sooner or later."""
+    never, some = [np.nan] * 10, [600.0] * 6 + [300.0] * 4
+    times = table("release", metric="steps_to_criterion", paper=never, raw_tokens=never, released=some)
+    found = judged(tmp_path, times.assign(right_given_found=0.5))
+    assert set(found.loc[["raw_tokens", "released_steps"], "verdict"]) == {claims.NOT_TRAINED}
+    early = table("release", metric="steps_to_criterion", paper=[100.0] * 10, raw_tokens=[100.0] * 10, released=never)
+    found = judged(tmp_path, early.assign(right_given_found=0.5))
+    assert found.loc["raw_tokens", "verdict"] == EQUIVALENT
+    assert found.loc["released_steps", "verdict"] == CONTRADICTED
 
 
 def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
-from conftest import REPOSITORY, python
+from conftest import REPOSITORY, python, refused
 
 from glamlib.errors import one_line_errors
 from glamlib.runs.notebook import execute, execute_all, main
@@ -59,6 +59,15 @@ def test_failed_notebook_leaves_no_output_and_one_line(tmp_path):
     assert not output.exists()
     assert "parameter lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_kernel_that_was_killed_is_one_line(tmp_path):
+    """As the system does where memory is short."""
+    notebook = write_notebook(tmp_path / "a.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with refused("a.ipynb stopped: kernel: Kernel died", "b.ipynb.failed.ipynb"):
+        execute_all([partial(execute, notebook, tmp_path / "b.ipynb", {})], jobs=1)
+    assert (tmp_path / "b.ipynb.failed.ipynb").exists()
+    assert not (tmp_path / "b.ipynb").exists()
 
 
 def test_figures_are_in_the_output(tmp_path):

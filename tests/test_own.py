@@ -28,7 +28,7 @@ def write_images(root: Path, sizes: list[tuple[int, int]]) -> Path:
     for height, width in sizes:
         label = COLOURS[np.arange(height) * 3 // height][:, None].repeat(width, axis=1)
         pairs.append((label + random.integers(0, 50, label.shape, dtype=np.uint8), label))
-    return write_folder(root, pairs, {"classes": ["sky", "house", "road"], "colors": COLOURS.tolist()})
+    return write_folder(root, pairs, {"classes": ["sky", "<house|roof>", "road"], "colors": COLOURS.tolist()})
 
 
 def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float, ...], count: int = 8) -> Path:
@@ -108,7 +108,7 @@ def test_values_and_models_as_they_are_written():
 
 
 def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsys):
-    root, out = write_images(tmp_path / "own", [(40, 48), (33, 64), (40, 48), (50, 41)] * 3), tmp_path / "out"
+    root, out = write_images(tmp_path / "Wälder", [(40, 48), (33, 64), (40, 48), (50, 41)] * 3), tmp_path / "out"
     command = ["compare", "--data", str(root), "--models", MODELS, "--seeds", "2", "--out", str(out), *FEW]
 
     done, run_one = [], own.run_one
@@ -129,12 +129,11 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert main(command) == 0
     assert "4 of 4 runs are finished already" in capsys.readouterr().out
 
-    records = {
-        (v, s): read_record(out / f"runs/own/{v}/seed-{s}/record.json") for v, s in [(r.variant, r.seed) for r in done]
-    }
+    runs = [(run.variant, run.seed) for run in done]
+    records = {(v, s): read_record(out / f"runs/Wälder/{v}/seed-{s}/record.json") for v, s in runs}
     assert {key[0] for key in records} == {"swin_nano_linear", GLAM}
     scores = pd.Series({key: record["metrics"]["miou"] for key, record in records.items()}).unstack()
-    summary = pd.read_csv(out / "tables/own_summary.csv", index_col="variant")
+    summary = pd.read_csv(out / "tables/Wälder_summary.csv", index_col="variant")
     assert summary.loc[GLAM, "miou"] == pytest.approx(scores.loc[GLAM].mean())
     assert summary.loc[GLAM, "gain"] == pytest.approx((scores.loc[GLAM] - scores.loc["swin_nano_linear"]).mean())
     row = next(line for line in said.splitlines() if line.startswith("| glam")).split("|")
@@ -142,17 +141,18 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     record = records[GLAM, 1]
     assert record["parameters"]["root"] == str(root.resolve())
     assert record["parameters"]["dataset"] == "folder"
-    page = (out / "tables/own.html").read_text()
+    page = (out / "tables/Wälder.html").read_text()
+    assert '<td style="text-align:left">&lt;house|roof&gt;</td>' in page  # in a table, and no HTML of its own
     assert page.count("data:image/webp;base64") == 3  # loss, validation scores, predictions
-    for pictures in out.glob("runs/own/*/seed-0/pictures.npz"):
+    for pictures in out.glob("runs/Wälder/*/seed-0/pictures.npz"):
         pictures.unlink()  # as if the first seed had failed
     assert main(command) == 0
-    assert (out / "tables/own.html").read_text().count("data:image/webp;base64") == 2
+    assert (out / "tables/Wälder.html").read_text().count("data:image/webp;base64") == 2
     said = capsys.readouterr().out
-    assert (out / "tables/own.md").read_text() in said
-    assert main(["evaluate", str(out / f"runs/own/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
+    assert (out / "tables/Wälder.md").read_text() in said
+    assert main(["evaluate", str(out / f"runs/Wälder/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(record["metrics"]["miou"])
-    assert (out / f"runs/own/{GLAM}/seed-1/last.safetensors").exists()
+    assert (out / f"runs/Wälder/{GLAM}/seed-1/last.safetensors").exists()
 
 
 def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):

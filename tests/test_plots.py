@@ -1,5 +1,9 @@
 """Figures say what they show: units on the axes, intervals over seeds, losses that can be compared."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 from glamlib.report import figures, pictures
 from glamlib.report.looks import where_it_looks
 from glamlib.studies import find_study
+from glamlib.studies.study import Study
 from glamlib.zoo import create_model
 
 matplotlib.use("Agg")
@@ -19,6 +24,18 @@ matplotlib.use("Agg")
 def closed() -> None:
     yield
     plt.close("all")
+
+
+def write_run(study: Study, results: Path, variant: str, seed: int = 0, loss: float = 3.0, **changes: object) -> None:
+    """Write the record and the history of a run of the study's last profile."""
+    run = replace(study.run(variant, seed, list(study.profiles)[-1]), **changes)
+    bins = {"from_px": [0, 8], "to_px": [8, 16], "pixels": [4, 4], "found": [1.0, 1.0], "accuracy": [loss / 10] * 2}
+    metrics = {"cue_chance": 0.5, "by_distance": bins}
+    folder = results / "runs" / study.name / variant / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps({"parameters": run.to_dict(), "metrics": metrics, "cost": {}}))
+    history = pd.DataFrame({"step": [10, 20, 30], "loss": [loss, loss / 15, loss / 150]})
+    history.to_csv(folder / "history.csv", index=False)
 
 
 @pytest.mark.parametrize(
@@ -33,16 +50,27 @@ def closed() -> None:
 def test_a_training_loss_says_what_it_is_of_in_plain_numbers(study, needle, tmp_path):
     """UPerNet's loss holds its auxiliary head's, so it is not a UNet's: a figure of both has to say so."""
     for variant in study.variants:
-        file = tmp_path / "runs" / study.name / variant / "seed-0" / "history.csv"
-        file.parent.mkdir(parents=True)
-        pd.DataFrame({"step": [10, 20, 30], "loss": [3.0, 0.2, 0.02]}).to_csv(file, index=False)
+        write_run(study, tmp_path, variant)
     axes = figures.training_curves(study, tmp_path).axes[0]
     assert needle in axes.get_ylabel()
+    assert ("class-balanced" in axes.get_ylabel()) == (study.name == "mixers")
     assert ("auxiliary" in axes.get_ylabel()) == (study.name == "camvid")
     axes.figure.canvas.draw()
     labels = [float(text.get_text()) for text in axes.yaxis.get_ticklabels()]
     assert labels == pytest.approx(list(axes.yaxis.get_ticklocs()), rel=1e-3)
     assert not any(text.get_text() for text in axes.yaxis.get_ticklabels(minor=True))
+
+
+def test_figures_leave_out_the_runs_that_tables_leave_out(tmp_path):
+    """A mean over old and new runs would contradict the table beside it."""
+    study = find_study("context")
+    for seed, steps in ((0, 8), (1, 8), (2, 4), (3, 4), (4, 4)):  # the last three are older
+        write_run(study, tmp_path, "swin", seed, 3.0 if steps == 8 else 9.0, steps=steps)
+    (curve,) = figures.training_curves(study, tmp_path).axes[0].lines
+    assert curve.get_ydata()[0] == pytest.approx(3.0)
+    lines = figures.accuracy_by_distance(study, tmp_path).axes[0].lines
+    (course,) = (line.get_ydata() for line in lines if line.get_label() == "Swin")
+    assert list(course) == pytest.approx([0.3, 0.3])
 
 
 def test_curves_are_named_once_where_they_end():
@@ -81,8 +109,8 @@ def test_slices_show_truth_beside_prediction(tmp_path):
     folder.mkdir(parents=True)
     guess = np.where(labels == 1, 0, labels)  # structure 1 was missed
     np.savez(folder / "pictures.npz", images=labels * 60, labels=labels, predictions=guess)
-    record = '{"parameters": {}, "metrics": {}, "cost": {}, "classes": ["background", "a", "b"]}'
-    (folder / "record.json").write_text(record)
+    record = {"parameters": {"variant": "nnformer", "seed": 0}, "metrics": {}, "cost": {}, "classes": ["-", "a", "b"]}
+    (folder / "record.json").write_text(json.dumps(record))
     figure = pictures.slices(find_study("volumes_cues"), tmp_path)
     nothing, truth, guess = (
         {tuple(line.get_edgecolor()[0]): tuple(line.get_paths()[0].get_extents().extents) for line in axes.collections}

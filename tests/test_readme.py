@@ -76,11 +76,13 @@ def test_onnx_is_the_model_for_any_batch(run):
 def test_what_is_no_model_of_the_library_is_refused(tmp_path):
     model = glamlib.create_model("swin_nano_linear", num_classes=2)
     volumes = glamlib.create_model("nnformer_nano", num_classes=2)
-    with pytest.raises(glamlib.InputError, match="3 names of classes; the model has 2 classes"):
+    with pytest.raises(glamlib.InputError, match="must be 2 strings, a name for each class"):
         glamlib.save_model(tmp_path / "a.safetensors", model, ["x", "y", "z"])
     for other in (torch.nn.Conv2d(3, 2, 1), volumes):
         with pytest.raises(glamlib.InputError, match="model must be one of images that create_model made"):
             glamlib.save_model(tmp_path / "a.safetensors", other, ["x", "y"])
+    with pytest.raises(glamlib.InputError, match=r"classes \[0, 1\]: must be 2 strings"):
+        glamlib.save_model(tmp_path / "a.safetensors", model, [0, 1])  # no names
     with pytest.raises(glamlib.InputError, match=r"save_model\(weights_file, model, classes\)"):  # as torch.save has it
         glamlib.save_model(model, tmp_path / "a.safetensors", ["x", "y"])
     (tmp_path / "b.safetensors").write_bytes(b"no weights")

@@ -121,6 +121,8 @@ def test_site_links_all_notebooks(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
     for name in ("00_first", "01_second"):
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text(writes(executed()))
+    with pytest.raises(InputError, match=r"no report\.html"):  # to which every page would link
+        page.write_site(tmp_path, tmp_path / "site")
     (tmp_path / "report.html").write_text("report")
     page.write_site(tmp_path, tmp_path / "site")
     pages = {file.name: file.read_text() for file in (tmp_path / "site").iterdir()}

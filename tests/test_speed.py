@@ -76,7 +76,6 @@ def test_measured_rows(monkeypatch):
     assert fits.drop(columns=["commit", "dirty"]).notna().all(axis=None)
     assert (fits.loc[0, ["ratio", "ratio_low", "ratio_high", "macs_ratio"]] == 1).all(axis=None)
     assert (fits[fits["way"] == "fused"]["way_ratio"] == 1).all()
-    assert fits["share"].between(0, 1.5).all()  # of the rate of matrix products
     assert large[["seconds", "ratio_low", "exchange_ratio", "peak_mib"]].isna().all()
     assert large["macs_ratio"] > 1
 

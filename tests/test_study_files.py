@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -84,7 +85,7 @@ def test_tables_by_hand(tmp_path):
     record_of(tmp_path, "glam_2", 3, 0.1, steps=1)
     write_tables(tmp_path, studies.find_study("context"))
     table = study_markdown(tmp_path, studies.find_study("context"), "quick")
-    assert table.endswith("Left out, because they were made otherwise: glam_2/seed-3 (steps 20 -> 1).")
+    assert "Left out, because they were made otherwise: glam_2/seed-3 (steps 20 -> 1)." in table
     assert "0.800" in table
 
 
@@ -112,10 +113,42 @@ def test_one_table_holds_runs_of_one_kind(tmp_path):
     record_of(tmp_path, "glam_1", 2)
     kept, others = comparable(tmp_path, studies.find_study("context"))
     runs = [(one["parameters"]["variant"], one["parameters"]["seed"]) for one in kept]
-    assert runs == [("glam_1", 0), ("glam_1", 2), ("glam_2", 0), ("glam_2", 2), ("swin", 0), ("swin", 1), ("swin", 2)]
+    assert runs == [("swin", 0), ("swin", 1), ("swin", 2), ("glam_1", 0), ("glam_1", 2), ("glam_2", 0), ("glam_2", 2)]
     assert others[1] == "glam_2/seed-1 (steps 20 -> 1)"
     assert [line.split(" ")[0] for line in others] == ["glam_1/seed-1", "glam_2/seed-1", "glam_5/seed-0"]
     assert comparable(tmp_path, studies.find_study("mixers")) == ([], [])
+
+
+def test_what_has_just_run_is_shown_and_not_the_more_numerous_old_runs(tmp_path):
+    """Runs go seed by seed, so the first seed is the newest, in whatever number the old ones are."""
+    for seed in range(12):
+        record_of(tmp_path, "swin", seed, steps=20 if seed < 2 else 1)
+        record_of(tmp_path, "glam_2", seed, steps=20 if seed < 2 else 1)
+    kept, others = comparable(tmp_path, studies.find_study("context"))
+    assert [one["parameters"]["steps"] for one in kept] == [20] * 4
+    assert len(others) == 20
+    record_of(tmp_path, "glam_2", 11)
+    record_of(tmp_path, "glam_2", 10)
+    kept, _ = comparable(tmp_path, studies.find_study("context"))
+    seeds = [one["parameters"]["seed"] for one in kept if one["parameters"]["variant"] == "glam_2"]
+    assert seeds == [0, 1, 10, 11]
+
+
+def test_copies_of_a_run_do_not_count(tmp_path):
+    """Somebody makes a backup of a seed's folder, or of a variant's: it is no further run."""
+    folder = record_of(tmp_path).parent
+    shutil.copytree(folder, folder.with_name("seed-0-backup"))
+    shutil.copytree(folder.parent, folder.parent.with_name("glam_2 (first try)"))
+    write_tables(tmp_path, studies.find_study("context"))
+    assert len(read_records(tmp_path, "context")) == 1
+
+
+def test_a_score_that_is_not_there_does_not_make_the_others_one_seed(tmp_path):
+    for seed, score in enumerate((0.6, 0.7, float("nan"))):
+        record_of(tmp_path, "swin", seed, score)
+    summary = summary_table(run_table(tmp_path, studies.find_study("context")), studies.find_study("context"))
+    assert summary.loc[0, "n"] == 2
+    assert summary.loc[0, "right_given_found"] == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"parameters": {}}'])

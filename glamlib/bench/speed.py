@@ -30,7 +30,7 @@ from glamlib.bench.peers import LIBRARIES
 from glamlib.cost.count import macs_by_module
 from glamlib.errors import one_line_errors
 from glamlib.files import write_whole
-from glamlib.runs.places import commit, device_name, peak_memory_mib
+from glamlib.runs.places import commit, computing_digest, device_name, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
 from glamlib.zoo import create_model
 
@@ -204,11 +204,10 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     ``seconds`` is the median of all passes (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
     quotients with Swin right before, ``macs_ratio`` what multiply-adds predict. ``way_ratio`` is over the same network
     fused, ``exchange_ratio`` is this ratio over G-MSA's. ``gmacs`` are useful multiply-adds (a backward pass is twice
-    the forward), ``share`` the part of the machine's rate of matrix products that is reached. NaN: does not fit.
+    the forward). NaN: does not fit.
     """
     torch.set_num_threads(threads)
-    rates = {bf16: matmul_gflops(device, torch.bfloat16 if bf16 else torch.float32) for bf16 in (False, True)}
-    listed = configurations(group, device, rates[True] > 1.1 * rates[False])
+    listed = configurations(group, device, matmul_gflops(device, torch.bfloat16) > 1.1 * matmul_gflops(device))
     torch.cuda.empty_cache()
     peaks = {one: apart(peak_mib, one, group, device, threads) for one in listed}
     passes = {one: one_pass(one, group, device)[1] for one in listed if pd.notna(peaks[one])}
@@ -229,7 +228,6 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
         counted = macs[one if one in macs else one.swin]
         row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one], "rounds": len(taken[one])}
         row["gmacs"] = counted * (3 if group.direction == "training" else 1) / 1e9
-        row["share"] = 2 * row["gmacs"] / row["seconds"] / rates[one.way == "bf16"]
         rows.append(row | same)
     return pd.DataFrame(rows)
 
@@ -247,12 +245,11 @@ def speed(out: Path, cache: Path, device: Literal["cpu", "cuda", "auto"] = "cpu"
     Args:
         out: the CSV file to write.
         cache: folder of the finished groups.
-        device: cpu, cuda or auto.
         threads: of the CPU.
     """
     tables, device = [], resolve_device(device)
     for group in groups(device):
-        file = cache / device / f"{group.part}-{group.direction}-{group.size}.csv"
+        file = cache / computing_digest() / device / f"{group.part}-{group.direction}-{group.size}.csv"
         if not file.exists():
             print(f"bench {file.stem}", flush=True)
             rows = measure(group, device, threads)

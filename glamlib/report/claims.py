@@ -73,14 +73,14 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     row |= {"seeds": min(size.more_seeds.get(name, size.seeds) for name in pair), "looks": study.looks}
     runs = runs[runs["seed"] < row["seeds"]]
     values = [runs[runs["variant"] == name].set_index("seed") for name in pair]
-    if not all(map(len, values)) or claim["metric"] not in runs:
+    if claim["metric"] not in runs:
         return row | {"reason": f"study {study.name} has no such runs"}
     trained, values = ([table.get(name) for table in values] for name in (study.metric, claim["metric"]))
     if claim["outcome"] == "time":
         row |= {"cap": runs["steps"].max(), "grid": size.parameters["validate_every"]}
         values = [steps.fillna(row["cap"]) for steps in values]
     row["values"] = values
-    if claim["metric"] == "gmacs":
+    if claim["metric"] == "gmacs" and all(map(len, values)):
         within = abs(values[0].iloc[0] - values[1].iloc[0]) <= claim["margin"]
         return row | {"verdict": EQUIVALENT if within else CONTRADICTED, "reason": "counted, the same for all seeds"}
     if (seeds := min(map(len, values))) < row["seeds"]:
@@ -90,6 +90,8 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
         return row | {"verdict": NOT_TRAINED, "reason": f"the image-blind prior has {prior:.3f}"}
     if claim["metric"] in _SHARES and min(scores.min() for scores in values) > _CEILING:
         return row | {"verdict": SATURATED, "reason": "both are at the ceiling"}
+    if claim["outcome"] == "time" and all((steps >= row["cap"]).mean() > 0.5 for steps in values):
+        return row | {"verdict": NOT_TRAINED, "reason": "most runs of both end before they find the rule"}
     return row | {"verdict": ""}
 
 
@@ -153,8 +155,7 @@ def _words(row: tuple) -> str:
     if not row.n:
         return row.reason
     digits = 0 if row.outcome == "time" else 3
-    unit = _NAMES[row.metric]
-    text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {unit}"
+    text = f"{row.counts} runs" if row.counts else f"{row.difference:+.{digits}f} {_NAMES[row.metric]}"
     text += f", against {row.beside:.0f}" if row.outcome == "time" else ""
     if row.metric == "gmacs":  # a count, which has no interval
         return f"{text}; {row.reason}"
@@ -164,8 +165,8 @@ def _words(row: tuple) -> str:
     else:
         text += " (one seed, so no interval)"
     if not np.isnan(row.images_low):
-        what = "subjects" if row.metric == "dice" else "clips"
-        text += f"; over test {what} {row.images_low:+.3f} to {row.images_high:+.3f}"
+        text += "; over test subjects" if row.metric == "dice" else "; over test clips"
+        text += f" {row.images_low:+.3f} to {row.images_high:+.3f}"
     if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
         text += "; perhaps by less than what matters"
     if row.verdict == INCONCLUSIVE and row.detectable > 0:

@@ -1,5 +1,7 @@
 """What a comparison on one's own data ends with: the study's tables, and a page of them with curves and predictions."""
 
+from base64 import b64encode
+from html import escape
 from pathlib import Path
 
 from nbformat.v4 import new_markdown_cell, new_notebook
@@ -31,10 +33,11 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     summary = summary.assign(verdict=summary["variant"].map(verdicts).fillna(""), seconds=summary["train_seconds"])
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
     by_class = runs.groupby("label", sort=False)[[f"{score.lower()}_{name}" for name in classes]].mean().T
-    by_class = by_class.set_axis(classes).map("{:.3f}".format).replace("nan", "-")
+    names = [escape(name).replace("|", "&#124;") for name in classes]
+    by_class = by_class.set_axis(names).map("{:.3f}".format).replace("nan", "-")
     text = f"""# {study.question}
 
-{tables.provenance_sentence(runs)} Scores are of the test data, by the weights that scored highest on validation data.
+{tables.provenance_sentence(results, study)} Scores are of test data, by the weights that validation scored highest.
 The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
 (Holm). Beside an inconclusive one is the smallest difference that so many seeds would show with probability 0.8.
 
@@ -54,8 +57,9 @@ The verdict is on "better than {study.variants[study.baseline].label}", paired b
         shown = pictures.slices(study, results) if volumes else pictures.predictions(study, results, data.palette)
         drawn["Predictions"] = shown
     for title, figure in drawn.items():
-        path = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
-        page += f"\n## {title}\n\n![{title}](figures/{path.name})\n"
+        file = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
+        picture = f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
+        page += f'\n## {title}\n\n<img alt="{title}" src="{picture}">\n'
     document = new_notebook(cells=[new_markdown_cell(page)])
     write_whole(results / "tables" / f"{study.name}.html", page_html(document, study.question, results))
     return text

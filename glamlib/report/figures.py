@@ -168,7 +168,7 @@ def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | No
     Args:
         ceiling: what the baseline cannot exceed, of `ceiling_by_distance`, drawn as a line.
     """
-    held = [one for one in records.read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
+    held, _ = records.comparable(results, study)
     label_of = {name: variant.label for name, variant in study.variants.items()}
     bins = [pd.DataFrame(one["metrics"]["by_distance"]).assign(variant=one["parameters"]["variant"]) for one in held]
     rows = pd.concat(bins, ignore_index=True).assign(distance=lambda table: (table["from_px"] + table["to_px"]) / 2)
@@ -191,11 +191,12 @@ def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | No
     return axes.figure
 
 
-def _loss_of(study: Study) -> str:
+def _loss_of(study: Study, results: Path) -> str:
     """Return what a study's training loss is made of, and where variants' losses are not of the same parts."""
     if study.dataset in VOLUME_DATA:
         return "1 - Dice + cross-entropy in nats"
-    parts = "cross-entropy, nats a pixel"
+    balanced = records.read_records(results, study.name)[0]["parameters"]["loss"] == "balanced"
+    parts = f"{'class-balanced ' * balanced}cross-entropy, nats a pixel"
     stages = len(study.overrides.get("depths", range(4)))  # a network of one stage has no auxiliary head
     if stages > 1 and any(variant.model.endswith("_upernet") for variant in study.variants.values()):
         parts += f";\nUPerNet's with {AUXILIARY_WEIGHT} of its auxiliary head's"
@@ -207,17 +208,16 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
 
     A run that ended early, at the criterion, counts with its last value.
     """
-    shown = score or "loss"
     axes, styles = plt.subplots(figsize=(6, 3.6))[1], _styles(study)
-    for name, variant in study.variants.items():
-        if histories := records.read_histories(results, study.name, name):
-            runs = pd.concat([one.set_index("step")[shown].dropna() for one in histories], axis=1).sort_index().ffill()
-            means = runs.mean(axis=1) if score else runs.mean(axis=1).rolling(5, min_periods=1).mean()
-            axes.plot(means, **styles[variant.label], markevery=0.2)
+    for name, histories in records.read_histories(results, study).items():
+        courses = [one.set_index("step")[score or "loss"].dropna() for one in histories]
+        runs = pd.concat(courses, axis=1).sort_index().ffill()
+        means = runs.mean(axis=1) if score else runs.mean(axis=1).rolling(5, min_periods=1).mean()
+        axes.plot(means, **styles[study.variants[name].label], markevery=0.2)
     if score:
-        axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on validation data\n(mean over seeds)")
+        axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on data held out\n(mean over runs)")
     else:
-        axes.set(xlabel="optimiser step", ylabel=f"training loss\n({_loss_of(study)})", yscale="log")
+        axes.set(xlabel="optimiser step", ylabel=f"training loss\n({_loss_of(study, results)})", yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())

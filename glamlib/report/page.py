@@ -9,7 +9,7 @@ import re
 import sys
 from base64 import b64decode, b64encode
 from io import BytesIO
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from string import Template
 
@@ -136,22 +136,18 @@ def _fit_for_phones(page: BeautifulSoup, table: Tag) -> None:
 def write_site(results: Path, out: Path) -> None:
     """Write the executed notebooks below ``results`` and the report as linked pages, and an index.html, to ``out``."""
     files = sorted((results / "notebooks").glob("*.ipynb"))
-    if not files:
-        raise InputError(f"{results / 'notebooks'}: no executed notebooks; make reproduce writes them")
+    if not files or not (results / "report.html").exists():
+        raise InputError(f"{results}: no executed notebooks or no report.html; make reproduce writes them")
     notebooks = {file.stem: nbformat.read(file, as_version=4) for file in files}
     titles = {name: re.search(r"^# (?:\d\d · )?(.*)", one.cells[0].source)[1] for name, one in notebooks.items()}
-    titles = {name: f"{name[:2]} · {title}" for name, title in titles.items()}
-    names = [*notebooks, "report"]
-    for name, notebook in notebooks.items():
-        after = names[names.index(name) + 1]
-        links = {"index": "all notebooks", "report": "report", after: f"next: {titles.get(after, 'report')}"}
+    titles = {name: f"{name[:2]} · {title}" for name, title in titles.items()} | {"report": "The report: all verdicts"}
+    for name, after in pairwise(titles):
+        links = {"index": "all notebooks", "report": "report", after: f"next: {titles[after]}"}
         navigation = " · ".join(f'<a href="{target}.html">{text}</a>' for target, text in links.items())
-        html = page_html(notebook, titles[name], results / "notebooks", code=True, navigation=navigation)
+        html = page_html(notebooks[name], titles[name], results / "notebooks", code=True, navigation=navigation)
         html = re.sub(r'href="(?:\.\./notebooks/)?(\d\d_\w+)\.ipynb', r'href="\1.html', html)
         write_whole(out / f"{name}.html", html)
-    if (results / "report.html").exists():
-        write_whole(out / "report.html", (results / "report.html").read_bytes())
-        titles["report"] = "The report: all claims and their verdicts"
+    write_whole(out / "report.html", (results / "report.html").read_bytes())
     rows = "".join(f'<li><a href="{name}.html">{title}</a></li>' for name, title in titles.items())
     body = f"<h1>GLAM, reproduced</h1><ul>{rows}</ul>"
     write_whole(out / "index.html", TEMPLATE.substitute(title="GLAM, reproduced", style="", navigation="", body=body))

@@ -15,7 +15,7 @@ from glamlib.studies.study import Study
 from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
-METRIC_NAMES |= {"side_accuracy": "right side, of the right structure"}
+METRIC_NAMES |= {"side_accuracy": "correct side, where the structure is correct"}
 _CUE_SCORES = "cue_accuracy found right_given_found cue_chance cue_constant escaped steps_to_criterion"
 _VOLUME_SCORES = "hd95_mm dice_synapse_rule hd95_synapse_rule_mm undefined_dice undefined_hd95 side_accuracy"
 
@@ -27,10 +27,8 @@ def run_table(results: Path, study: Study) -> pd.DataFrame:
     volumes dice_CLASS, undefined_dice, undefined_hd95, and of those with sides side_accuracy; gmacs, g_msa_gmacs, depth
     (of volumes), height, width, parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
-    records, _ = comparable(results, study)
-    order = list(study.variants)
-    records.sort(key=lambda one: (order.index(one["parameters"]["variant"]), one["parameters"]["seed"]))
-    return pd.DataFrame([_run_row(study, record) for record in records]).fillna(np.nan)  # JSON has null for NaN
+    rows = [_run_row(study, record) for record in comparable(results, study)[0]]
+    return pd.DataFrame(rows).fillna(np.nan)  # JSON has null for NaN
 
 
 def _run_row(study: Study, record: dict) -> dict[str, object]:
@@ -72,10 +70,10 @@ def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:
     metric, baseline, summary = study.metric, study.baseline, []
     by_seed = runs.pivot(index="seed", columns="variant", values=study.metric)
     scores = _VOLUME_SCORES if metric == "dice" else _CUE_SCORES  # cue volumes have no mm
-    means = [name for name in ("prior", *scores.split()) if name in runs]
+    means = [name for name in ("prior", *scores.split()) if name in runs and name != metric]
     first = [name for name in ("gmacs", "g_msa_gmacs", "depth", "height", "width", "parameters") if name in runs]
     for variant, rows in runs.groupby("variant", sort=False):
-        score = score_interval(rows[metric])
+        score = score_interval(rows[metric].dropna())
         row = {"study": study.name, "variant": variant, "label": rows["label"].iloc[0], "n": score.n}
         row |= {metric: score.mean, f"{metric}_low": score.low, f"{metric}_high": score.high}
         if variant != baseline:
@@ -123,12 +121,10 @@ def strongest(results: Path, study: str, profiles: Collection[str] = PROFILES[1:
 
 def study_markdown(results: Path, study: Study, profile: str) -> str:
     """Return a study's question, provenance and summary in Markdown, or why it has no result."""
-    runs, summary = read_table(results, study.name), read_table(results, f"{study.name}_summary")
-    if runs is None or summary is None:
+    summary = read_table(results, f"{study.name}_summary")
+    if summary is None:
         return f"**{study.question}** {why_not_run(study, profile)}"
-    others = read_table(results, f"{study.name}_others")
-    apart = "" if others is None else f"\n\nLeft out, because they were made otherwise: {', '.join(others['run'])}."
-    return f"**{study.question}** {provenance_sentence(runs)}\n\n{summary_markdown(summary, study)}{apart}"
+    return f"**{study.question}** {provenance_sentence(results, study)}\n\n{summary_markdown(summary, study)}"
 
 
 def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
@@ -179,14 +175,16 @@ def why_not_run(study: Study, profile: str) -> str:
     return f"Study {study.name} has not run: the {study.dataset} data were not there (set GLAM_DATA{fetch})."
 
 
-def provenance_sentence(runs: pd.DataFrame) -> str:
-    """Return how and where a study's runs were made; not how long they took, since runs share a machine."""
+def provenance_sentence(results: Path, study: Study) -> str:
+    """Return how and where a study's runs were made, and which of them its table leaves out."""
+    runs, others = read_table(results, study.name), read_table(results, f"{study.name}_others")
+    apart = "" if others is None else f" Left out, because they were made otherwise: {', '.join(others['run'])}."
     seeds = runs.groupby("variant")["seed"].nunique()
     number = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
-    commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"]}))
+    commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"].fillna("unknown")}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     return (
         f"{len(runs)} runs ({len(seeds)} variants, {number} seeds), profile "
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {', '.join(sorted(set(runs['device'])))}, "
-        f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run."
+        f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run.{apart}"
     )

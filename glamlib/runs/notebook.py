@@ -111,8 +111,9 @@ def execute(notebook: Path, output: Path, parameters: dict[str, object]) -> None
             kernel_manager_class=ForkedKernelManager,
             extra_arguments=["--IPKernelApp.log_level=50"],  # it would report every stop as an interrupt
         )
-    except PapermillExecutionError as error:
-        raise InputError(f"{notebook.name} stopped: {error.ename}: {error.evalue} (see {failed})") from None
+    except (PapermillExecutionError, RuntimeError) as error:  # a kernel that was killed is a RuntimeError
+        why = f"{getattr(error, 'ename', 'kernel')}: {getattr(error, 'evalue', error)}"
+        raise InputError(f"{notebook.name} stopped: {why} (see {failed})") from None
     document.metadata["seconds"] = document.metadata["papermill"]["duration"]
     for part in (document, *document.cells):
         part.metadata.pop("papermill", None)  # times and paths of this machine

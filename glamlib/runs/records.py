@@ -92,10 +92,10 @@ def differences(record: dict[str, object], other: dict[str, object], but: Iterab
 
 
 def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], list[str]]:
-    """Return a study's records that belong in one table, and a line for each other that says why it does not.
+    """Return a study's records that belong in one table, in its order, and a line for each other that says why not.
 
     Runs of one variant must have one `identity`. Different variants may differ in the model, and in the data where each
-    has its own. The largest group of runs is kept.
+    has its own. The largest group of those that have a run of the first seed, which runs first, is kept.
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     differ = ["data"] if any(variant.data for variant in study.variants.values()) else []
@@ -103,13 +103,14 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
 
     def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
         keys = [json.dumps(identity(record, but), sort_keys=True) for record in records]
-        most = max(keys, key=keys.count, default="")
+        newest = [key for record, key in zip(records, keys, strict=True) if record["parameters"]["seed"] == 0]
+        most = max(newest or keys, key=keys.count, default="")
         return [record for record, key in zip(records, keys, strict=True) if key == most]
 
     by_variant = defaultdict(list)
     for record in largest(records, own):
         by_variant[record["parameters"]["variant"]].append(record)
-    by_variant = {variant: largest(group, _ALIKE) for variant, group in by_variant.items()}
+    by_variant = {name: largest(by_variant[name], _ALIKE) for name in study.variants if name in by_variant}
     kept, others = list(chain(*by_variant.values())), []
     for record in (record for record in records if record not in kept):
         variant, seed = (record["parameters"][name] for name in ("variant", "seed"))
@@ -137,9 +138,11 @@ def read_record(path: Path) -> dict[str, object]:
 
 
 def read_records(results: Path, study: str) -> list[dict[str, object]]:
-    """Return all records of a study below ``results``, in order of variant and seed; empty where there are none."""
-    files = sorted((results / "runs" / study).glob("*/seed-*/record.json"), key=os.fspath)
-    return [read_record(file) for file in files]
+    """Return all records of a study below ``results``, in order of variant and seed; not those of copied folders."""
+    files = (results / "runs" / study).glob("*/seed-*/record.json")
+    files = sorted(files, key=lambda file: (len(file.parent.name), os.fspath(file)))  # seed 10 after 9
+    found = [(file.parent.parts[-2:], read_record(file)) for file in files]
+    return [one for place, one in found if place == (one["parameters"]["variant"], f"seed-{one['parameters']['seed']}")]
 
 
 def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarray] | None:
@@ -148,6 +151,9 @@ def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarr
     return dict(np.load(path)) if path.exists() else None
 
 
-def read_histories(results: Path, study: str, variant: str) -> list[pd.DataFrame]:
-    """Return the history (step, loss, lr) of every seed of a variant."""
-    return [pd.read_csv(file) for file in sorted((results / "runs" / study / variant).glob("seed-*/history.csv"))]
+def read_histories(results: Path, study: Study) -> dict[str, list[pd.DataFrame]]:
+    """Return the histories (step, loss, lr) of a study's `comparable` runs by variant, in order of seed."""
+    histories = defaultdict(list)
+    for run in (RunParameters.from_dict(record["parameters"]) for record in comparable(results, study)[0]):
+        histories[run.variant].append(pd.read_csv(run_folder(results, run) / "history.csv"))
+    return histories
