@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pytest
@@ -54,9 +55,9 @@ def test_record_names_what_made_it_and_is_valid_json(tmp_path):
     record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert record["metrics"]["iou"] == [0.9, None, 0.5]
     assert RunParameters.from_dict(record["parameters"]) == RUN
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert record["commit"] == head.stdout.strip()
-    assert isinstance(record["dirty"], bool)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert record["commit"] == (head.stdout.strip() or None)  # None: outside a git clone
+    assert isinstance(record["dirty"], bool if head.stdout else NoneType)
     assert record["versions"]["torch"].startswith("2.")
     assert record["device"]
     assert record["cost"]["height"] == 64
@@ -216,5 +217,7 @@ def test_sides_by_hand() -> None:
 def test_all_committed_records_are_of_the_present_code() -> None:
     """By the digest of the computing rooms, so figures and words do not matter."""
     command = ["git", "ls-files", "results/*record.json"]
-    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
+    if not names:
+        pytest.skip("this is no git clone, so it is not known which records are committed")
     assert {read_record(REPOSITORY / name)["code"] for name in names} == {computing_digest()}
