@@ -273,12 +273,3 @@ def test_a_file_of_timms_weights_loads_and_another_is_refused(tmp_path: Path) ->
             backbone_of(name, pretrained=path, **options)
     with pytest.raises(InputError, match=r"no ImageNet weights for pvt_nano; timm has .*twins_svt_small"):
         backbone_of("pvt_nano", pretrained=True)
-
-
-def test_weights_from_timm_are_fitted_to_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    def local(name: str, pretrained: bool, in_chans: int) -> nn.Module:
-        assert (name, pretrained, in_chans) == ("tnt_s_patch16_224.in1k", True, 4)
-        return TNT(embed_dim=384, inner_dim=24, num_heads_outer=6, in_chans=in_chans)
-
-    monkeypatch.setattr(timm, "create_model", local)
-    backbone_of("tnt_s", in_channels=4, pretrained=True)

@@ -145,7 +145,6 @@ def test_bimodal_runs_and_times(tmp_path):
 
 
 def test_runs_that_never_find_the_rule_are_not_as_soon_as_others(tmp_path):
-    """Two variants at the last step are alike in that alone: nothing was learned that could be sooner or later."""
     never, some = [np.nan] * 10, [600.0] * 6 + [300.0] * 4
     times = table("release", metric="steps_to_criterion", paper=never, raw_tokens=never, released=some)
     found = judged(tmp_path, times.assign(right_given_found=0.5))

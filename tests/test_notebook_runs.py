@@ -61,8 +61,7 @@ def test_failed_notebook_leaves_no_output_and_one_line(tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_kernel_that_was_killed_is_one_line(tmp_path):
-    """As the system does where memory is short."""
+def test_a_kernel_that_was_killed_as_where_memory_is_short_is_one_line(tmp_path):
     notebook = write_notebook(tmp_path / "a.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with refused("a.ipynb stopped: kernel: Kernel died", "b.ipynb.failed.ipynb"):
         execute_all([partial(execute, notebook, tmp_path / "b.ipynb", {})], jobs=1)

@@ -129,16 +129,6 @@ def test_every_study_gives_runs_that_can_be_run(study_name, profile):
     assert {run.seed for run in study.runs(profile, seeds=2)} == {0, 1}
 
 
-def test_a_table_like_another_takes_its_values_and_changes_those_it_names():
-    run = find_study("mixers_96").run("pooled", 2, "gpu")  # spelled out by hand from four tables and a variant's row
-    assert run.data == {"size": 96, "train": 4000, "val": 60, "test": 500, "cue_size": 12}
-    block = {"depths": [2], "num_heads": [2], "num_global_tokens": 2, "window_size": 2, "mixer": "pooled"}
-    assert (run.overrides, run.model) == (block, "glam_swin_nano_linear")
-    assert (run.steps, run.batch_size, run.lr, run.loss, run.stop_at) == (700, 16, 3e-3, "balanced", 0.985)
-    assert list(find_study("mixers_96").profiles) == ["gpu"]  # profiles are never taken over
-    assert list(find_study("mixers_96").variants) == ["gmsa", "pooled", "linear"]
-
-
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)
 def test_variants_differ_in_the_model_and_own_data_alone(study_name, profile):
     study = find_study(study_name)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import reference, reference_details, refused
+from conftest import reference, reference_details
 from test_released import CLOSE, released_weights, table_attention
 from torch import nn
 
@@ -73,17 +73,6 @@ def test_colliding_index(side: int, used: int) -> None:
     if side == 4:
         assert torch.equal(index, reference(BLOCKS[0])[0]["weight/attn.relative_position_index"].long())
     assert len(index.unique()) == used
-
-
-def test_weights_that_do_not_fit_are_refused_and_change_nothing() -> None:
-    weights, model = released_weights("glam3d_p444_g1"), released_network("glam3d_p444_g1", window_size=4)
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    with refused("2 keys; first: model_down.layers.3"):
-        load_released(model, weights)
-    del weights["final.0.up.bias"]
-    with refused("3 keys; ", "decoder.head.bias (missing)"):
-        load_released(model, weights)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
 def test_as_many_parameters_as_the_released_network() -> None:

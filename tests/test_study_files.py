@@ -128,11 +128,6 @@ def test_what_has_just_run_is_shown_and_not_the_more_numerous_old_runs(tmp_path)
     kept, others = comparable(tmp_path, studies.find_study("context"))
     assert [one["parameters"]["steps"] for one in kept] == [20] * 4
     assert len(others) == 20
-    record_of(tmp_path, "glam_2", 11)
-    record_of(tmp_path, "glam_2", 10)
-    kept, _ = comparable(tmp_path, studies.find_study("context"))
-    seeds = [one["parameters"]["seed"] for one in kept if one["parameters"]["variant"] == "glam_2"]
-    assert seeds == [0, 1, 10, 11]
 
 
 def test_copies_of_a_run_do_not_count(tmp_path):
@@ -148,8 +143,7 @@ def test_a_score_that_is_not_there_does_not_make_the_others_one_seed(tmp_path):
     for seed, score in enumerate((0.6, 0.7, float("nan"))):
         record_of(tmp_path, "swin", seed, score)
     summary = summary_table(run_table(tmp_path, studies.find_study("context")), studies.find_study("context"))
-    assert summary.loc[0, "n"] == 2
-    assert summary.loc[0, "right_given_found"] == pytest.approx(0.65)
+    assert summary.loc[0, ["n", "right_given_found"]].tolist() == pytest.approx([2, 0.65])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"parameters": {}}'])

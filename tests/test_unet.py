@@ -55,31 +55,6 @@ def test_as_many_parameters_as_the_released_networks(size: str, dim: int, tokens
         assert found == {key: int(row[key]) for key in found}
 
 
-def test_parameters_of_swin_unet_by_hand() -> None:
-    """Swin-UNet-T, 150 classes: 41,394,372, the released network's, which holds nothing unused within it.
-
-    (The 15,390 of the classifier in its decode head are outside; METHOD, section 5, point 18.)
-    """
-
-    def stage(dim: int, depth: int, heads: int) -> int:
-        attention = 169 * heads + 3 * dim * (dim + 1) + dim * (dim + 1)
-        mlp = 4 * dim * (dim + 1) + dim * (4 * dim + 1)
-        return depth * (attention + mlp + 4 * dim)
-
-    dims, depths, heads = (96, 192, 384, 768), (2, 2, 6, 2), (3, 6, 12, 24)
-    encoder = 3 * 16 * 96 + 96 + 2 * 96  # patch embedding and its norm
-    encoder += sum(stage(*level) for level in zip(dims, depths, heads, strict=True))
-    encoder += sum(4 * dim * 2 * dim + 2 * 4 * dim for dim in dims[:-1]) + 2 * dims[-1]  # mergings; the last norm
-    decoder = sum(stage(*level) for level in zip(dims[:-1], depths[:-1], heads[:-1], strict=True))
-    decoder += sum(dim * 2 * dim + 2 * dim // 2 for dim in dims[1:])  # patch expanding: no bias; norm
-    decoder += sum(2 * dim * dim + dim for dim in dims[:-1])  # concat_back_dim
-    decoder += 2 * 96 + 96 * 16 * 96 + 2 * 96 + 96 * 150  # norm, last expansion, its norm, classifier without bias
-    assert (encoder, decoder) == (27_519_354, 13_875_018)
-    model = on_meta("swin_tiny_unet")
-    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
-    assert count(on_meta("swin_tiny_unet", behaviour="released")) == count(model) == 41_394_372
-
-
 def total(counts: dict[str, int], pattern: str) -> int:
     return sum(number for key, number in counts.items() if re.search(pattern, key))
 
