@@ -74,7 +74,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     runs = runs[runs["seed"] < row["seeds"]]
     values = [runs[runs["variant"] == name].set_index("seed") for name in pair]
     if claim["metric"] not in runs:
-        return row | {"reason": f"study {study.name} has no such runs"}
+        return row | {"reason": f"runs of study {study.name} have no {claim['metric']}"}
     trained, values = ([table.get(name) for table in values] for name in (study.metric, claim["metric"]))
     if claim["outcome"] == "time":
         row |= {"cap": runs["steps"].max(), "grid": size.parameters["validate_every"]}

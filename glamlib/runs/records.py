@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -140,7 +139,7 @@ def read_record(path: Path) -> dict[str, object]:
 def read_records(results: Path, study: str) -> list[dict[str, object]]:
     """Return all records of a study below ``results``, in order of variant and seed; not those of copied folders."""
     files = (results / "runs" / study).glob("*/seed-*/record.json")
-    files = sorted(files, key=lambda file: (len(file.parent.name), os.fspath(file)))  # seed 10 after 9
+    files = sorted(files, key=lambda file: (file.parts[-3], len(file.parts[-2]), file.parts[-2]))  # seed 10 after 9
     found = [(file.parent.parts[-2:], read_record(file)) for file in files]
     return [one for place, one in found if place == (one["parameters"]["variant"], f"seed-{one['parameters']['seed']}")]
 
