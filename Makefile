@@ -122,4 +122,4 @@ camvid brains hippocampus: setup ## fetch these data (from their public source, 
 	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; }; cp glamlib/data/hippocampus_val.txt "$$part/$$3/val.txt";; esac; fi; \
 	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
 clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
-	rm -rf $(filter-out build/data $(GLAM_DATA:$(CURDIR)/%=%),$(wildcard build/*)) results/quick
+	rm -rf results/quick $(addprefix build/,quick cpu gpu night paper bench site results readme.done)

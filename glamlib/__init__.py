@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from glamlib.data.transforms import normalise
+from glamlib.data.transforms import VOID, normalise
 from glamlib.errors import InputError, check
 from glamlib.models.config import ModelConfig
 from glamlib.models.timm_tokens import add_global_tokens
@@ -56,6 +56,8 @@ def save_model(
     name, overrides = getattr(model, "made_by", ("", {}))
     if not name or model.config.ndim != 2:
         raise InputError("save_model(weights_file, model, classes): model must be one of images that create_model made")
+    if model.num_classes > VOID:
+        raise InputError(f"save_model: {model.num_classes} classes: a label map holds at most {VOID}")
     if len(classes) != model.num_classes or not all(isinstance(name, str) for name in classes):
         raise InputError(f"save_model: classes {classes}: must be {model.num_classes} strings, a name for each class")
     data = {"train": "train", "test": "test"}

@@ -23,11 +23,12 @@ from glamlib.data import check
 from glamlib.data.datasets import dataset_of
 from glamlib.data.folder import suggest_classes
 from glamlib.errors import InputError
+from glamlib.evaluation.evaluate import is_main
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
-from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
-from glamlib.runs.predict import image_files, predict_files, predict_volumes
-from glamlib.runs.records import json_text
+from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, scored, with_changes
+from glamlib.runs.predict import predict_files, predict_volumes
+from glamlib.runs.records import json_text, read_record
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import AS_TRAINED, How, load_ready
 from glamlib.studies import find_study
@@ -67,18 +68,15 @@ def cost(
         classes: number of classes.
         json_output: print JSON instead of a table.
     """
-    *depth, height, width = size
-    given = " ".join(str(side) for side in size)
-    if min(size) < 1:
-        raise InputError(f"size={given}: {'depth, ' if depth else ''}height and width must be at least 1")
-    volumes = model_config(name).ndim == 3
-    if volumes != bool(depth):
-        raise InputError(f"size={given}: {name} takes {'a depth, a height' if volumes else 'a height'} and a width")
+    axes = ("depth", "height", "width")[-model_config(name).ndim :]
+    if len(size) != len(axes) or min(size) < 1:
+        given = " ".join(map(str, size))
+        raise InputError(f"size={given}: {name} takes {', '.join(axes)}, each at least 1")
+    sides, volumes = dict(zip(axes, size, strict=True)), "depth" in axes
     with torch.device("meta"):  # no memory for the weights: only their shapes count
         model = create_model(name, num_classes=classes, in_channels=1 if volumes else 3)
-    found = count.cost(model, height, width, depth=depth[0] if volumes else None)
+    found = count.cost(model, **sides)
     if json_output:
-        sides = dict(zip(("depth", "height", "width")[-len(size) :], size, strict=True))
         counts = {"parameters": found.parameters, "gmacs": found.gmacs}
         print(json.dumps({"name": name, **sides, "classes": classes, **counts}))
         return
@@ -130,9 +128,10 @@ def train(
     set_values: Changes = (),
     weights: Path | None = None,
 ) -> None:
-    """Train, evaluate and write the record of one run, as notebook 14 does; print the record's path.
+    """Train, evaluate and write the record of one run, as notebook 14 does; print its test score and the record's path.
 
-    The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan).
+    The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan). A finished
+    one is not trained again.
 
     Args:
         out: folder of the results; record and, of own data, best.safetensors go to runs/STUDY/VARIANT/seed-K in it.
@@ -164,7 +163,12 @@ def train(
             values = dict(json.loads(plan.read_text())["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
-    print(run_one(RunParameters.from_dict(with_changes(values, changes)), out.resolve(), weights))
+    run = RunParameters.from_dict(with_changes(values, changes))
+    record, name = run_one(run, out.resolve(), weights), task_of(run).score_name(run)
+    if is_main():  # the others may be here before the record is
+        score = read_record(record)["metrics"][name]
+        print(f"{name} of the test data: {'undefined' if score is None else f'{score:.3f}'}")
+    print(record)
 
 
 def compare(
@@ -215,6 +219,7 @@ def evaluate(
         data: a folder of one's own images or volumes of the same classes, instead of those of training.
         dataset: another dataset of the same classes, in the folder that GLAM_DATA names.
         split: of the dataset; that of the run, or of other data "test", unless given; "all" for all own images.
+            How many images of how many that is, and from where, is said on stderr.
         out: write the metrics to this file instead.
     """
     saved, run = load_ready(weights, how)
@@ -243,6 +248,7 @@ def evaluate(
         raise InputError(f"{weights}: classes {known}; the data have other ones: {others}")
     # as in training, as far as this machine has them: they decide the order of sums
     torch.set_num_threads(min(run.threads, os.cpu_count()))
+    print(scored(run, len(items)), file=sys.stderr)
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
     metrics["classes"] = by_class(metrics, saved.classes)
     write = partial(print, end="") if out is None else partial(write_whole, out)
@@ -251,7 +257,7 @@ def evaluate(
 
 def predict(
     weights: WeightsFile,
-    source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
+    source: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE")]],
     out: Annotated[Path, arg(metavar="FOLDER")],
     how: OmitArgPrefixes[How] = AS_TRAINED,
     raw_ids: FlagCreatePairsOff[bool] = False,
@@ -266,19 +272,20 @@ def predict(
         weights: a file that `train --weights` wrote.
         source: an image, or a folder of images or of folders of images, for example a video's frames; of volumes a
             NIfTI file or a folder of them, with several channels as in the Decathlon or nnU-Net.
-        out: gets labels/NAME.png and overlays/NAME.png, or labels/NAME.nii.gz.
+        out: gets labels/NAME.png and overlays/NAME.png, in sub-folders as the images, or labels/NAME.nii.gz.
         how: how images are predicted; as in training unless something is given.
-        raw_ids: also write raw_ids/CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
+        raw_ids: also write raw_ids/[CITY/]CITY_SEQUENCE_FRAME_labelIds.png, which the Cityscapes server takes.
         confidence: also write confidence/NAME.png, grey from 0 to 255: the probability of the class at each pixel.
     """
+    if len(source) != 1:
+        raise InputError(f"SOURCE: must be one file or one folder, not {len(source)}")
     saved, run = load_ready(weights, how)
     if saved.model.config.ndim == 3:
         if raw_ids or confidence:
             raise InputError(f"--raw-ids, --confidence: of images alone; {run.model} is a model of volumes")
-        unit, (count, failed) = "volume", predict_volumes(saved, run, source, out)
+        unit, (count, failed) = "volume", predict_volumes(saved, run, source[0], out)
     else:
-        files = image_files(source)
-        unit, count, failed = "image", len(files), predict_files(saved, run, files, out, raw_ids, confidence)
+        unit, (count, failed) = "image", predict_files(saved, run, source[0], out, raw_ids, confidence)
     print(f"{count - len(failed)} of {count} {unit}(s) in {out}")
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)

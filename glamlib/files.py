@@ -24,9 +24,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes files for one user only
         os.replace(temporary, path)
     except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:  # also where the process is interrupted
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def check_writable(path: Path) -> None:

@@ -56,6 +56,18 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
+def loud(module: nn.Module, std: float = 0.5) -> nn.Module:
+    """The module with random parameters large enough that each of them, of norms and biases too, shows in a result."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.eval()
+
+
+def parameters_of(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def write_folder(root: Path, pairs: Iterable[tuple], table: dict | None = None, labels: str = "labels") -> Path:
     """Write images and labels, 00.png and so on, and the classes.json of a data set of the form "folder"."""
     for number, pair in enumerate(pairs):

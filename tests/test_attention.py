@@ -5,7 +5,7 @@ from math import cos, prod, sin
 
 import pytest
 import torch
-from conftest import reference
+from conftest import loud, reference
 from torch import Tensor, nn
 
 from glamlib.layers.attention import GlobalAttention, WindowAttention, sine_position_code
@@ -13,16 +13,14 @@ from glamlib.layers.windows import WindowLayout, shift_mask
 
 CPU = torch.device("cpu")
 # (size of the map, window): dividing, padded, clipped; 2D and 3D
-MAPS = [((8, 8), (4, 4)), ((10, 7), (4, 4)), ((3, 9), (4, 4)), ((4, 4, 6), (2, 2, 2)), ((5, 3, 4), (2, 3, 2))]
-
-
-def window_attention(window: tuple[int, ...], dim: int = 24, num_heads: int = 3) -> WindowAttention:
-    """An attention with weights and biases large enough to tell right from wrong."""
-    torch.manual_seed(0)
-    layer = WindowAttention(dim, num_heads, window)
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    return layer
+MAPS = [
+    ((8, 8), (4, 4)),
+    ((10, 7), (4, 4)),
+    ((3, 9), (4, 4)),
+    ((4, 4, 6), (2, 2, 2)),
+    ((5, 3, 4), (2, 3, 2)),
+    ((1, 2, 4), (3,) * 3),
+]
 
 
 def sequence(layout: WindowLayout, num_tokens: int, batch: int = 2, dim: int = 24) -> Tensor:
@@ -32,7 +30,8 @@ def sequence(layout: WindowLayout, num_tokens: int, batch: int = 2, dim: int = 2
 
 def torch_attention(layer: WindowAttention | GlobalAttention) -> nn.MultiheadAttention:
     """torch's attention with the weights of ours."""
-    theirs = nn.MultiheadAttention(layer.proj.in_features, layer.num_heads, batch_first=True)
+    dtype = layer.proj.weight.dtype
+    theirs = nn.MultiheadAttention(layer.proj.in_features, layer.num_heads, batch_first=True, dtype=dtype)
     weights = {"in_proj_weight": layer.qkv.weight, "in_proj_bias": layer.qkv.bias}
     weights |= {"out_proj.weight": layer.proj.weight, "out_proj.bias": layer.proj.bias}
     theirs.load_state_dict(weights)
@@ -47,7 +46,7 @@ def test_window_attention_equals_torch_window_by_window(size, window, shifted, n
 
     Fused without gradients (the CPU's kernel knows none of the bias) and with them, and explicit.
     """
-    layer = window_attention(window)
+    layer = loud(WindowAttention(24, 3, window))
     theirs = torch_attention(layer)
     layout = WindowLayout.fit(size, window, shifted)
     x = sequence(layout, num_tokens)
@@ -100,20 +99,12 @@ def test_window_attention_equals_the_released_code(case: str) -> None:
     torch.testing.assert_close(y[:, :num_tokens], tensors["output/1"], rtol=1e-4, atol=1e-4)
 
 
-def global_attention(dim: int = 24, num_heads: int = 3) -> GlobalAttention:
-    torch.manual_seed(0)
-    layer = GlobalAttention(dim, num_heads)
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return layer
-
-
 @pytest.mark.parametrize("grid", [(1, 1), (3, 4), (2, 3, 2)])
 @pytest.mark.parametrize("num_tokens", [1, 4])
 @pytest.mark.parametrize("threads", [1, 2])  # two, which do not divide three heads, take half of the queries each
 def test_global_attention_equals_torch(grid, num_tokens, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    layer = global_attention()
+    layer = loud(GlobalAttention(24, 3), 0.3)
     tokens = torch.randn(2, prod(grid), num_tokens, 24, requires_grad=True)
     fused, nothing = layer(tokens, grid)
     explicit, weights = layer(tokens, grid, return_attention=True)
@@ -130,9 +121,7 @@ def test_global_attention_equals_torch(grid, num_tokens, threads, monkeypatch):
 @torch.no_grad()
 def test_bfloat16_is_near_float32() -> None:
     layout = WindowLayout.fit((8, 8), (4, 4), shifted=True)
-    x, layer = 0.5 * sequence(layout, 2), window_attention((4, 4))
-    for parameter in layer.parameters():
-        parameter.data.mul_(0.3)
+    x, layer = 0.5 * sequence(layout, 2), loud(WindowAttention(24, 3, (4, 4)), 0.15)
     exact, _ = layer(x, layout, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under_autocast, _ = layer(x, layout, 2)
@@ -170,7 +159,7 @@ def test_position_code_equals_its_formula(grid: tuple[int, ...], dim: int) -> No
 
 def test_what_inference_keeps_serves_training() -> None:
     """Masks, indices and codes are kept between calls: those first made in inference mode must not break autograd."""
-    layer, exchange = window_attention((5, 3)), global_attention()
+    layer, exchange = loud(WindowAttention(24, 3, (5, 3))), loud(GlobalAttention(24, 3))
     layout = WindowLayout.fit((11, 8), (5, 3), shifted=True)  # of no other test: nothing is kept of it yet
     x = sequence(layout, 1)
     with torch.inference_mode():

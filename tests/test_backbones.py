@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import image
+from conftest import image, loud, parameters_of
 from safetensors.torch import save_file
 from timm.models.crossvit import CrossVit
 from timm.models.tnt import TNT
@@ -32,17 +32,6 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 def backbone_of(name: str, **options: object) -> nn.Module:
     return create_model(f"{name}_upernet", num_classes=2, **options).encoder
-
-
-def randomise(module: nn.Module, deviation: float = 0.2) -> None:
-    """Give every parameter a random value: what starts at 0 or 1 would hide a missing bias or norm."""
-    torch.manual_seed(0)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=deviation)
-
-
-def parameters_of(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name.endswith("_nano")])
@@ -135,8 +124,7 @@ def test_features_equal_timms(name: str, entry: str) -> None:
     sizes = {key: getattr(BACKBONES[name], key) for key in ("embed_dims", "depths", "num_heads", "mlp_ratios")}
     sizes |= {"wss": (4,) * 4} if "svt" in name else {}
     theirs = timm.create_model(entry, features_only=True, **sizes).eval()
-    ours = backbone_of(name).eval()
-    randomise(ours, 0.1)
+    ours = loud(backbone_of(name), 0.1)
     own = ours.body.net.state_dict()
     if name == "pvt_v2_nano":
         own = {re.sub(r"stages\.(\d)", r"stages_\1", key): value for key, value in own.items()}
@@ -158,8 +146,7 @@ def test_last_map_equals_timms_at_the_size_that_timm_is_made_for() -> None:
         ("crossvit_nano", CrossVit, crossvit, (20, 14)),
     ):
         x = image(2, 3, *(sizes.get("img_size", 224),) * 2)
-        ours, net = backbone_of(name).eval().body, make(num_classes=0, **sizes).eval()
-        randomise(ours, 0.1)
+        ours, net = loud(backbone_of(name).body, 0.1), make(num_classes=0, **sizes).eval()
         net.load_state_dict(ours.net.state_dict(), strict=name != "crossvit_nano")
         tokens = net.forward_features(x)
         maps = [
@@ -173,8 +160,7 @@ def test_last_map_equals_timms_at_the_size_that_timm_is_made_for() -> None:
 @pytest.mark.parametrize("class_tokens", [0, 1])
 @torch.no_grad()
 def test_cvt_attends_to_convolved_keys(class_tokens: int) -> None:
-    attn = ConvAttention(dim=12, num_heads=3).eval()
-    randomise(attn)
+    attn = loud(ConvAttention(dim=12, num_heads=3), 0.2)
     projections = (attn.q, attn.k, attn.v)
     for projection in projections:
         projection.bn.running_mean.normal_()
@@ -204,8 +190,7 @@ def test_cvt_attends_to_convolved_keys(class_tokens: int) -> None:
 @pytest.mark.parametrize(("rows", "columns", "chunk"), [(6, 9, 3), (7, 5, 3), (2, 9, 4)])
 @torch.no_grad()
 def test_vil_attends_to_its_chunk_and_the_eight_around_it(rows: int, columns: int, chunk: int) -> None:
-    attn = SlidingChunkAttention(dim=12, num_heads=3, chunk=chunk, updates_token=True).eval()
-    randomise(attn, 0.5)
+    attn = loud(SlidingChunkAttention(dim=12, num_heads=3, chunk=chunk, updates_token=True))
     x, token = image(2, rows, columns, 12), image(2, 1, 12) + 1
     update = attn(torch.cat([token, x.flatten(1, 2)], dim=1), (rows, columns))
     update, token_update = update[:, 1:].view(x.shape), update[:, 0]

@@ -5,6 +5,7 @@ from math import prod
 
 import pytest
 import torch
+from conftest import loud, refused
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -19,14 +20,9 @@ MAPS = [((12, 16), (4, 4)), ((13, 9), (4, 4)), ((6, 6, 6), (2, 2, 2)), ((7, 4, 5
 
 def blocks(window: tuple[int, ...], mixer: str = "gmsa", depth: int = 2, **options: object) -> nn.ModuleList:
     """A stage's blocks, every second shifted, with weights large enough that nothing underflows."""
-    torch.manual_seed(0)
-    made = nn.ModuleList(
-        GlamBlock(DIM, 2, window, shifted=bool(i % 2), mixer=mixer, is_last=i == depth - 1, **options)
-        for i in range(depth)
-    )
-    for parameter in made.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return made
+    options = {"mixer": mixer} | options
+    made = (GlamBlock(DIM, 2, window, shifted=bool(i % 2), is_last=i == depth - 1, **options) for i in range(depth))
+    return loud(nn.ModuleList(made), 0.3)
 
 
 def start(size: tuple[int, ...], window: tuple[int, ...], num_tokens: int, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -51,6 +47,12 @@ def dependence(stage: nn.ModuleList, x: Tensor, tokens: Tensor | None) -> Tensor
     probe = torch.randn(DIM, dtype=y.dtype, generator=torch.Generator().manual_seed(2))
     rows = [torch.autograd.grad(patch @ probe, x, retain_graph=True)[0] for patch in y]
     return torch.stack(rows)[:, 0].flatten(1, -2).abs().sum(dim=-1) > 1e-25
+
+
+def test_a_mixer_of_tokens_without_tokens_is_refused() -> None:
+    """Else the block would be Swin's, without a word."""
+    with refused("tokens=None: a block with a mixer of tokens needs some; mixer='none' makes Swin's block"):
+        GlamBlock(DIM, 2, (4, 4), shifted=False, mixer="gmsa")(torch.zeros(1, 4, 4, DIM))
 
 
 @pytest.mark.parametrize("explicit", [False, True])

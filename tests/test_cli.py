@@ -6,11 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import refused_by_main, write_folder
+from conftest import parameters_of, refused_by_main, write_folder
 
 from glamlib import create_model, list_models
 from glamlib.cli import main
-from glamlib.cost.count import COMPONENTS
+from glamlib.cost.count import COMPONENTS, count_macs
 
 
 def test_models_lists_one_name_a_line(capsys):
@@ -36,32 +36,39 @@ def test_cost_prints_a_readable_table(capsys):
     assert columns.split() == ["component", "parameters", "gmacs"]
     table = {name: (int(count.replace(",", "")), float(gmacs)) for name, count, gmacs in map(str.split, rows)}
     assert table.keys() == {*COMPONENTS, "total"}
-    counted = sum(p.numel() for p in create_model("swin_nano_linear", num_classes=3).parameters())
+    counted = parameters_of(create_model("swin_nano_linear", num_classes=3))
     assert table["total"][0] == counted == sum(table[name][0] for name in COMPONENTS)
     assert table["total"][1] == pytest.approx(sum(table[name][1] for name in COMPONENTS), abs=1e-5)
 
 
-def test_cost_as_json_for_other_programs(capsys):
-    name = "glam_swin_nano_upernet"
-    assert main(["cost", name, "--size", "61", "75", "--json"]) == 0
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("glam_swin_nano_upernet", {"height": 61, "width": 75}),
+        ("nnformer_nano", {"depth": 32, "height": 16, "width": 24}),
+    ],
+)
+def test_cost_as_json_for_other_programs(name, size, capsys):
+    assert main(["cost", name, "--size", *map(str, size.values()), "--json"]) == 0
     text, warnings = capsys.readouterr()
     assert (text.count("\n"), warnings) == (1, "")
     values = json.loads(text)
-    assert list(values) == ["name", "height", "width", "classes", "parameters", "gmacs"]
-    assert [values[key] for key in ("name", "height", "width", "classes")] == [name, 61, 75, 150]
-    for key in ("parameters", "gmacs"):
-        assert list(values[key]) == ["total", *COMPONENTS]
-        assert values[key]["total"] == pytest.approx(sum(values[key][name] for name in COMPONENTS))
+    counts = {key: values.pop(key) for key in ("parameters", "gmacs")}
     model = create_model(name, num_classes=150)  # also: the model of no memory left nothing behind
-    assert values["parameters"]["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert values == {"name": name, "classes": 150} | size
+    for count in counts.values():
+        assert list(count) == ["total", *COMPONENTS]
+        assert count["total"] == pytest.approx(sum(count[name] for name in COMPONENTS))
+    assert counts["parameters"]["total"] == parameters_of(model)
+    assert counts["gmacs"]["total"] == count_macs(model, **size)["total"] / 1e9
 
 
 @pytest.mark.parametrize(
     ("arguments", "needles"),
     [
-        (["cost", "swin_nano_linear", "--size", "0", "64"], ["size=0 64: height and width must be at least 1"]),
+        (["cost", "swin_nano_linear", "--size", "0", "64"], ["size=0 64: ", "takes height, width, each at least 1"]),
         (["cost", "swin_nano_linear", "--size", "64", "64", "--classes", "0"], ["num_classes=0: must be"]),
-        (["cost", "nnformer", "--size", "64", "64"], ["size=64 64: nnformer takes a depth, a height and a width"]),
+        (["cost", "nnformer", "--size", "64", "64"], ["size=64 64: nnformer takes depth, height, width"]),
         (["cost", "glam_huge", "--size", "64", "64"], ["unknown model 'glam_huge'", *list_models()]),
         (["check-data", "foldr", "."], ["unknown dataset to check 'foldr'; allowed: "]),
         (["check-data", "folder", "no/such/place"], ["no/such/place: no such folder"]),
@@ -110,11 +117,3 @@ def test_good_data_is_status_0_and_bad_data_status_1(tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert [("01.png" in problem) for problem in report["problems"]] == [True]
-
-
-def test_help_names_the_commands(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    assert [name for name in ("models", "cost", "check-data", "train", "compare", "evaluate") if name not in text] == []

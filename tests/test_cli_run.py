@@ -115,7 +115,9 @@ def test_a_run_that_validates_tests_its_best_weights(tmp_path):
 def test_evaluate_says_what_the_record_says(trained, tmp_path, capsys):
     weights = str(trained / "w.safetensors")
     assert main(["evaluate", weights]) == 0
-    metrics = json.loads(capsys.readouterr().out)
+    said, err = capsys.readouterr()
+    metrics = json.loads(said)
+    assert err == "3 images: drawn, of tests alone\n"
     classes = metrics.pop("classes")
     assert metrics | {"steps_to_criterion": None} == record_of(trained)["metrics"]  # which is of the training
     assert [*classes] == record_of(trained)["classes"]
@@ -158,6 +160,34 @@ def test_predict_keeps_going_past_a_broken_file(trained, tmp_path, capsys):
         assert (colours == np.array(saved.palette)[expected]).all()
         half = (pixels.astype(float) + colours) / 2
         assert np.abs(np.array(overlay) - half).max() <= 1
+
+
+def test_frames_of_several_videos_keep_their_folders(trained, tmp_path):
+    for video in "ab":
+        (tmp_path / "in" / video).mkdir(parents=True)
+        photo(tmp_path / "in" / video / "1.png", 32, 40)
+    out = tmp_path / "out"
+    arguments = ["predict", str(trained / "w.safetensors"), str(tmp_path / "in"), "--out", str(out), "--confidence"]
+    assert main(arguments) == 0
+    found = sorted(str(file.relative_to(out)) for file in out.rglob("*.png"))
+    assert found == [f"{kind}/{video}/1.png" for kind in ("confidence", "labels", "overlays") for video in "ab"]
+
+
+def test_labels_of_a_data_set_are_not_overwritten(trained, tmp_path, capsys):
+    pixels, _ = photo(tmp_path / "photo.png", 32, 40)
+    root = write_folder(tmp_path / "own", [(pixels, pixels[..., 0])])
+    before, predict = (root / "labels/00.png").read_bytes(), ["predict", str(trained / "w.safetensors")]
+    tables = [root / "classes.json", root / "dataset.json", tmp_path / "classes.json"]  # of the last root/ is a split
+    beside = [(root / name, None) for name in (".", "images", "images/00.png")]
+    for source, table in (*((tmp_path / "photo.png", table) for table in tables), *beside):
+        if table:
+            table.touch()
+        refused_by_main(capsys, [*predict, str(source), "--out", str(root)], f"{root}: a data set, whose own labels/")
+        if table:
+            table.unlink()
+    assert (root / "labels/00.png").read_bytes() == before
+    for out in (tmp_path, root / "images"):  # its own predictions are overwritten
+        assert [main([*predict, str(root / "images/00.png"), "--out", str(out)]) for _ in range(2)] == [0, 0]
 
 
 def test_a_photo_is_predicted_at_the_size_of_training_and_comes_back_at_its_own(trained, tmp_path):
@@ -232,6 +262,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
     for arguments, needle in (
         (["predict", weights, f"{folder}/empty", "--out", out], "empty: no images"),
         (["predict", weights, none, "--out", out], "none: no such file or folder"),
+        (["predict", weights, grey, grey, "--out", out], "SOURCE: must be one file or one folder, not 2"),
         (["predict", weights, f"{folder}/two\nlines", "--out", out], "two\\nlines: no such file or folder"),
         (["predict", bad, grey, "--out", out], "w: not a weights file"),
         (["predict", palette, grey, "--out", out], "(ValueError: not one colour a class)"),
@@ -308,4 +339,6 @@ def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch,
     refused_by_main(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
     (root / "classes.json").write_text(json.dumps({"classes": load_model(weights).classes, "ignore_index": None}))
     assert main(arguments) == 0
-    assert np.sum(json.loads(capsys.readouterr().out)["confusion"]) == 32 * 32
+    said, err = capsys.readouterr()
+    assert np.sum(json.loads(said)["confusion"]) == 32 * 32
+    assert err == "1 of 1 images: val, val/images/* and val/labels/*\n"

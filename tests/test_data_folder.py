@@ -13,7 +13,7 @@ from PIL import Image
 from glamlib.data.check import check_data
 from glamlib.data.datasets import dataset_of, has_dataset, load_dataset, survey
 from glamlib.data.folder import folder, suggest_classes
-from glamlib.data.layout import voc_palette
+from glamlib.data.layout import sided, voc_palette
 from glamlib.errors import InputError
 from glamlib.evaluation.inference import view_size
 from glamlib.studies.parameters import InferenceOptions, RunParameters
@@ -50,6 +50,14 @@ def root(tmp_path):
     for name in ("train/a", "train/b", "val/v", "test/t"):
         add_pair(tmp_path, name)
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["left_lung", "LungR", "rh-cortex", "kidney (l)", "LeftKidney", "rt femur"])
+def test_names_of_classes_tell_whether_left_and_right_differ(root, name):
+    (root / "classes.json").write_text(json.dumps(CLASSES | {"classes": ["sea", name, "ice"]}))
+    assert "; left and right differ" in folder(root).about
+    assert sided(["lad", "rad"])
+    assert not sided(["sea", "bright light", "upright pole", "gland", "rad"])
 
 
 def test_items_are_the_files_pixels_with_void_mapped(root):

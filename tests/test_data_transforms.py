@@ -201,16 +201,3 @@ def test_normalise_by_hand():
     for bad in (images.float(), images / 255 - 0.1, images.long(), torch.full((1, 3, 2, 2), torch.nan)):
         with pytest.raises(InputError, match=r"allowed: .*uint8"):
             normalise(bad)
-
-
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [
-        ({"scale_range": (2.0, 0.5)}, "scale_range"),
-        ({"cat_max_ratio": 0}, "cat_max_ratio=0"),
-        ({"long_short": (512, 2048)}, r"long_short=\(512, 2048\)"),
-    ],
-)
-def test_bad_options_are_refused(options, named):
-    with pytest.raises(InputError, match=named + ".*must be"):
-        TrainTransform(**({"crop_size": (8, 8)} | options))

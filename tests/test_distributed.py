@@ -12,14 +12,14 @@ import pytest
 import torch
 from conftest import python
 from safetensors.torch import load_file
-from test_training import RUN, cue_scenes
+from test_training import RUN, cue_scenes, trained
 
-from glamlib import create_model, studies
+from glamlib import studies
 from glamlib.data.datasets import InMemory
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import evaluate
 from glamlib.training.checkpoint import read_checkpoint
-from glamlib.training.loop import step_batches, train
+from glamlib.training.loop import step_batches
 
 EXACT = replace(
     RUN, overrides=RUN.overrides | {"drop_path": 0.0}, augment={}, batch_size=4, steps=3, warmup_steps=0, lr=1e-3
@@ -31,12 +31,13 @@ _PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_distributed import EXACT, RANDOM, counted, trained
+from test_distributed import EXACT, RANDOM, counted, scenes, trained
 from glamlib.evaluation.evaluate import is_main
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
-trained(RANDOM, folder / "cut.safetensors", lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0)
-trained(RANDOM, folder / "whole.safetensors")
-counts, seen = counted(trained(EXACT, folder / "exact.safetensors"))
+kill = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0
+trained(RANDOM, folder / "cut.safetensors", scenes(), on_step=kill)
+trained(RANDOM, folder / "whole.safetensors", scenes())
+counts, seen = counted(trained(EXACT, folder / "exact.safetensors", scenes())[0])
 (folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen]))
 """
 
@@ -47,13 +48,6 @@ def scenes(count: int = 12) -> InMemory:
     for index in range(count):
         found[index][1][8 * (index % 5) :] = 255
     return found
-
-
-def trained(run, checkpoint: Path, on_step=None) -> torch.nn.Module:
-    torch.manual_seed(run.seed)
-    model = create_model(run.model, num_classes=3, **run.overrides)
-    train(model, scenes(), run, checkpoint, on_step=on_step)
-    return model
 
 
 def counted(model: torch.nn.Module) -> tuple[np.ndarray, list[int]]:
@@ -85,7 +79,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     whole, cut = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole if not key.startswith("random/"))
 
-    model = trained(EXACT, tmp_path / "one.safetensors")
+    model, _ = trained(EXACT, tmp_path / "one.safetensors", scenes())
     two = tmp_path / "exact.safetensors"
     assert largest_difference(tmp_path / "one.safetensors", two) < 2e-5  # of some 1e-3 a step
     losses = [read_checkpoint(path)[1]["history"][-1]["loss"] for path in (tmp_path / "one.safetensors", two)]
@@ -102,10 +96,10 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 
 
 def test_micro_batches_give_the_weights_of_the_whole_batch(tmp_path: Path) -> None:
-    trained(EXACT, tmp_path / "whole.safetensors")
-    trained(replace(EXACT, accumulate=4), tmp_path / "parts.safetensors")
+    trained(EXACT, tmp_path / "whole.safetensors", scenes())
+    trained(replace(EXACT, accumulate=4), tmp_path / "parts.safetensors", scenes())
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "parts.safetensors") < 2e-5
-    trained(replace(EXACT, seed=4), tmp_path / "other.safetensors")  # what a difference looks like
+    trained(replace(EXACT, seed=4), tmp_path / "other.safetensors", scenes())  # what a difference looks like
     assert largest_difference(tmp_path / "whole.safetensors", tmp_path / "other.safetensors") > 1e-2
 
 

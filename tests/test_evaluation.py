@@ -1,8 +1,10 @@
 """Evaluation, metrics, cue accuracy, pictures and insight, against torchmetrics and derivations by hand."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from glamlib.data.transforms import normalise
 from glamlib.errors import InputError
 from glamlib.evaluation.cues import BIN, CueAccuracy, ceiling_by_distance, steps_to_criterion
 from glamlib.evaluation.evaluate import ImageScores, evaluate
+from glamlib.evaluation.inference import predict_classes
 from glamlib.evaluation.insight import attention_rollout, effective_receptive_field, finest_stage
 from glamlib.evaluation.metrics import ConfusionMatrix, location_prior
 from glamlib.layers.windows import window_partition
@@ -47,6 +50,12 @@ def small(name: str = "glam_swin_nano_linear", **overrides: object) -> torch.nn.
     torch.manual_seed(0)
     tokens = {"num_global_tokens": 2} if name.startswith("glam") else {}
     return create_model(name, num_classes=3, **{"depths": (2,), "num_heads": (2,)} | tokens | overrides).eval()
+
+
+def test_where_the_system_does_not_say_how_much_data_a_process_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has other fields than Linux."""
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda _: SimpleNamespace(rss=1, vms=1, pfaults=1, pageins=1))
+    assert predict_classes(small(), Pictures((8, 8)).items[0][0][None]).shape == (1, 8, 8)
 
 
 def test_counts_are_those_of_each_image_alone_whatever_the_batch() -> None:

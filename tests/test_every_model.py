@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import image, parameters_of
 from fvcore_counter import fvcore_macs
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -34,10 +35,6 @@ def build(case: str) -> nn.Module:
     return create_model(name, num_classes=3, in_channels=2, **overrides)
 
 
-def images(count: int, size: tuple[int, ...]) -> Tensor:
-    return torch.randn(count, 2, *size, generator=torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize("name", [*NANO, *list_models("*_tiny_*"), "nnformer", "glam_nnformer"])
 def test_shapes_at_full_size(name: str) -> None:
     """On the meta device, which computes nothing. Larger ones repeat these blocks."""
@@ -57,7 +54,7 @@ def test_shapes_at_full_size(name: str) -> None:
 def test_any_size_forward_and_backward(case: str, number: int) -> None:
     model = build(case).train()
     size = SIZES[model.config.ndim][number]
-    logits, auxiliary = model(images(2, size), auxiliary=True)
+    logits, auxiliary = model(image(2, 2, *size), auxiliary=True)
     assert logits.shape == (2, 3, *size)
     if model.config.ndim == 3:
         stride = 4 if case.startswith("conv_") else 2
@@ -79,7 +76,7 @@ def test_any_size_forward_and_backward(case: str, number: int) -> None:
 @torch.no_grad()
 def test_a_batch_is_what_each_image_is_alone(case: str) -> None:
     model = build(case).eval()
-    x = images(3, ODD[model.config.ndim])
+    x = image(3, 2, *ODD[model.config.ndim])
     together = model(x)
     assert torch.equal(together, model(x))
     for i in range(3):
@@ -92,7 +89,7 @@ def test_a_size_that_is_no_multiple_of_a_patch_equals_the_padded_image(case: str
     """The logits keep their place: they are those of the zero-padded image, cut, not squeezed."""
     model = build(case).eval()
     size = ODD[model.config.ndim]
-    x = images(1, size)
+    x = image(1, 2, *size)
     patch = model.config.patch_size
     padded = F.pad(x, [width for side in reversed(size) for width in (0, -side % patch)])
     expected = model(padded)[(..., *(slice(side) for side in size))]
@@ -107,7 +104,7 @@ def test_the_two_counters_agree(case: str) -> None:
     assert found == fvcore_macs(model, *size)
     for counts in (found, parameters := count_parameters(model)):
         assert counts["total"] == sum(counts[component] for component in COMPONENTS)
-    assert parameters["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert parameters["total"] == parameters_of(model)
     name, overrides = CASES[case]
     assert (found["g_msa"] > 0) == (name.startswith("glam_") and overrides.get("mixer") != "none")
 
@@ -122,7 +119,7 @@ def test_without_tokens_it_is_the_network_without_them(name: str, stages: int, t
     plain, options = build(name).eval(), {"num_global_tokens": tokens * stages}
     glam = create_model(f"glam_{name}", num_classes=3, in_channels=2, **options)
     glam.load_state_dict(plain.state_dict())  # strict: the same parameters
-    x = images(2, ODD[plain.config.ndim])
+    x = image(2, 2, *ODD[plain.config.ndim])
     assert torch.equal(glam.eval()(x), plain(x))
 
 
@@ -138,28 +135,18 @@ def test_tokens_stage_by_stage(name: str, stages: int) -> None:
         assert bool([key for key in stage.state_dict() if "mixer" in key or "token" in key]) == bool(number)
         assert stage.global_tokens is None or len(stage.global_tokens) == number
     size = ODD[model.config.ndim]
-    assert model.eval()(images(1, size)).shape == (1, 3, *size)
+    assert model.eval()(image(1, 2, *size)).shape == (1, 3, *size)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", REPRESENTATIVE)
 @torch.no_grad()
 def test_exported_program_gives_the_same(case: str) -> None:
+    """Exported before the first call: of these sizes, which no other test has, nothing is cached yet."""
     model = build(case).eval()
-    x = images(1, ODD[model.config.ndim])
+    x = image(1, 2, *{2: (59, 71), 3: (11, 15, 20)}[model.config.ndim])
     exported = torch.export.export(model, (torch.zeros_like(x),)).module()
     torch.testing.assert_close(exported(x), model(x), **CLOSE)
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_export_before_the_first_call_leaves_the_model_usable() -> None:
-    """No other test has a window of 6, so nothing of it is cached yet."""
-    model, x = create_model("glam_swin_nano_linear", num_classes=3, in_channels=2, window_size=6), images(1, (61, 75))
-    exported = torch.export.export(model.eval(), (x,)).module()
-    logits = model(x)
-    assert type(logits) is Tensor
-    torch.testing.assert_close(exported(x), logits, **CLOSE)
 
 
 CHECKPOINTED = {
@@ -188,7 +175,7 @@ def test_checkpointing_gives_the_same_bits_for_less_memory(name: str) -> None:
 
         torch.manual_seed(2)  # of the paths that are dropped
         with saved_tensors_hooks(note, lambda tensor: tensor):
-            logits = model(images(2, {2: (70, 90), 3: (20, 18, 24)}[model.config.ndim]))
+            logits = model(image(2, 2, *{2: (70, 90), 3: (20, 18, 24)}[model.config.ndim]))
         logits.square().mean().backward()
         results.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None} | {"": logits.detach()})
         held.append(sum(storages.values()) - sum(p.untyped_storage().nbytes() for p in model.parameters()))

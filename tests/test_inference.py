@@ -166,20 +166,3 @@ def test_windows_start_every_stride_and_the_last_ends_at_the_border(length: int,
     slide_logits(record, torch.arange(length).float().view(1, 1, -1), (side,), (stride,))
     last = max(length - side, 0)
     assert starts == [*range(0, last, stride), last]
-
-
-@pytest.mark.parametrize(
-    ("options", "needle"),
-    [
-        ({"crops": [8, 8]}, "unknown option of evaluate 'crops'; allowed: mode, crop, stride, scales, flip, resize"),
-        ({"mode": "slide", "crop": [8, 8]}, "mode 'slide' needs a stride"),
-        ({"crop": [8, 8]}, "mode 'whole' takes no crop"),
-        ({"mode": "slide", "crop": [8, 8], "stride": [8, 9]}, r"stride=\[8, 9\]: must not exceed the crop, \[8, 8\]"),
-        ({"scales": []}, r"scales=\[\]: must be a list"),
-        ({"resize": [512, 2048]}, r"resize=\[512, 2048\]: must be \[long, short\]"),
-        ({"resize": [8, 8], "size": [8, 8]}, r"resize=\[8, 8\]: cannot be combined with a size"),
-    ],
-)
-def test_bad_options_say_what_is_allowed(options: dict, needle: str) -> None:
-    with pytest.raises(InputError, match=needle):
-        InferenceOptions.from_dict(options)

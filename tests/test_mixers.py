@@ -6,6 +6,8 @@ from math import ceil, floor, prod
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import loud
+from test_attention import torch_attention
 from timm.models.twins import GlobalSubSampleAttn
 from torch import Tensor, nn
 
@@ -25,11 +27,7 @@ def mixer(name: str, window: tuple[int, ...] = (3, 3)) -> nn.Module:
 
     Random features are poor where attention is sharp, so there they are smaller.
     """
-    torch.manual_seed(0)
-    layer = create_mixer(name, DIM, HEADS, window).double()
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.1 if name == "performer" else 0.3)
-    return layer
+    return loud(create_mixer(name, DIM, HEADS, window).double(), 0.1 if name == "performer" else 0.3)
 
 
 def values(*shape: int) -> Tensor:
@@ -171,9 +169,7 @@ def test_reduced_equals_twins_subsampled_attention(size: tuple[int, int]) -> Non
 def test_shared_tokens_equal_torch(size: tuple[int, ...]) -> None:
     """Tokens over tokens and patches, then patches over tokens, by torch's attention with the same weights."""
     layer = mixer("shared", window=(3,) * len(size))
-    theirs = nn.MultiheadAttention(DIM, HEADS, batch_first=True).double()
-    weights = {"in_proj_weight": layer.qkv.weight, "in_proj_bias": layer.qkv.bias}
-    theirs.load_state_dict(weights | {"out_proj.weight": layer.proj.weight, "out_proj.bias": layer.proj.bias})
+    theirs = torch_attention(layer)
     patches = values(2, prod(size), 1, DIM)
     x, tokens = placed(patches, size), layer.tokens.expand(2, -1, -1)
     everything = torch.cat([tokens, x], dim=1)

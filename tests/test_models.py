@@ -7,10 +7,11 @@ import pytest
 import timm
 import torch
 from conftest import reference, refused
+from torch import nn
 
 from glamlib import InputError, create_model, list_models
 from glamlib.layers.mixers import MIXERS
-from glamlib.models.upernet import UPerNetDecoder
+from glamlib.models.upernet import LinearDecoder, UPerNetDecoder
 from glamlib.zoo import MODELS
 
 
@@ -118,10 +119,43 @@ def test_weight_init() -> None:
 @torch.no_grad()
 def test_upernet_equals_the_released_head() -> None:
     tensors, arguments = reference("uper_head")
-    decoder = UPerNetDecoder(tuple(arguments["in_channels"]), arguments["channels"], arguments["num_classes"]).eval()
-    decoder.load_state_dict({k.removeprefix("weight/"): v for k, v in tensors.items() if k.startswith("weight/")})
+    decoder = UPerNetDecoder(
+        tuple(arguments["in_channels"]), arguments["channels"], arguments["num_classes"], factor=None
+    )
+    decoder.eval().load_state_dict(
+        {k.removeprefix("weight/"): v for k, v in tensors.items() if k.startswith("weight/")}
+    )
     logits = decoder([tensors[f"input/0.{level}"] for level in range(4)])
     torch.testing.assert_close(logits, tensors["output/0"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 8), (57, 10), (50, 13)], ids=str)
+@pytest.mark.parametrize("decoder", [LinearDecoder, UPerNetDecoder])
+@torch.no_grad()
+def test_what_a_coarse_level_shows_keeps_its_place(decoder: type, size: tuple[int, int]) -> None:
+    """Levels that show their own row, enlarged and summed, still show it, also where merging padded an odd map."""
+    made = decoder((1,) * 4, 1) if decoder is LinearDecoder else decoder((1,) * 4, 1, 1)
+    for conv in (layer for layer in made.modules() if isinstance(layer, nn.Conv2d)):
+        nn.init.zeros_(conv.weight)[..., conv.kernel_size[0] // 2, conv.kernel_size[0] // 2] = 1
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+    if decoder is UPerNetDecoder:
+        made.bottleneck.conv.weight[:, 1:] = 0  # no pooled maps
+    heights, widths = ([-(-side // 2**level) for level in range(4)] for side in size)
+    rows = [(torch.arange(h) + 0.5) * 2**level for level, h in enumerate(heights)]
+    levels = [row[None, None, :, None].expand(1, 1, -1, w) for row, w in zip(rows, widths, strict=True)]
+    times = 4 if decoder is LinearDecoder else 1 + 2 + 3 + 4  # in a feature pyramid a level is in all finer ones
+    inside = slice(8, size[0] - 8)  # beyond the outer centres of the coarsest rows, interpolation is constant
+    torch.testing.assert_close(made.eval()(levels)[0, 0, inside], times * levels[0][0, 0, inside], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_unets_logits_lie_on_the_images_pixels() -> None:
+    """Its last layer enlarges four times itself, so nothing is resized, and what merging padded is cut off."""
+    model = create_model("glam_swin_nano_unet_nlu", num_classes=2).eval()
+    image = torch.randn(1, 3, 57, 90)
+    expected = model.decoder(model.forward_features(image))[..., :57, :90]
+    assert torch.equal(model(image), expected)
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])

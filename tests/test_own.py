@@ -1,6 +1,7 @@
 """Training and comparing models on one's own data, as their owner would: a folder in, a table and weights out."""
 
 import json
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -89,6 +90,16 @@ def test_patches_follow_from_the_volumes(shape, spacing, rotate, tmp_path):
         assert prod(patch) <= 2**18 < max(prod(patch) // side * (side + 8) for side in patch)
 
 
+@pytest.mark.parametrize(("other", "rate"), [("conv_unet", 1e-3), ("swin_tiny_linear", 5e-4)])
+def test_rates_go_by_the_largest_model_and_sided_images_are_not_mirrored(other, rate, tmp_path):
+    root = write_images(tmp_path / "own", [(64, 64)] * 4)
+    for name, flip in (("sky", None), ("left lung", 0.0)):
+        table = (root / "classes.json").read_text().replace("sky", name)
+        (root / "classes.json").write_text(table)
+        run = own.own_study(root, None, f"swin_nano_linear,{other}", []).run(other, 0, own.PROFILE)
+        assert (run.lr, run.augment.get("flip")) == (rate, flip)
+
+
 def test_values_and_models_as_they_are_written():
     values = own.with_changes({"a": {"b": 1}, "c": 2}, ["a.d=[1,2]", "c=x=y", "e=1e-3"])
     assert values == {"a": {"b": 1, "d": [1, 2]}, "c": "x=y", "e": 1e-3}
@@ -151,7 +162,9 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     said = capsys.readouterr().out
     assert (out / "tables/Wälder.md").read_text() in said
     assert main(["evaluate", str(out / f"runs/Wälder/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
-    assert json.loads(capsys.readouterr().out)["miou"] == pytest.approx(record["metrics"]["miou"])
+    said, err = capsys.readouterr()
+    assert json.loads(said)["miou"] == pytest.approx(record["metrics"]["miou"])
+    assert err == "2 of 12 images: test, held out of all\n"
     assert (out / f"runs/Wälder/{GLAM}/seed-1/last.safetensors").exists()
 
 
@@ -159,9 +172,14 @@ def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):
     root, out = write_images(tmp_path / "own", [(40, 48)] * 8), str(tmp_path / "out")
     model = ["--data", str(root), "--name", "mine", "--out", out, *FEW, "loss=balanced"]
     assert main(["train", "--model", "swin_nano_linear", *model]) == 0
-    record = Path(capsys.readouterr().out.splitlines()[-1])
-    assert record == Path(out).resolve() / "runs/mine/swin_nano_linear/seed-0/record.json"
-    assert read_record(record)["parameters"]["loss"] == "balanced"
+    *_, score, record = capsys.readouterr().out.splitlines()
+    assert record == str(Path(out).resolve() / "runs/mine/swin_nano_linear/seed-0/record.json")
+    assert read_record(Path(record))["parameters"]["loss"] == "balanced"
+    assert score == f"miou of the test data: {read_record(Path(record))['metrics']['miou']:.3f}"
+    monkeypatch.setattr("glamlib.runs.run.train", lambda *_, **__: pytest.fail("trained"))
+    assert main(["train", "--model", "swin_nano_linear", "--weights", str(tmp_path / "w.safetensors"), *model]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == ["swin_nano_linear/seed-0 is finished already", score, record]
+    assert (tmp_path / "w.safetensors").read_bytes() == Path(record).with_name("best.safetensors").read_bytes()
     assert main(["compare", "--models", "swin_nano_linear,nothing_else", *model]) == 2
     assert "unknown model 'nothing_else'" in capsys.readouterr().err
 
@@ -174,6 +192,32 @@ def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):
     assert "1 of 2 runs are finished already" in said
     assert err == "failed: swin_nano_linear/seed-1: the loss is nan\n"
     assert "one seed" in said.partition("| swin_nano_linear")[2]
+
+
+@pytest.mark.parametrize("command", [["compare", "--models"], ["train", "--weights", "w", "--model"]], ids=str)
+def test_a_run_done_once_more_keeps_the_old_record_and_its_weights(command, tmp_path, monkeypatch, capsys):
+    """By compare for other code, by train for weights that are gone; interrupted after the first validation."""
+    data = ["--data", str(write_images(tmp_path / "own", [(40, 48)] * 8)), "--out", str(tmp_path), *FEW]
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--model", "swin_nano_linear", *data]) == 0
+    folder = tmp_path / "runs/own/swin_nano_linear/seed-0"
+    record, why = folder / "record.json", "done once more"
+    if command[0] == "compare":
+        why = f"the code changed since commit {(read_record(record)['commit'] or 'unknown')[:7]}"
+        record.write_text(json.dumps(read_record(record) | {"code": "other"}))
+    else:
+        (folder / "best.safetensors").unlink()
+    old = {f"{file.stem}-old-1{file.suffix}": file.read_bytes() for file in folder.glob("[!.]*")}
+
+    def interrupted(*_: object, on_best: Callable[[], None], **__: object) -> None:
+        on_best()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("glamlib.runs.run.train", interrupted)
+    assert main([*command, "swin_nano_linear", *data]) == 130
+    assert capsys.readouterr().out.count(f"swin_nano_linear/seed-0: {why}") == 1 + (command[0] == "compare")
+    assert {file.name: file.read_bytes() for file in folder.glob("*-old-*")} == old
+    assert {file.name for file in folder.glob("[!.]*")} - old.keys() == {"best.safetensors"}
 
 
 @pytest.mark.slow

@@ -40,7 +40,12 @@ SCENES = {"train": 4, "test": 2}
 SPLITS = {"train": "train", "test": "test"}
 CROP = {"crop_size": [64, 64]}
 STREETS = {"dataset": "camvid", "data": SPLITS, "augment": CROP}
-VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": {"patch_size": [16, 16, 16]}, "model": "nnformer_nano"}
+PATCH = {"patch_size": [16, 16, 16]}
+VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": PATCH, "model": "nnformer_nano"}
+
+
+def drawn(dataset: str = "scenes", **options: object) -> dict:
+    return {"dataset": dataset, "data": SCENES | options}
 
 
 @pytest.mark.parametrize(
@@ -62,14 +67,40 @@ VOLUMES = {"dataset": "brains", "data": SPLITS, "augment": {"patch_size": [16, 1
         ({"learning_rate": 0.1}, "unknown parameter 'learning_rate'; allowed: study, variant, seed, "),
         ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, "),
         ({"data": {"test": 2}}, "missing option of data: train"),
-        ({"data": SCENES | {"sise": 64}}, "unknown option of data 'sise'; allowed: train, test, val, size, num_shapes"),
+        (drawn(sise=64), "unknown option of data 'sise'; allowed: train, test, val, size, num_shapes"),
+        (drawn(size=15), "option of data size=15: must be a whole number from 16 to 4096"),
+        (drawn(num_cues=7), "num_cues=7: must be a whole number from 2 to 6"),
+        (drawn(cue_size=33), "cue_size=33: must be at most half the size, 64"),
+        (drawn(min_distance=30, max_distance=30), "max_distance=30: must be above min_distance=30, or 0"),
+        (drawn("cue_volumes", size=257), "size=257: must be a whole number from 16 to 256"),
+        (drawn("cue_volumes", num_cues=3), "num_cues=3: must be a whole number from 2 to 2"),
+        (drawn("legend_scenes", num_keys=17), "option of data num_keys=17: must be a whole number from 2 to 16"),
+        (drawn("legend_scenes", window=18), "window=18: must be a multiple of 4, at most size // 3"),
+        (drawn("legend_scenes", window=24), "window=24: must be a multiple of 4, at most size // 3"),
+        (drawn("legend_scenes", window=8), "num_keys=8: must be at most 4, for which there is room"),
+        (drawn("legend_scenes", size=48, spread=True, num_keys=10), "num_keys=10: must be at most 9"),
         (STREETS | {"data": SPLITS | {"size": 5}}, "option of data size=5: must be a list (a whole number"),
         (STREETS | {"augment": {"flip": 0.5}}, "missing option of augment: crop_size"),
         (STREETS | {"augment": CROP | {"flop": 1}}, "unknown option of augment 'flop'; allowed: crop"),
+        (STREETS | {"augment": CROP | {"scale_range": [2.0, 0.5]}}, "scale_range=(2.0, 0.5): must be (low, high) with"),
+        (STREETS | {"augment": CROP | {"cat_max_ratio": 0}}, "cat_max_ratio=0: must be a number from"),
+        (STREETS | {"augment": CROP | {"long_short": [512, 2048]}}, "long_short=(512, 2048): must be (long, short)"),
+        ({"evaluate": {"crops": [8, 8]}}, "unknown option of evaluate 'crops'; allowed: mode, crop, stride, scales, f"),
+        ({"evaluate": {"mode": "slide", "crop": [8, 8]}}, "mode 'slide' needs a stride"),
+        ({"evaluate": {"crop": [8, 8]}}, "mode 'whole' takes no crop"),
+        ({"evaluate": {"mode": "slide", "crop": [8, 8], "stride": [8, 9]}}, "stride=[8, 9]: must not exceed the crop"),
+        ({"evaluate": {"scales": []}}, "scales=[]: must be a list"),
+        ({"evaluate": {"resize": [512, 2048]}}, "resize=[512, 2048]: must be [long, short]"),
+        ({"evaluate": {"resize": [8, 8], "size": [8, 8]}}, "resize=[8, 8]: cannot be combined with a size"),
         (STREETS | {"model": "nnformer_nano"}, "model 'nnformer_nano': cannot be used on camvid, which"),
         (STREETS | {"overrides": {"depth": 2}}, "unknown override for swin_nano_linear: 'depth'; allowed: "),
         (VOLUMES | {"model": "swin_nano_linear"}, "model 'swin_nano_linear': cannot be used on brains, which"),
         (VOLUMES | {"augment": {}}, "missing option of augment: patch_size, because volumes differ in size"),
+        (VOLUMES | {"augment": {"patch_size": [8, 8]}}, "patch_size=[8, 8]: must be a list (a whole number at least"),
+        (VOLUMES | {"augment": PATCH | {"flip_axes": [3]}}, "flip_axes=[3]: must be"),
+        (VOLUMES | {"augment": PATCH | {"scale": [1.2, 0.8]}}, "scale=(1.2, 0.8): must be (low, high) with low"),
+        (VOLUMES | {"augment": PATCH | {"scale": [0, 1]}}, "scale=[0, 1]: must be a list (a number from 0.25 to 4"),
+        (VOLUMES | {"augment": PATCH | {"turn": 3}}, "unknown option of augment 'turn'; allowed: patch_size, fore"),
         (VOLUMES | {"data": SPLITS | {"size": [9, 9]}}, "unknown option of data 'size'; allowed: train"),
         (VOLUMES | {"dataset": "synapse", "data": SPLITS | {"organs": 13.0}}, "organs=13.0: must be one of 13, 8"),
         (VOLUMES | {"evaluate": {"flip": True}}, "evaluate={'flip': True}: of images alone"),

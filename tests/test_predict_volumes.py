@@ -104,6 +104,13 @@ def test_channels_come_in_one_file_or_in_one_each(tmp_path):
         maps.append(np.asanyarray(nib.load(out / "labels" / "b c.nii.gz").dataobj))
     expected = np.array([0, 2, 700])[model.model(torch.from_numpy(values).permute(3, 0, 1, 2)[None])[0].argmax(0)]
     assert all(np.array_equal(found, expected) for found in maps)
+    for _ in range(2):  # its own predictions are overwritten, a data set's labels are not
+        assert predict_volumes(model, model.run, sources[0], tmp_path) == (1, [])
+    (tmp_path / "0" / "dataset.json").touch()
+    save(tmp_path / "one" / "labels" / "b c.nii.gz", values[..., 0])
+    for number, out in enumerate((tmp_path / "0", tmp_path / "one")):
+        with pytest.raises(InputError, match="give another folder"):
+            predict_volumes(model, model.run, sources[2 * number], out)
 
 
 def test_broken_files_are_named_and_stop_nothing(tmp_path):

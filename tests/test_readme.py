@@ -83,6 +83,9 @@ def test_what_is_no_model_of_the_library_is_refused(tmp_path):
             glamlib.save_model(tmp_path / "a.safetensors", other, ["x", "y"])
     with pytest.raises(glamlib.InputError, match=r"classes \[0, 1\]: must be 2 strings"):
         glamlib.save_model(tmp_path / "a.safetensors", model, [0, 1])  # no names
+    many = glamlib.create_model("swin_nano_linear", num_classes=256)
+    with pytest.raises(glamlib.InputError, match="256 classes: a label map holds at most 255"):
+        glamlib.save_model(tmp_path / "a.safetensors", many, list(map(str, range(256))))
     with pytest.raises(glamlib.InputError, match=r"save_model\(weights_file, model, classes\)"):  # as torch.save has it
         glamlib.save_model(model, tmp_path / "a.safetensors", ["x", "y"])
     (tmp_path / "b.safetensors").write_bytes(b"no weights")

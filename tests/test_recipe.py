@@ -110,12 +110,13 @@ def test_profile_at_tiny_size(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     out, source = tmp_path / "out", root / "leftImg8bit" / "test"
     assert main(["predict", str(weights), str(source), "--out", str(out), "--device", "cpu", "--raw-ids"]) == 0
-    files = sorted(path.name for path in (out / "raw_ids").iterdir())
+    files = sorted(path.name for path in (out / "raw_ids").rglob("*.png"))
     # as the server's getPrediction looks for them
     assert [fnmatch.filter(files, f"{name}*.png") for name in NAMES["test"]] == [[file] for file in files]
     for name in NAMES["test"]:
-        raw = np.array(Image.open(out / "raw_ids" / f"{name}_labelIds.png"))
-        classes = np.array(Image.open(out / "labels" / f"{name}_leftImg8bit.png"))
+        city = name.partition("_")[0]
+        raw = np.array(Image.open(out / "raw_ids" / city / f"{name}_labelIds.png"))
+        classes = np.array(Image.open(out / "labels" / city / f"{name}_leftImg8bit.png"))
         assert np.array_equal(raw, np.array(LABELS["cityscapes"].values)[classes])
 
 

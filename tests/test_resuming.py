@@ -44,9 +44,9 @@ def cut_at(step: int) -> Callable[[int], None]:
 def test_run_goes_on_across_a_change_that_decides_nothing(change, exact, tmp_path, capsys):
     whole, history = trained(RUN, tmp_path / "whole.safetensors")
     with pytest.raises(Cut):
-        trained(RUN, tmp_path / "cut.safetensors", cut_at(7))
+        trained(RUN, tmp_path / "cut.safetensors", on_step=cut_at(7))
     steps: list[int] = []
-    resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", steps.append)
+    resumed, resumed_history = trained(replace(RUN, **change), tmp_path / "cut.safetensors", on_step=steps.append)
     assert steps == list(range(6, 13))
     notes = [f"{name} {getattr(RUN, name)} -> " in capsys.readouterr().out for name in change]
     assert notes == [not exact] * len(change)
@@ -66,17 +66,17 @@ def test_checkpoint_of_other_parameters_or_data_is_set_aside(change, count, note
     checkpoint, run = tmp_path / "run.safetensors", replace(RUN, **change)
     for number in (1, 2):
         with pytest.raises(Cut):
-            trained(RUN, checkpoint, cut_at(7))
+            trained(RUN, checkpoint, on_step=cut_at(7))
         old = checkpoint.read_bytes()
         steps: list[int] = []
-        after, _ = trained(run, checkpoint, steps.append, count)
+        after, _ = trained(run, checkpoint, InMemory(cue_scenes(count)), on_step=steps.append)
         assert steps == list(range(1, run.steps + 1))
         said = capsys.readouterr().out
         assert note in said
         assert f"the old checkpoint is kept as run-old-{number}.safetensors" in said
         assert (tmp_path / f"run-old-{number}.safetensors").read_bytes() == old
         checkpoint.unlink()
-    fresh, _ = trained(run, tmp_path / "fresh.safetensors", count=count)
+    fresh, _ = trained(run, tmp_path / "fresh.safetensors", InMemory(cue_scenes(count)))
     assert all(torch.equal(a, b) for a, b in zip(after.parameters(), fresh.parameters(), strict=True))
 
 
@@ -129,7 +129,7 @@ def test_an_unreadable_checkpoint_is_named(tmp_path, content):
 def test_validated_run_resumes_with_its_scores(tmp_path):
     _, history, calls = validated(VALIDATED, tmp_path / "whole.safetensors")
     with pytest.raises(Cut):
-        validated(VALIDATED, tmp_path / "cut.safetensors", cut_at(9))
+        validated(VALIDATED, tmp_path / "cut.safetensors", on_step=cut_at(9))
     _, resumed, later = validated(VALIDATED, tmp_path / "cut.safetensors")
     assert resumed == history
     assert len(later) <= len(calls)  # what was best before is remembered

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 from scipy import ndimage
 
 from glamlib import InputError
@@ -145,28 +144,6 @@ def test_noise_has_its_mean_and_deviation(deviation: int) -> None:
     assert abs(np.corrcoef(noise[0, :-1], noise[0, 1:])[0, 1]) < 0.02
     third_moment = (((noise - noise.mean()) / noise.std()) ** 3).mean()
     assert abs(third_moment) < 0.05
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (SceneConfig, {"size": 15}, "option of data size=15: must be a whole number from 16 to 4096"),
-        (SceneConfig, {"num_cues": 7}, "num_cues=7: must be a whole number from 2 to 6"),
-        (SceneConfig, {"cue_size": 33}, "cue_size=33: must be at most half the size, 64"),
-        (SceneConfig, {"min_distance": 30, "max_distance": 30}, "max_distance=30: must be above min_distance=30, or 0"),
-        (CueVolumeConfig, {"size": 257}, "size=257: must be a whole number from 16 to 256"),
-        (CueVolumeConfig, {"num_cues": 3}, "num_cues=3: must be a whole number from 2 to 2"),
-        (LegendConfig, {"num_keys": 17}, "option of data num_keys=17: must be a whole number from 2 to 16"),
-        (LegendConfig, {"window": 18}, "window=18: must be a multiple of 4, at most size // 3"),
-        (LegendConfig, {"window": 24}, "window=24: must be a multiple of 4, at most size // 3"),
-        (LegendConfig, {"window": 8}, "num_keys=8: must be at most 4, for which there is room"),
-        (LegendConfig, {"size": 48, "spread": True, "num_keys": 10}, "num_keys=10: must be at most 9"),
-    ],
-    ids=str,
-)
-def test_bad_options_name_the_value_and_the_range(kind: type, options: dict, message: str) -> None:
-    with refused(message):
-        kind(**options)
 
 
 @pytest.mark.parametrize(

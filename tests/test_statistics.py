@@ -212,6 +212,7 @@ def test_values_on_a_grid_vary_at_least_as_rounding_does():
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, nan, 0.03]) == pytest.approx([0.03, 0.06, nan, 0.06], nan_ok=True)
+    assert holm([0.01, 0.04, nan, 0.03], size=4) == pytest.approx([0.04, 0.09, nan, 0.09], nan_ok=True)
 
 
 def families(difference: float, count: int, seeds: int = 5, claims: int = 4) -> list[list[Comparison]]:

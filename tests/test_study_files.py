@@ -20,10 +20,14 @@ from glamlib import studies
 from glamlib.cost.count import COMPONENTS, Cost
 from glamlib.errors import InputError
 from glamlib.files import write_whole
+from glamlib.models.config import ModelConfig, VolumeConfig
+from glamlib.models.conv_unet import ConvConfig
 from glamlib.report.tables import run_table, side_accuracy, study_markdown, summary_table, write_tables
 from glamlib.runs.places import computing_digest
 from glamlib.runs.records import comparable, open_run_folder, read_pictures, read_record, read_records, write_record
 from glamlib.studies.parameters import RunParameters
+from glamlib.training.datasets import GENERATED
+from glamlib.zoo import model_config
 
 FORK = multiprocessing.get_context("fork")
 RUN = studies.find_study("context").run("glam_2", 0, "quick")
@@ -97,10 +101,11 @@ def test_a_record_of_other_values_is_kept(tmp_path, capsys, change, said):
     record_of(tmp_path, miou=0.6)
     path = record_of(tmp_path, miou=0.7)  # the same values again: nothing to keep
     assert capsys.readouterr().out == ""
+    path.with_name("best-old-1.safetensors").touch()  # of another run, whose number stays its own
     record_of(tmp_path, miou=0.8, **change)
-    assert f"{said}: the old record is kept as record-old-1.json" in capsys.readouterr().out
-    assert [read_record(file)["metrics"]["miou"] for file in (path, path.with_name("record-old-1.json"))] == [0.8, 0.7]
-    assert path.with_name("history-old-1.csv").exists()
+    assert f"{said}: the old record is kept as record-old-2.json" in capsys.readouterr().out
+    assert [read_record(file)["metrics"]["miou"] for file in (path, path.with_name("record-old-2.json"))] == [0.8, 0.7]
+    assert path.with_name("history-old-2.csv").exists()
     assert len(read_records(tmp_path, "context")) == 1
 
 
@@ -199,6 +204,13 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "table.csv", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sides_by_hand() -> None:
     """Of 10 voxels of A with the right structure 8 have the right side, of B 3 of 4; other errors do not count."""
     classes = ["background", "right a", "left a", "left b", "right b", "stem"]
@@ -208,10 +220,35 @@ def test_sides_by_hand() -> None:
     assert np.isnan(side_accuracy([[1, 0], [0, 1]], ["background", "stem"]))
 
 
+# Their records come from code whose decoders drew coarse levels too high; they are being run again. Then the sentences
+# on that in README, notebooks 05, 11 and 15 go, too.
+TO_RUN_AGAIN = {"camvid", "camvid_curves", "neighbours"}
+
+
+def computed_the_same(record: dict) -> bool:
+    """Tell whether a run's scores were the same bit for bit before a decoder's levels kept their place.
+
+    Then it had no such decoder, or one whose maps fill the image: nothing is cut off.
+    """
+    run = record["parameters"]
+    config = model_config(run["model"], **run["overrides"])
+    if not isinstance(config, ModelConfig) or config.decoder.startswith("unet"):
+        return isinstance(config, ModelConfig | VolumeConfig | ConvConfig)
+    stride = config.patch_size * 2 ** (len(config.depths) - 1)
+    return run["dataset"] in GENERATED and run["data"]["size"] % stride == 0
+
+
 def test_all_committed_records_are_of_the_present_code() -> None:
-    """By the digest of the computing rooms, so figures and words do not matter."""
+    """By the digest of the computing rooms, so figures and words do not matter.
+
+    One made before, whose ``first_code`` names its own, must be one of those that a change since could not reach.
+    """
     command = ["git", "ls-files", "results/*record.json"]
     names = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split()
     if not names:
         pytest.skip("this is no git clone, so it is not known which records are committed")
-    assert {read_record(REPOSITORY / name)["code"] for name in names} == {computing_digest()}
+    records = [read_record(REPOSITORY / name) for name in names]
+    again = [record for record in records if record["parameters"]["study"] in TO_RUN_AGAIN]
+    assert {record["code"] for record in records if record not in again} == {computing_digest()}
+    assert all(computed_the_same(record) for record in records if "first_code" in record)
+    assert not all(computed_the_same(record) for record in again)

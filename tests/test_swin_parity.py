@@ -8,6 +8,7 @@ comparison at such sizes therefore hands timm's attention a map that is padded a
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import loud
 from timm.models import swin_transformer as timm_swin
 from torch import Tensor, nn
 
@@ -27,11 +28,9 @@ def pad_before_roll(block: nn.Module) -> None:
 
 
 def swin_pair(size: tuple[int, int], window: int) -> tuple[Encoder, nn.Module]:
-    torch.manual_seed(0)
     shape = {"embed_dim": 24, "depths": (2, 2, 3), "num_heads": (3, 6, 6)}
     theirs = timm_swin.SwinTransformer(img_size=size, window_size=window, num_classes=0, strict_img_size=False, **shape)
-    for parameter in theirs.parameters():  # timm's biases start at 0: random ones would show a missing bias
-        nn.init.normal_(parameter, std=0.1)
+    loud(theirs, 0.1)
     ours = Encoder(ModelConfig(window_size=window, **shape))
     weights = {k: v for k, v in theirs.state_dict().items() if k in ours.state_dict()}
     missing, unexpected = ours.load_state_dict(weights, strict=False)

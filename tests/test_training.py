@@ -1,6 +1,5 @@
 """Training: bits and seeds, the order of items, parameter groups, losses, validation, compiled blocks."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,12 +46,11 @@ def cue_scenes(count: int = 12, seed: int = 3) -> CueScenes:
     return CueScenes(SceneConfig(size=32, num_shapes=1), count, seed)
 
 
-def trained(run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None, count: int = 12):
-    """Return the model and its history."""
-    scenes = InMemory(cue_scenes(count, run.seed))
+def trained(run: RunParameters, checkpoint: Path, scenes: InMemory | None = None, **watch: object):
+    """Return the model and its history; ``watch`` is how `train` tells its steps, and its validation."""
     torch.manual_seed(run.seed)
     model = create_model(run.model, num_classes=3, **run.overrides)
-    history, _ = train(model, scenes, run, checkpoint, on_step=on_step)
+    history, _ = train(model, scenes or InMemory(cue_scenes(12, run.seed)), run, checkpoint, **watch)
     return model, history
 
 
@@ -61,8 +59,7 @@ def test_batch_without_a_valid_pixel_has_no_loss(accumulate: int, tmp_path: Path
     run, void = replace(RUN, steps=2, accumulate=accumulate), InMemory(cue_scenes(4))
     for index in range(4):
         void[index][1].fill_(255)
-    model = create_model(RUN.model, num_classes=3, **RUN.overrides)
-    history, _ = train(model, void, run, tmp_path / "run.safetensors")
+    model, history = trained(run, tmp_path / "run.safetensors", void)
     assert history[-1]["loss"] == 0
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
@@ -71,9 +68,9 @@ WITH_WORKERS = """
 import multiprocessing, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_training import RUN, replace, trained
+from test_training import RUN, InMemory, cue_scenes, replace, trained
 multiprocessing.set_start_method(sys.argv[2])
-trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), None, 2000)
+trained(replace(RUN, steps=4, workers=2), Path(sys.argv[1]), InMemory(cue_scenes(2000)))
 """
 
 
@@ -84,7 +81,7 @@ def test_workers_of_every_start_method_train_alike(method: str, tmp_path: Path) 
     checkpoint = tmp_path / "run.safetensors"
     done = python("-c", WITH_WORKERS, checkpoint, method)
     assert done.returncode == 0, done.stderr[-3000:]
-    here, _ = trained(replace(RUN, steps=4), tmp_path / "here.safetensors", count=2000)
+    here, _ = trained(replace(RUN, steps=4), tmp_path / "here.safetensors", InMemory(cue_scenes(2000)))
     assert all(torch.equal(load_file(checkpoint)[f"model/{key}"], value) for key, value in here.state_dict().items())
 
 
@@ -196,15 +193,11 @@ def test_compiled_blocks_train_to_the_same_weights(tmp_path: Path, monkeypatch: 
 VALIDATED = replace(RUN, validate_every=4, data=RUN.data | {"val": 3})
 
 
-def validated(run: RunParameters, checkpoint: Path, on_step: Callable[[int], object] | None = None):
-    """Return the model, the history, and how many rows it had whenever a validation was the best so far."""
-    torch.manual_seed(run.seed)
-    model = create_model(run.model, num_classes=3, **run.overrides)
-    scenes, calls, parts = InMemory(cue_scenes(12, run.seed)), [], cue_scenes(3, 1)
-    history, _ = train(
-        model, scenes, run, checkpoint, validation=parts, on_best=lambda: calls.append(1), on_step=on_step
-    )
-    return model, history, calls
+def validated(run: RunParameters, checkpoint: Path, **watch: object):
+    """Return the model, the history, and a 1 for each validation that was the best so far."""
+    calls: list[int] = []
+    watch |= {"validation": cue_scenes(3, 1), "on_best": lambda: calls.append(1)}
+    return *trained(run, checkpoint, **watch), calls
 
 
 def test_validation_changes_no_bit_of_the_training_and_is_the_score_of_that_step(tmp_path: Path) -> None:

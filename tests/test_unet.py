@@ -6,26 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REFERENCE
+from conftest import REFERENCE, parameters_of
 from torch import nn
 
 from glamlib import create_model
-from glamlib.models.segmenter import Segmenter
-
-
-def unet(name: str, **overrides: object) -> Segmenter:
-    torch.manual_seed(0)
-    tokens = {"num_global_tokens": 2} if name.startswith("glam_") else {}
-    return create_model(name, num_classes=3, **(tokens | overrides)).eval()
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def on_meta(name: str, **overrides: object) -> Segmenter:
-    with torch.device("meta"):
-        return create_model(name, num_classes=150, **overrides)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 5, 10])
@@ -42,8 +26,10 @@ def test_as_many_parameters_as_the_released_networks(size: str, dim: int, tokens
         glam = f"-g{tokens}" if tokens else ""
         row = rows[f"{'GLAM-' if tokens else ''}Swin-UNet-{size[0].upper()}{glam}{'+NLU' if nlu else ''}"]
         name = f"{'glam_' if tokens else ''}swin_{size}_unet{'_nlu' if nlu else ''}"
-        model = on_meta(name, behaviour="released", **({"num_global_tokens": tokens} if tokens else {}))
-        assert count(model) == int(row["total"]) - (unused if nlu else 0)
+        options = {"num_global_tokens": tokens} if tokens else {}
+        with torch.device("meta"):
+            model = create_model(name, num_classes=150, behaviour="released", **options)
+        assert parameters_of(model) == int(row["total"]) - (unused if nlu else 0)
         counts = {key: parameter.numel() for key, parameter in model.named_parameters()}
         found = {
             "position_tables": total(counts, r"\.pe$"),
@@ -63,9 +49,11 @@ def total(counts: dict[str, int], pattern: str) -> int:
 @pytest.mark.parametrize("name", ["swin_tiny_unet", "glam_swin_tiny_unet_nlu"])
 def test_pretrained_weights_are_mirrored(theirs: nn.Module, weights_file: Path, name: str) -> None:
     """Every block of Swin's on the way up starts as on the way down; tokens, exchange, the rest as without a file."""
-    model = unet(name, pretrained=weights_file)
-    untouched = unet(name).state_dict()
-    state = theirs.state_dict()
+    models = []
+    for pretrained in (weights_file, False):
+        torch.manual_seed(0)
+        models.append(create_model(name, num_classes=3, pretrained=pretrained))
+    model, untouched, state = models[0], models[1].state_dict(), theirs.state_dict()
     for stage in model.decoder.layers_up:
         for key, value in stage.blocks.state_dict().items():
             swin = f"layers.{stage.level}.blocks.{key}"

@@ -1,17 +1,16 @@
 """Patch expanding and non-local upsampling: both against explicit loops, and what a query of the latter sees."""
 
 from itertools import product
-from typing import TypeVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from conftest import loud
+from torch import Tensor
 
 from glamlib.layers.windows import WindowLayout, to_windows
 from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand, fine_to_coarse_index
 from glamlib.released.stages import scrambled_index
 
-Module = TypeVar("Module", bound=nn.Module)
 DIM, HEADS = 16, 2
 # (window, size of the skip): whole windows, odd, one side smaller than a window, both, one patch
 MAPS = [
@@ -34,14 +33,6 @@ def maps(size: tuple[int, int], batch: int = 2) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     coarse = torch.randn(batch, *halved(size), DIM, generator=generator)
     return coarse, torch.randn(batch, *size, DIM // 2, generator=generator)
-
-
-def loud(module: Module) -> Module:
-    """Weights large enough that every one of them shows in the result; biases and norms too."""
-    generator = torch.Generator().manual_seed(2)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.5, generator=generator)
-    return module.eval()
 
 
 @pytest.mark.parametrize("scale", [2, 4])

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import refused
 
 from glamlib.data.volume_transforms import VolumeTransform
 from glamlib.errors import InputError
@@ -194,19 +193,3 @@ def test_the_generator_decides_and_nothing_is_written_to():
         tensor.zero_()
     assert torch.equal(image, before[0])
     assert torch.equal(label, before[1])
-
-
-@pytest.mark.parametrize(
-    ("options", "needle"),
-    [
-        ({"patch_size": (8, 8)}, "patch_size=(8, 8): must be a list (a whole number at least 1, a whole number"),
-        ({"flip_axes": (3,)}, "flip_axes=(3,)"),
-        ({"scale": (1.2, 0.8)}, "low <= high"),
-        ({"scale": (0, 1)}, "scale=(0, 1): must be a list (a number from 0.25 to 4"),
-        ({"turn": 3}, "unknown option of augment 'turn'; allowed: patch_size, foreground"),
-    ],
-    ids=str,
-)
-def test_bad_options_name_the_value_and_what_is_allowed(options, needle):
-    with refused(needle):
-        VolumeTransform.for_dataset(data_set(False), **{"patch_size": (8, 8, 8), **options})

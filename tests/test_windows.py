@@ -4,9 +4,9 @@ from itertools import product
 
 import pytest
 import torch
-from torch import Tensor
+from conftest import image
 
-from glamlib.layers.windows import MASKED, WindowLayout, from_windows, relative_position_index, shift_mask, to_windows
+from glamlib.layers.windows import MASKED, WindowLayout, from_windows, shift_mask, to_windows
 
 # (size of the map, window): dividing and not, clipped in one dimension, in all, not square, 3D
 MAPS = [
@@ -42,15 +42,11 @@ def members(layout: WindowLayout) -> list[list[tuple[int, ...]]]:
     return windows
 
 
-def random_map(size: tuple[int, ...], batch: int = 2, channels: int = 3) -> Tensor:
-    return torch.randn(batch, *size, channels, generator=torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("size", "window_size"), MAPS)
 def test_to_windows_pads_shifts_and_cuts(size: tuple[int, ...], window_size: tuple[int, ...], shifted: bool) -> None:
     layout = WindowLayout.fit(size, window_size, shifted)
-    x = random_map(size)
+    x = image(2, *size, 3)
     windows = to_windows(x, layout)
     for number, window_places in enumerate(members(layout)):
         for patch, place in enumerate(window_places):
@@ -79,22 +75,3 @@ def test_mask_lets_patches_attend_if_they_lie_as_in_the_map(size, window_size, s
                 expected[number, i, j] = 0
     assert torch.equal(mask, expected)
     assert mask.amin() == MASKED  # some window is cut: else the test would show nothing
-
-
-@pytest.mark.parametrize(
-    ("window", "table_window"),
-    [
-        ((4, 4), (4, 4)),
-        ((3, 5), (3, 5)),
-        ((2, 4), (4, 4)),
-        ((1, 1), (7, 7)),
-        ((2, 3, 2), (2, 3, 2)),
-        ((1, 2, 3), (3,) * 3),
-    ],
-)
-def test_relative_position_index_equals_a_loop(window: tuple[int, ...], table_window: tuple[int, ...]) -> None:
-    """The row of an offset is its place in the list of all offsets of the full window, also for a clipped window."""
-    rows = list(product(*(range(1 - w, w) for w in table_window)))
-    index = relative_position_index(window, table_window, CPU)
-    for (i, query), (j, key) in product(enumerate(places(window)), repeat=2):
-        assert rows[int(index[i, j])] == tuple(q - k for q, k in zip(query, key, strict=True))

@@ -9,7 +9,6 @@ import json
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,32 +31,20 @@ CLASSES = 150
 BATCH = 2  # images; one process's share in the recipe of 8 GPUs
 
 
-class _Enough(Exception):
-    """Stops training after the last timed step."""
-
-
 class _Items(TensorDataset):
     classes, ignore_index, name = tuple(map(str, range(CLASSES))), 255, staticmethod(str)
 
 
 def step_seconds(run: RunParameters, timed: int) -> float:
     """Return the median seconds of a step of the training loop, after a warm-up of two, on images held in memory."""
-    # one step more than are made: the last would end with a checkpoint
-    last, shape = 2 + timed, (BATCH, 3, *run.augment["crop_size"])
-    images = torch.randint(256, shape, dtype=torch.uint8)  # (B, 3, H, W)
-    items = _Items(images, images[:, 0] % CLASSES)
-    trial = {"steps": last + 1, "checkpoint_every": last + 1, "augment": {}, "pretrained": "", "warmup_steps": 0}
+    images = torch.randint(256, (BATCH, 3, *run.augment["crop_size"]), dtype=torch.uint8)  # (B, 3, H, W)
+    items, steps = _Items(images, images[:, 0] % CLASSES), timed + 3  # the last, with its checkpoint, does not count
+    trial = {"steps": steps, "checkpoint_every": steps, "augment": {}, "pretrained": "", "warmup_steps": 0}
     run = replace(run, batch_size=BATCH, accumulate=1, workers=0, **trial)
     model, ends = create_model(run.model, num_classes=CLASSES, **run.overrides), []
-
-    def on_step(step: int) -> None:
-        ends.append(time.perf_counter())
-        if step == last:
-            raise _Enough
-
-    with tempfile.TemporaryDirectory() as folder, suppress(_Enough):
-        train(model, items, run, Path(folder) / "run.safetensors", on_step=on_step)
-    return median(end - start for start, end in pairwise(ends[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        train(model, items, run, Path(folder) / "run", on_step=lambda step: ends.append(time.perf_counter()))
+    return median(end - start for start, end in pairwise(ends[1:-1]))
 
 
 def image_seconds(runs: list[RunParameters], device: str) -> list[float]:

@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from glamlib.data.images import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_label, read_pair
-from glamlib.data.layout import NAMED, SPLITS, Files, Labels, Layout, Split, listed, pair, reading, spans, three_splits
+from glamlib.data.layout import SPLITS, Files, Labels, Layout, Split, listed, pair, reading, sided, spans, three_splits
 from glamlib.data.transforms import VOID, Byte
 from glamlib.errors import Checked, InputError, Range
 from glamlib.files import write_whole
@@ -93,7 +93,7 @@ class ClassTable(Checked):
                         numbers = {0: 0, VOID: 1} if found == {VOID} else numbers
                         break
         palette = (self.palette or self.colors or ())[:count]
-        return Labels(self.classes, numbers, coloured=bool(self.colors), palette=palette)
+        return Labels(self.classes, numbers, sided(self.classes), bool(self.colors), palette)
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -155,7 +155,7 @@ def folder(root: Path) -> Layout:
         problems.append(str(problem))
     if not problems:
         labels = table.labels([item.label for split in splits.values() for item in split.items])
-        about += f"; labels: {labels.allowed}"
+        about += f"; labels: {labels.allowed}" + "; left and right differ" * labels.sided
     unions = {"all": tuple(splits), None: tuple(splits)}
     return Layout("folder", labels, splits, partial(read_pair, labels), unions, problems=problems, about=about)
 
@@ -207,7 +207,7 @@ def suggest_classes(root: Path) -> str:
         entries |= {"colors": common} | ({"ignore_colors": rare} if rare else {})
         count, said = len(common), f"{len(common)} colours"
         if rare:
-            said += f" and {len(rare)} rare ones, taken for void: {', '.join(map(str, rare[:NAMED]))}"
+            said += f" and {len(rare)} rare ones, taken for void: {', '.join(map(str, rare[:3]))}"
     entries = {"classes": [f"class_{number}" for number in range(count)]} | entries
     lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in entries.items())
     write_whole(path, f"{{\n{lines}\n}}\n")

@@ -47,6 +47,17 @@ def spans(numbers: Iterable[int]) -> str:
     return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
+def sided(names: Iterable[str]) -> bool:
+    """Tell whether classes have sides: one is "left lung", "LungR" or "rh-cortex", or "lkid" is there beside "rkid".
+
+    A false alarm, such as the vertebra "L 5", only costs the mirror in training.
+    """
+    words = {re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower() for name in names}
+    word = re.compile(r"(?<![^\W\d])(left|right|[lr][ht]?)(?![^\W\d])|\b(left|right)")
+    pairs = (f"{name[:at]}r{name[at + 1 :]}" for name in words for at, letter in enumerate(name) if letter == "l")
+    return any(map(word.search, words)) or not words.isdisjoint(pairs)
+
+
 def voc_palette(count: int) -> Palette:
     """Return PASCAL VOC's colours of 0..count - 1: a value's bits go to r, g, b in turn, the lowest to the top bits."""
     return tuple(
@@ -185,7 +196,7 @@ class Files(NamedTuple):
                 if match and found.setdefault(match[1], path) != path:
                     problems.append(f"{path} has the same name as {found[match[1]].name}")
         if not found:
-            problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}")
+            problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}, here or one folder deeper")
         return found
 
 

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, pair, reading, three_splits
+from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, pair, reading, sided, three_splits
 from glamlib.data.transforms import VOID
 from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
 from glamlib.errors import InputError
@@ -68,7 +68,7 @@ def synapse_labels(*, organs: Literal[13, 8] = 13) -> Labels:
 def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
     """Return the labels, the channels' names and, of listed cases, the image's name by the label's.
 
-    The label named "ignore" is nnU-Net's: its voxels count nowhere. Classes are sided if one is called left or right.
+    The label named "ignore" is nnU-Net's: its voxels count nowhere. They are sided by their names.
     """
     with reading(path, "a dataset.json of the Decathlon or of nnU-Net"):
         table = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -89,9 +89,8 @@ def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
         channels = tuple(str(channels[key]) for key in sorted(channels, key=int))
         cases = [(case["image"], case.get("label", case["image"])) for case in table.get("training", ())]
         told = {_stem(label): _stem(image) for image, label in cases}
-    sided = any(re.search(r"(?<![a-z])(left|right|[lr]h?)(?![a-z])", name.lower()) for name in names.values())
     numbers = {value: number for number, value in enumerate(values)} | ignored
-    return Labels(tuple(names[value] for value in values), numbers, sided), channels, told
+    return Labels(tuple(names[value] for value in values), numbers, sided(names.values())), channels, told
 
 
 def _stem(path: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, islice, product
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -140,8 +141,9 @@ def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callab
 def memory_suffices(device: torch.device, what: str, less: str) -> Iterator[None]:
     """Turn every kind of "out of memory" into an InputError, "``what`` into the memory of cpu; use ``less``"."""
     limits = resource.getrlimit(resource.RLIMIT_DATA)
-    most = psutil.Process().memory_info().data + int(0.9 * psutil.virtual_memory().available)
-    if device.type == "cpu" and (limits[1] == resource.RLIM_INFINITY or most < limits[1]):
+    data = getattr(psutil.Process().memory_info(), "data", np.inf)  # Linux alone says
+    most = data + int(0.9 * psutil.virtual_memory().available)
+    if device.type == "cpu" and most < (np.inf if limits[1] == resource.RLIM_INFINITY else limits[1]):
         # an allocation that the free memory does not hold fails: Linux would end the process later
         resource.setrlimit(resource.RLIMIT_DATA, (most, limits[1]))
     try:

@@ -15,6 +15,7 @@ import torch
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from glamlib.errors import InputError
 from glamlib.layers.attention import Attended, WindowAttention
 from glamlib.layers.mixers import acts_on_patches, create_mixer
 from glamlib.layers.windows import WindowLayout, from_windows, to_windows
@@ -77,9 +78,12 @@ class GlamBlock(nn.Module):
         """Return the new map ``(B, *size, C)`` and tokens ``(B, nW, T, C)``, None after the last block of a stage.
 
         With ``trace``, attention is explicit and stored there: ``layout``, ``window`` ``(B, nW, heads, T + P, T + P)``
-        and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of patches: see there) or None.
+        and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of patches: see there) or None. InputError where the
+        mixer lacks its tokens.
         """
         layout = self.layout_of(x)
+        if tokens is None and self.mixer is not None and not self.mixes_patches:
+            raise InputError("tokens=None: a block with a mixer of tokens needs some; mixer='none' makes Swin's block")
         num_tokens = 0 if tokens is None else tokens.shape[2]
         # The norm comes before the padding, so padded patches are exact zeros, as in Swin.
         z = to_windows(self.norm1(x), layout)  # (B, nW, P, C)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from glamlib.models.config import Config, ModelConfig
 from glamlib.models.encoder import Encoder, Stage, init_linear
 from glamlib.models.unet import NonLocalUpsampling, UNetDecoder
-from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, cut, resize
+from glamlib.models.upernet import FCNHead, LinearDecoder, UPerNetDecoder, cut, onto, resize
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Parts:
 
     Attributes:
         make_stage, upsampling: what makes a `Stage` and a `NonLocalUpsampling`.
-        resize_to_image: resize the logits to the image's size instead of cutting off the padded border.
+        resize_to_image: resize maps and logits to the sizes wanted instead of cutting off the padded border.
         auxiliary_side, max_auxiliary: voxels a side that an auxiliary head for volumes makes of a patch, and the most
             such heads; None for a patch's own, and for a head on each level between the finest and the coarsest.
         initialise: whether linear layers of volumes are initialised as configured, or left as PyTorch makes them.
@@ -38,10 +38,10 @@ class EncoderDecoder(nn.Module):
     """From an image of any size to logits at its size: what the segmenters of all encoders share.
 
     A subclass sets ``encoder``, ``decoder`` and ``auxiliary`` (or None). The image counts as padded to multiples of
-    ``patch_size``, the stride of the highest level, or is as it is (1).
+    ``patch_size``, the stride of the highest level; None: logits are resized to it.
     """
 
-    def __init__(self, config: Config, num_classes: int, in_channels: int, patch_size: int = 1) -> None:
+    def __init__(self, config: Config, num_classes: int, in_channels: int, patch_size: int | None = None) -> None:
         super().__init__()
         self.config = config
         self.num_classes = num_classes
@@ -59,23 +59,27 @@ class EncoderDecoder(nn.Module):
         """
         features, size = self.encoder(x), tuple(x.shape[2:])
         # Resized to the padded image and then cut: so a patch at the border keeps its place.
-        logits = cut(resize(self.decoder(features), tuple(s + -s % self.patch_size for s in size)), size)
+        logits = cut(resize(self.decoder(features), tuple(s + -s % (self.patch_size or 1) for s in size)), size)
         if not auxiliary:
             return logits
-        return logits, None if self.auxiliary is None else resize(self.auxiliary(features[-2]), size)
+        if self.auxiliary is None:
+            return logits, None
+        stride = self.patch_size and self.patch_size * 2 ** (len(features) - 2)
+        return logits, onto(self.auxiliary(features[-2]), size, stride)
 
 
 class Segmenter(EncoderDecoder):
     """Semantic segmentation of 2D images by Swin or GLAM-Swin; see `Parts` for ``parts``."""
 
     def __init__(self, config: ModelConfig, num_classes: int, in_channels: int = 3, parts: Parts = PAPER) -> None:
-        super().__init__(config, num_classes, in_channels, 1 if parts.resize_to_image else config.patch_size)
+        patch_size, factor = (None, None) if parts.resize_to_image else (config.patch_size, 2)
+        super().__init__(config, num_classes, in_channels, patch_size)
         self.encoder = Encoder(config, in_channels, parts.make_stage, skips=config.decoder.startswith("unet"))
         self.auxiliary = None
         if config.decoder == "linear":
-            self.decoder = LinearDecoder(config.dims, num_classes)
+            self.decoder = LinearDecoder(config.dims, num_classes, factor)
         elif config.decoder == "upernet":
-            self.decoder = UPerNetDecoder(config.dims, config.decoder_channels, num_classes)
+            self.decoder = UPerNetDecoder(config.dims, config.decoder_channels, num_classes, factor=factor)
             if len(config.dims) > 1:
                 self.auxiliary = FCNHead(config.dims[-2], config.decoder_channels // 2, num_classes)
         else:

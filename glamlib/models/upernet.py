@@ -24,20 +24,30 @@ def cut(x: Tensor, size: Sequence[int]) -> Tensor:
     return x[(slice(None), slice(None), *map(slice, size))]
 
 
+def onto(x: Tensor, size: tuple[int, ...], factor: int | None) -> Tensor:
+    """Enlarge ``(B, C, h, w)`` by ``factor`` and cut it to ``size``: what it shows keeps its place, padded or not.
+
+    Without a factor it is resized to ``size``, as in mmsegmentation: where merging had padded an odd map, it shifts.
+    """
+    return resize(x, size) if factor is None else cut(resize(x, tuple(factor * side for side in x.shape[2:])), size)
+
+
 class LinearDecoder(nn.Module):
     """A linear classifier of each patch on every level, their logits summed (Long et al., "FCN", CVPR 2015, fig. 3).
 
-    Apart from resizing it reads no neighbour, so all context comes from the encoder.
+    Apart from resizing it reads no neighbour, so all context comes from the encoder. ``factor`` is what halves a level.
     """
 
-    def __init__(self, dims: tuple[int, ...], num_classes: int) -> None:
+    def __init__(self, dims: tuple[int, ...], num_classes: int, factor: int | None = 2) -> None:
         super().__init__()
+        self.factors = [factor and factor**level for level in range(len(dims))]
         self.conv_seg = nn.ModuleList(nn.Conv2d(dim, num_classes, 1) for dim in dims)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return logits ``(B, num_classes, h, w)`` at the size of ``features[0]``."""
         size = features[0].shape[2:]
-        return sum(resize(conv(feature), size) for conv, feature in zip(self.conv_seg, features, strict=True))
+        levels = zip(self.conv_seg, features, self.factors, strict=True)
+        return sum(onto(conv(feature), size, factor) for conv, feature, factor in levels)
 
 
 def conv_module(in_channels: int, channels: int, kernel_size: int) -> nn.Sequential:
@@ -57,13 +67,17 @@ def _classifier(channels: int, num_classes: int) -> nn.Conv2d:
 class UPerNetDecoder(nn.Module):
     """Pyramid pooling on the last level, then a feature pyramid over all levels.
 
-    The pooling averages over the whole map, so this decoder adds global context of its own.
+    The pooling averages over the whole map, so this decoder adds global context of its own. A level is enlarged by
+    ``factor`` to the next; None is mmsegmentation's way, see `onto`.
     """
 
     pool_scales = (1, 2, 3, 6)
 
-    def __init__(self, dims: tuple[int, ...], channels: int, num_classes: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, dims: tuple[int, ...], channels: int, num_classes: int, dropout: float = 0.1, factor: int | None = 2
+    ) -> None:
         super().__init__()
+        self.factors = [factor and factor**level for level in range(len(dims))]
         self.psp_modules = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(scale), conv_module(dims[-1], channels, 1)) for scale in self.pool_scales
         )
@@ -83,9 +97,10 @@ class UPerNetDecoder(nn.Module):
         top = self.bottleneck(torch.cat([last, *pooled], dim=1))  # (B, channels, h_last, w_last)
         levels = [*(conv(feature) for conv, feature in zip(self.lateral_convs, features, strict=False)), top]
         for i in range(len(levels) - 2, -1, -1):
-            levels[i] = levels[i] + resize(levels[i + 1], levels[i].shape[2:])
+            levels[i] = levels[i] + onto(levels[i + 1], levels[i].shape[2:], self.factors[1])
         outputs = [*(conv(level) for conv, level in zip(self.fpn_convs, levels, strict=False)), top]
-        outputs = [resize(output, features[0].shape[2:]) for output in outputs]
+        size = features[0].shape[2:]
+        outputs = [onto(output, size, factor) for output, factor in zip(outputs, self.factors, strict=True)]
         return self.conv_seg(self.dropout(self.fpn_bottleneck(torch.cat(outputs, dim=1))))
 
 

@@ -31,7 +31,7 @@ DIFFERENCES = _SHARED | {
     "fixed_windows": "windows stay as large, and shifted, where the map is smaller than they are",
     "raw_skip": "in non-local upsampling the queries come from the skip connection without a norm",
     "scrambled_bias": "in non-local upsampling the keys' columns are in the wrong order in the position bias",
-    "resize_output": "logits are resized to the image's size instead of cut where the image was padded",
+    "resize_output": "maps and logits are resized to the size wanted instead of cut where the image or map was padded",
 }
 VOLUME_DIFFERENCES = _SHARED | {
     "early_token_mlp": "the MLP on tokens comes before G-MSA instead of after it",

@@ -45,9 +45,10 @@ def judged(results: Path) -> pd.DataFrame:
 def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
     rows = [_asked(claim, results) for claim in claims.to_dict("records")]
     enters = np.array([not row["verdict"] for row in rows])
-    found = [_compared(row, max(enters.sum(), 1)) for row in rows]
+    size = sum(row["verdict"] not in (EQUIVALENT, CONTRADICTED) for row in rows)  # all but what was counted
+    found = [_compared(row, max(size, 1)) for row in rows]
     looks = np.where(enters, [LEVEL / _LOOKS[row["looks"]] for row in rows], np.nan)
-    p, equal = (statistics.holm(looks * [getattr(one, name) for one in found]) for name in ("p", "p_equivalent"))
+    p, equal = (statistics.holm(looks * [getattr(one, name) for one in found], size) for name in ("p", "p_equivalent"))
     for row, one, own_p, own_equal in zip(rows, found, p, equal, strict=True):
         one = one._replace(p=own_p, p_equivalent=own_equal)
         low, high = _over_cases(row) if row["metric"] in ("dice", "miou") and one.n else (np.nan, np.nan)

@@ -28,9 +28,10 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
         verdicts[name] = one._replace(p=p).verdict
         if verdicts[name] == INCONCLUSIVE and one.n > 1:
-            verdicts[name] += f" (detectable from {one.detectable:.3f})"
+            verdicts[name] += f" (a difference of {one.detectable:.3f} would show)"
     summary = tables.summary_table(runs, study)
-    summary = summary.assign(verdict=summary["variant"].map(verdicts).fillna(""), seconds=summary["train_seconds"])
+    told = [verdicts.get(variant, "") for variant in summary["variant"]]
+    summary = summary.assign(verdict=told, seconds=summary["train_seconds"])
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
     by_class = runs.groupby("label", sort=False)[[f"{score.lower()}_{name}" for name in classes]].mean().T
     names = [escape(name).replace("|", "&#124;") for name in classes]

@@ -5,6 +5,7 @@ and the results folder, whose tables and records it reads.
 """
 
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,12 +59,10 @@ def show_image(axes: Axes, image: np.ndarray, title: str, **options: object) -> 
 def _styles(study: Study) -> dict[str, dict[str, object]]:
     """Return one colour, marker and line style for each variant's label, the same in every figure."""
     labels = [variant.label for variant in study.variants.values()]
-    colours = sns.color_palette("colorblind", len(labels))
-    return {
-        label: {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": _LINES[i % len(_LINES)]}
-        | {"label": label, "markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 6}
-        for i, (label, colour) in enumerate(zip(labels, colours, strict=True))
-    }
+    edge = {"markeredgecolor": "black", "markeredgewidth": 0.6, "markersize": 6}
+    looks = zip(labels, sns.color_palette("colorblind", len(labels)), cycle(_MARKERS), cycle(_LINES), strict=False)
+    names = ("label", "color", "marker", "linestyle")
+    return {look[0]: edge | dict(zip(names, look, strict=True)) for look in looks}
 
 
 def _marks(study: Study, rows: pd.DataFrame) -> dict[str, object]:
@@ -99,11 +98,10 @@ def label_ends(axes: Axes) -> None:
     groups.sort(key=lambda group: group[1][-1, 1], reverse=True)
     unit = 1.45 * 8 * axes.figure.dpi / 72 / axes.bbox.height  # a line of text of 8 points
     heights = np.array([unit * (len(names) + 0.3) for *_, names in groups])
-    centres, limit = [], 1.04
-    for (_, course, _), half in zip(groups, heights / 2, strict=True):
-        centres.append(min(course[-1, 1], limit - half))
-        limit = centres[-1] - half
-    centres = np.array(centres) + max(0, -limit)  # what ends below the axes moves up, with all above it
+    touching = heights.cumsum() - heights / 2  # how far below the top labels without gaps would be
+    ends = np.array([course[-1, 1] for _, course, _ in groups])
+    centres = np.minimum.accumulate((ends + touching).clip(max=1.04)) - touching
+    centres += max(0, heights[-1] / 2 - centres[-1])  # what ends below the axes moves up, with all above it
     for (_, course, names), centre in zip(groups, centres, strict=True):
         pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4}
         place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}
@@ -127,8 +125,8 @@ def score_by_variant(study: Study, results: Path) -> Figure:
     runs = read_table(results, study.name)
     figure, axes = plt.subplots(figsize=(6, 0.36 * runs["label"].nunique() + 1.2))
     marks = _marks(study, runs) | {"y": "label", "x": study.metric, "ax": axes, "legend": False}
-    bar = {"errorbar": lambda scores: score_interval(scores)[2:], "err_kws": {"linewidth": 3, "alpha": 0.6}}
-    sns.pointplot(**marks, **bar, clip_on=False)
+    bar = {"linewidth": 3, "alpha": 0.6}
+    sns.pointplot(**marks, errorbar=lambda scores: score_interval(scores)[2:], err_kws=bar, clip_on=False)
     sns.stripplot(runs, x=study.metric, y="label", marker="|", color="0.35", size=7, linewidth=1, jitter=False, ax=axes)
     _draw_blind(axes, runs, study, along="y")
     axes.set(xlabel=f"{METRIC_NAMES[study.metric]} on test data", ylabel="")
@@ -163,27 +161,21 @@ def score_against_cost(study: Study, results: Path) -> Figure:
 def accuracy_by_distance(study: Study, results: Path, ceiling: pd.DataFrame | None = None) -> Figure:
     """Share of found shape pixels of the right class against the distance from the cue, over all seeds.
 
-    Of curves that nowhere differ by more than 0.02 the first is drawn, with the names of all.
-
-    Args:
-        ceiling: what the baseline cannot exceed, of `ceiling_by_distance`, drawn as a line.
+    ``ceiling`` is what the baseline cannot exceed, of `ceiling_by_distance`, drawn as a line.
     """
     held, _ = records.comparable(results, study)
-    label_of = {name: variant.label for name, variant in study.variants.items()}
     bins = [pd.DataFrame(one["metrics"]["by_distance"]).assign(variant=one["parameters"]["variant"]) for one in held]
-    rows = pd.concat(bins, ignore_index=True).assign(distance=lambda table: (table["from_px"] + table["to_px"]) / 2)
-    rows["label"] = rows["variant"].map(label_of)
+    rows = pd.concat(bins, ignore_index=True).eval("distance = (from_px + to_px) / 2")
     rows[["found", "accuracy"]] = rows[["found", "accuracy"]].mul(rows["pixels"], axis=0)  # counts, to sum over seeds
     unit = "voxel" if study.dataset in VOLUME_DATA else "pixel"
-    axes = plt.subplots(figsize=(6, 3.6))[1]
+    axes, styles = plt.subplots(figsize=(6, 3.6))[1], _styles(study)
     axes.axhline(held[0]["metrics"]["cue_chance"], color="black", linestyle=":", linewidth=1, label="guessing")
     if ceiling is not None:
-        label = f"ceiling of {label_of[study.baseline]}'s windows"
+        label = f"ceiling of {study.variants[study.baseline].label}'s windows"
         axes.plot(ceiling["distance"], ceiling["accuracy"], color="0.4", linewidth=5, alpha=0.4, label=label)
-    for label, style in _styles(study).items():
-        if len(own := rows[rows["label"] == label]):
-            sums = own.groupby("distance")[["found", "accuracy"]].sum()
-            axes.plot(sums["accuracy"] / sums["found"], **style)
+    for name, own in rows.groupby("variant", sort=False):
+        sums = own.groupby("distance")[["found", "accuracy"]].sum()
+        axes.plot(sums["accuracy"] / sums["found"], **styles[study.variants[name].label])
     axes.set(xlabel=f"distance from cue to shape ({unit}s, bins of {BIN})", ylabel=f"right class, of {unit}s found")
     axes.set_title("mean over seeds; =: curves that coincide, drawn as one", loc="right")
     axes.set_ylim(None, 1.02)

@@ -15,7 +15,6 @@ from string import Template
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from jinja2 import pass_context
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -47,13 +46,6 @@ class _Renderer(IPythonRenderer):
         return f"{html}\n"  # as it is: nbconvert closes a <details> before the cell's text
 
 
-class _Exporter(HTMLExporter):
-    @pass_context
-    def markdown2html(self, context: dict, source: str) -> str:
-        path = context.get("resources", {}).get("metadata", {}).get("path", "")
-        return MarkdownWithMath(renderer=_Renderer(escape=False, embed_images=True, path=path)).render(source)
-
-
 def page_html(
     notebook: nbformat.NotebookNode, title: str, folder: Path = Path(), code: bool = False, navigation: str = ""
 ) -> str:
@@ -62,8 +54,9 @@ def page_html(
     Pictures are also those below ``folder``. ``navigation`` is HTML for the top of the page.
     """
     hidden = {"exclude_input": not code, "exclude_input_prompt": True, "exclude_output_prompt": True}
-    exporter = _Exporter(template_name="basic", **hidden)
-    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
+    markdown = MarkdownWithMath(renderer=_Renderer(escape=False, embed_images=True, path=str(folder)))
+    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": markdown.render}, **hidden)
+    body, _ = exporter.from_notebook_node(notebook)
     page = BeautifulSoup(body, "html.parser")
     for image in page.find_all("img"):
         _shrink(image)

@@ -31,9 +31,8 @@ def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
 
 def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays beside the records of the first seed, by label, of the variants that have them."""
-    chosen = study.variants if variants is None else variants
-    found = {study.variants[name].label: records.read_pictures(results, study.name, name) for name in chosen}
-    return {label: arrays for label, arrays in found.items() if arrays}
+    found = {name: records.read_pictures(results, study.name, name) for name in variants or study.variants}
+    return {study.variants[name].label: arrays for name, arrays in found.items() if arrays}
 
 
 def _grid(panels: dict[str, np.ndarray], **options: object) -> tuple[Figure, np.ndarray]:

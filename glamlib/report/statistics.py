@@ -183,10 +183,10 @@ def _counted(found: Comparison, one: np.ndarray, two: np.ndarray, margin: float,
     )
 
 
-def holm(p: Iterable[float]) -> np.ndarray:
-    """Return p-values of one family adjusted by Holm's step-down rule; NaN counts for none."""
+def holm(p: Iterable[float], size: int | None = None) -> np.ndarray:
+    """Return p-values of one family adjusted by Holm's step-down rule; those that are NaN count if ``size`` says so."""
     values = np.asarray(list(p), dtype=np.float64)
     order = values.argsort()[: np.isfinite(values).sum()]  # NaN is last
     adjusted = np.full_like(values, np.nan)
-    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    adjusted[order] = np.maximum.accumulate(values[order] * ((size or len(order)) - np.arange(len(order)))).clip(max=1)
     return adjusted

@@ -125,8 +125,10 @@ def execute_all(work: Iterable[Callable[[], None]], jobs: int) -> None:
     """Call all functions, which execute notebooks, ``jobs`` at a time.
 
     After the first error no further one is started, those at work are waited for, and the error is raised. When the
-    process is interrupted, the kernels are stopped.
+    process is interrupted, the kernels are stopped. InputError for less than one at a time.
     """
+    if jobs < 1:
+        raise InputError(f"JOBS={jobs}: must be at least 1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     start_server()
     with ThreadPoolExecutor(jobs) as pool:

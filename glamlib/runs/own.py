@@ -4,6 +4,7 @@ Every value can be given instead, as NAME=VALUE, and the values that depend on i
 """
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -15,13 +16,15 @@ import numpy as np
 import psutil
 import torch
 
-from glamlib.data.datasets import dataset_of, load_dataset, load_volumes
+from glamlib.data.datasets import FINDERS, dataset_of, load_dataset, load_volumes
 from glamlib.data.transforms import TrainTransform
 from glamlib.errors import InputError
-from glamlib.runs.run import is_finished, run_one
+from glamlib.runs.places import run_folder
+from glamlib.runs.records import to_do
+from glamlib.runs.run import identity_of, run_one
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Profile, Study, Variant
-from glamlib.training.datasets import PARTS, Parts, data_options, run_parts
+from glamlib.training.datasets import GENERATED, PARTS, VOLUME_DATA, Parts, data_options, run_parts
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
@@ -81,7 +84,8 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     checked = RunParameters.from_dict({"steps": 1, "batch_size": 1, "lr": 0.0} | about | values)
     data_options(checked)
     variants, volumes = own_variants(models), dataset == "volumes"
-    large = int(not all("nano" in variant.model for variant in variants.values()))
+    # conv_unet costs as much as Nano
+    large = int(not all("nano" in one.model or one.model.startswith("conv_unet") for one in variants.values()))
     on_gpu, host = resolve_device(checked.device) == "cuda", psutil.virtual_memory().total
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else host
 
@@ -125,6 +129,8 @@ def _images(run: RunParameters) -> tuple[int, int, dict[str, object]]:
     chosen = np.linspace(0, len(images) - 1, min(50, len(images))).astype(int).tolist()
     sizes = np.array([images[index][1].shape for index in chosen])
     size, augment = np.median(sizes, axis=0), {"cat_max_ratio": 0.75, "fill": [124, 116, 104]}
+    if FINDERS["folder"](Path(run.root)).labels.sided:
+        augment["flip"] = 0.0  # in a mirrored image the left one is not what is labelled "left"
     if (size.min() > LONGEST and not run.data.get("size")) or np.ptp(sizes, axis=0).any():
         short = int(np.clip(size.min(), 32, LONGEST) // 32) * 32
         augment["long_short"], size = [4 * short, short], size * short / size.min()
@@ -149,14 +155,27 @@ def _volumes(run: RunParameters, voxels: float) -> tuple[int, int, dict[str, obj
     return len(volumes), held, augment | {"scale": [0.85, 1.2], "intensity": 0.1}
 
 
+def scored(run: RunParameters, count: int) -> str:
+    """Return of what the ``count`` test items of a run are, for example "2 of 12 images: test, held out of all"."""
+    unit, split = "volumes" if run.dataset in VOLUME_DATA else "images", run.data["test"]
+    if run.dataset in GENERATED:
+        return f"{count} {unit}: drawn, of tests alone"
+    layout = FINDERS[run.dataset](Path(run.root or os.path.join(os.environ["GLAM_DATA"], run.dataset)))
+    parts = layout.splits | layout.subsets
+    where = f", {parts[split].where}" if split in parts else ""
+    if len({part.where for name, part in parts.items() if name != "train"}) == 1:
+        where = where.replace("held out of train", "held out of all")  # the folder names no split
+    return f"{count} of {sum(len(part.items) for part in layout.splits.values())} {unit}: {split}{where}"
+
+
 def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, int]:
     """Run what has no record yet, seed by seed; return the data, and how many runs could not be done."""
     runs, failed = study.runs(PROFILE, seeds), 0
     parts = run_parts(runs[0])
-    left = [run for run in runs if not is_finished(results, run, parts)]
+    left = [(run, why) for run in runs if (why := to_do(run_folder(results, run), identity_of(run, parts)))]
     print(f"{len(runs) - len(left)} of {len(runs)} runs are finished already", flush=True)
-    for number, run in enumerate(left, start=len(runs) - len(left) + 1):
-        print(f"run {number} of {len(runs)}, {run.variant}/seed-{run.seed}", flush=True)
+    for number, (run, why) in enumerate(left, start=len(runs) - len(left) + 1):
+        print(f"run {number} of {len(runs)}, {run.variant}/seed-{run.seed}: {why}", flush=True)
         try:
             run_one(run, results, data=parts)
         except InputError as error:

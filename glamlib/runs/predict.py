@@ -23,6 +23,7 @@ from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.tasks import task_of
 
 CITYSCAPES = LABELS["cityscapes"]
+MADE = ".predicted"  # marks a folder that predictions were written to
 _RAW_IDS = np.array(CITYSCAPES.values, np.uint8)
 
 
@@ -60,39 +61,58 @@ def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
     return replace(options, mode="slide", crop=window, stride=tuple(-(-side * 7 // 8) for side in window))
 
 
+def _open_out(out: Path, source: Path, kinds: list[str]) -> None:
+    """Make and mark the folder ``out``, and one in it for each of ``kinds``, of which "labels" is one.
+
+    InputError where they cannot be written to, and for a data set whose own labels would be overwritten: a folder with
+    a table of classes, or with labels beside the images, unless these are a former prediction.
+    """
+    place = out.resolve()
+    table = any((place / name).exists() for name in ("classes.json", "dataset.json"))
+    former = (place / MADE).exists() or (place / "overlays").is_dir()
+    beside = source.resolve().is_relative_to(place) or (place.parent / "classes.json").exists()
+    if table or (beside and not former and any(place.glob("labels/[!.]*"))):
+        raise InputError(f"{out}: a data set, whose own labels/ would be overwritten; give another folder as --out")
+    for kind in kinds:
+        check_writable(out / kind / "probe")
+    write_whole(out / MADE, "")
+
+
 def predict_files(
-    saved: SavedModel, run: RunParameters, files: list[Path], out: Path, raw_ids: bool = False, confidence: bool = False
-) -> list[str]:
+    saved: SavedModel, run: RunParameters, source: Path, out: Path, raw_ids: bool = False, confidence: bool = False
+) -> tuple[int, list[str]]:
     """Write ``out/labels/NAME.png`` and ``out/overlays/NAME.png`` of every image; a broken image stops nothing.
 
-    A label map is a palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered
-    by the classes' colours. ``confidence``, ``raw_ids``: as in the command `predict`. ``run`` says how (`in_windows`).
+    NAME begins with the image's sub-folder of ``source`` (`image_files`), if it lies in one. A label map is a
+    palettised PNG of the image's size, its values class numbers; an overlay is the image, half covered by the classes'
+    colours. ``confidence``, ``raw_ids``: as in the command `predict`. ``run`` says how (`in_windows`).
 
-    Returns a line for every image of which nothing was written. Raises InputError for a model of something else than
-    RGB images, or an ``out`` that cannot be written to.
+    Returns the number of images and a line for each of which nothing was written. Raises InputError for a model of
+    something else than RGB images, and an ``out`` that cannot be written to or holds labels of another origin.
     """
+    files, base = image_files(source), source if source.is_dir() else source.parent
+    names = {file: file.relative_to(base).with_suffix("") for file in files}
     if raw_ids and tuple(saved.classes) != CITYSCAPES.classes:
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
         raise InputError(f"{saved.run.model} with {saved.model.in_channels} channel(s): not a model of RGB images")
-    for kind in ("labels", "overlays", *(["raw_ids"] if raw_ids else []), *(["confidence"] if confidence else [])):
-        check_writable(out / kind / "probe")
+    _open_out(out, source, ["labels", "overlays"] + ["raw_ids"] * raw_ids + ["confidence"] * confidence)
     failed: list[str] = []
-    taken: dict[str, Path] = {}
+    taken: dict[Path, Path] = {}
     told, palette = "mode" in run.evaluate, np.array(saved.palette, np.uint8)
 
     def readable() -> Iterator[tuple[Path, Tensor]]:
         for file in tqdm(files, disable=None, unit="image"):
             try:
-                if file.stem in taken:
-                    raise InputError(f"{file}: has the same name as {taken[file.stem].name}")
+                if names[file] in taken:
+                    raise InputError(f"{file}: has the same name as {taken[names[file]].name}")
                 if raw_ids:
                     _server_name(file.stem)
                 image = read_image(file)
             except InputError as error:
                 failed.append(str(error))
                 continue
-            taken[file.stem] = file
+            taken[names[file]] = file
             yield file, image
 
     for batch in batches_of_one_size(readable(), run.batch_size):
@@ -114,17 +134,17 @@ def predict_files(
             labels = Image.fromarray(classes)
             labels.putpalette(palette.tobytes())  # makes it palettised
             photo = Image.fromarray(image.permute(1, 2, 0).numpy())
-            overlay, name = Image.blend(photo, Image.fromarray(palette[classes]), 0.5), f"{file.stem}.png"
-            pictures = {f"labels/{name}": labels, f"overlays/{name}": overlay}
+            overlay, name = Image.blend(photo, Image.fromarray(palette[classes]), 0.5), names[file]
+            pictures = {f"labels/{name}.png": labels, f"overlays/{name}.png": overlay}
             if certain:
-                pictures[f"confidence/{name}"] = Image.fromarray(certain[0])
+                pictures[f"confidence/{name}.png"] = Image.fromarray(certain[0])
             if raw_ids:
-                pictures[f"raw_ids/{_server_name(file.stem)}"] = Image.fromarray(_RAW_IDS[classes])
+                pictures[f"raw_ids/{name.with_name(_server_name(file.stem))}"] = Image.fromarray(_RAW_IDS[classes])
             for place, picture in pictures.items():
                 content = io.BytesIO()
                 picture.save(content, "PNG")
                 write_whole(out / place, content.getvalue())
-    return failed
+    return len(files), failed
 
 
 def _server_name(name: str) -> str:
@@ -159,7 +179,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
     Its values are those of the training labels; its axes, affine and units are the image's. ``run`` says how.
 
     Returns the number of images and a line for each of which nothing was written. Raises InputError for a model of
-    something else than volumes in files, or an ``out`` that cannot be written to.
+    something else than volumes in files, and an ``out`` that cannot be written to or holds labels of another origin.
     """
     preprocessing = saved.preprocessing
     if preprocessing is None:
@@ -168,7 +188,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
     channels, values = len(preprocessing.scales), np.array(preprocessing.values)
     values = values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
     cases = volume_files(source, channels)
-    check_writable(out / "labels" / "probe")
+    _open_out(out, source, ["labels"])
     failed = []
     how = run.augment["patch_size"], run.batch_size, run.precision
     for name, paths in tqdm(cases.items(), disable=None, unit="volume"):

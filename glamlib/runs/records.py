@@ -70,13 +70,25 @@ def write_record(
     return path
 
 
-def put_aside(folder: Path, record: dict[str, object]) -> None:
-    """Keep a record of other parameters or data than ``record`` as record-old-1.json, the files beside it likewise."""
-    path = folder / "record.json"
-    if is_main() and path.exists() and (other := differences(read_record(path), record, ("code", *_ALIKE))):
-        for file in [folder / name for name in (*_BESIDE, path.name)]:
-            kept = set_aside(file) if file.exists() else None
-        print(f"{folder}: {other}: the old record is kept as {kept.name}")
+def put_aside(folder: Path, record: dict[str, object], always: bool = False) -> None:
+    """Rename a record of other parameters or data than ``record`` to record-old-1.json, the files beside it likewise.
+
+    With ``always``, that of a run which is done once more, too: its weights are about to be overwritten.
+    """
+    path, why = folder / "record.json", to_do(folder, record) or "done once more"
+    if is_main() and path.exists() and (always or differences(read_record(path), record, ("code", *_ALIKE))):
+        kept = set_aside(path, *(folder / name for name in _BESIDE))
+        print(f"{folder}: {why}: the old record is kept as {kept.name}", flush=True)
+
+
+def to_do(folder: Path, now: dict[str, object]) -> str:
+    """Return why a run is to be done, or "" if it is not: it has no record, or one of another identity than ``now``."""
+    if not (folder / "record.json").exists():
+        return "no record yet"
+    record = read_record(folder / "record.json")
+    commit = (record.get("commit") or "unknown")[:7]
+    changed = f"the code changed since commit {commit}" if record.get("code") != now["code"] else ""
+    return "; ".join(filter(None, (differences(record, now, ("code", *_ALIKE)), changed)))
 
 
 def identity(record: dict[str, object], but: Iterable[str] = _ALIKE) -> dict[str, object]:

@@ -11,9 +11,9 @@ from glamlib.cost.count import cost
 from glamlib.evaluation.cues import steps_to_criterion
 from glamlib.evaluation.evaluate import is_main
 from glamlib.evaluation.metrics import location_prior
-from glamlib.files import check_writable
+from glamlib.files import check_writable, write_whole
 from glamlib.runs.places import CHECKPOINT, computing_digest, imagenet_file, run_folder
-from glamlib.runs.records import differences, open_run_folder, put_aside, read_record, write_record
+from glamlib.runs.records import open_run_folder, put_aside, to_do, write_record
 from glamlib.runs.saved_model import SavedModel, load_model, save_model
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import GENERATED, AnyDataset, Parts, data_identity, run_parts
@@ -39,12 +39,6 @@ def identity_of(run: RunParameters, data: Parts) -> dict[str, object]:
     """Return what identifies a run in its record: parameters, data (drawn training data are in these) and code."""
     told = {part: data_identity(data[part]) for part in data if part != "train" or run.dataset not in GENERATED}
     return {"parameters": run.to_dict(), "data": told, "code": computing_digest()}
-
-
-def is_finished(results: Path, run: RunParameters, data: Parts) -> bool:
-    """Tell whether there is a record of a run on these data by this code."""
-    record = run_folder(results, run) / "record.json"
-    return record.exists() and not differences(read_record(record), identity_of(run, data))
 
 
 class Job:
@@ -96,7 +90,8 @@ class Job:
 
     def _save(self, path: Path) -> None:
         if is_main():
-            put_aside(self.folder, self.identity)  # not before: a run that cannot start leaves the old record in place
+            # not before: a run that cannot start leaves the old record in place
+            put_aside(self.folder, self.identity, always=path.parent == self.folder)
             data = self.data["train"]
             prepared = getattr(data, "preprocessing", None)
             save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, prepared))
@@ -129,7 +124,16 @@ class Job:
 
 
 def run_one(run: RunParameters, results: Path, weights: Path | None = None, data: Parts | None = None) -> Path:
-    """Do a whole `Job` and return the path of its record."""
+    """Do a whole `Job` and return its record's path; of a finished run only copy the weights, where it has them."""
+    record = run_folder(results, run) / "record.json"
+    kept = record.with_name("best.safetensors" if run.validate_every else "last.safetensors")
+    if record.exists() and (weights is None or kept.exists()):
+        data = data or run_parts(run)
+        if not to_do(record.parent, identity_of(run, data)):
+            if weights is not None and is_main():
+                write_whole(weights, kept.read_bytes())
+            print(f"{run.variant}/seed-{run.seed} is finished already", flush=True)
+            return record
     job = Job(run, results, weights, data)
     job.train()
     job.evaluate()

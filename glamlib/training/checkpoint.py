@@ -74,10 +74,14 @@ def changes(held: dict[str, object], now: dict[str, object], but: Iterable[str] 
     return [f"{name} {held.get(name)} -> {now.get(name)}" for name in names]
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a checkpoint, so that another can be written in its place, and return its new path."""
-    names = (path.with_stem(f"{path.stem}-old-{number}") for number in count(1))
-    return path.rename(next(name for name in names if not name.exists()))
+def set_aside(path: Path, *beside: Path) -> Path:
+    """Rename a file to NAME-old-NUMBER, so that another can take its place, and return its new path.
+
+    Those ``beside`` it, where they exist, go first and get the same number, which no old file of the folder has.
+    """
+    number = next(number for number in count(1) if not any(path.parent.glob(f"*-old-{number}.*")))
+    *_, kept = [file.rename(file.with_stem(f"{file.stem}-old-{number}")) for file in (*beside, path) if file.exists()]
+    return kept
 
 
 def restore(path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: Optimizer) -> None:
