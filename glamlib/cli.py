@@ -70,8 +70,7 @@ def cost(
     """
     axes = ("depth", "height", "width")[-model_config(name).ndim :]
     if len(size) != len(axes) or min(size) < 1:
-        given = " ".join(map(str, size))
-        raise InputError(f"size={given}: {name} takes {', '.join(axes)}, each at least 1")
+        raise InputError(f"size={' '.join(map(str, size))}: {name} takes {', '.join(axes)}, each at least 1")
     sides, volumes = dict(zip(axes, size, strict=True)), "depth" in axes
     with torch.device("meta"):  # no memory for the weights: only their shapes count
         model = create_model(name, num_classes=classes, in_channels=1 if volumes else 3)
@@ -107,10 +106,9 @@ def check_data(
             raise InputError(f"--suggest: {name} needs none; allowed: folder")
         print(suggest_classes(path), file=sys.stderr)
     report = check.check_data(name, path)
-    text, found = report.render(), report.problems
-    if len(found) > SHOWN:
-        first = replace(report, problems=[*found[:SHOWN], f"and {len(found) - SHOWN} more; --json lists them all"])
-        text = first.render().replace(f"\n{SHOWN + 1} problem(s)\n", f"\n{len(found)} problem(s)\n")
+    text, rest = report.render(), report.problems[SHOWN:]
+    if rest:
+        text = text.replace("\n  ".join(rest), f"and {len(rest)} more; --json lists them all")
     print(json.dumps(report.to_dict()) if json_output else text)
     return 0 if report.ok else 1
 

@@ -384,3 +384,15 @@ def test_a_classes_json_is_suggested_and_never_overwritten(tmp_path, values, exp
     assert survey(load(tmp_path, None))[0] in ([], ["class_3"])
     with refused("classes.json", "not overwritten"):
         suggest_classes(tmp_path)
+
+
+def test_why_no_classes_json_is_suggested(tmp_path):
+    add_pair(tmp_path, "train/soft", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    with refused("its 1 labels have 256 values, as masks with soft edges"):
+        suggest_classes(tmp_path)
+    (tmp_path / "train/labels/soft.png").write_bytes(b"none")
+    with refused("cannot be read; ", "soft.png"):
+        suggest_classes(tmp_path)
+    (tmp_path / "train/images/soft.png").rename(tmp_path / "train/images/other.png")
+    with refused("its 0 labels cannot be read; ", "soft.png has no image"):
+        suggest_classes(tmp_path)

@@ -9,10 +9,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-import nibabel
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from nifti_files import save
 from PIL import Image
 
 from glamlib.data.volume_sets import BRAIN_TRAIN
@@ -71,9 +71,7 @@ def make(tmp_path):
 def write_case(image, label, *labels):
     """A volume whose values and labels change along an axis."""
     for path, values in ((image, (0, 90, 255)), (label, labels)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        voxels = np.broadcast_to(np.array(values, np.uint8), (3, 3, 3))
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+        save(path, np.broadcast_to(values, (3, 3, 3)), dtype=np.uint8)
 
 
 @pytest.mark.slow

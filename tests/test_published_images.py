@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from nifti_files import names
 from PIL import Image
 
 from glamlib.data.check import check_data
@@ -49,10 +50,9 @@ def test_camvid_reads_the_same_in_both_layouts(tmp_path, monkeypatch, layout):
     assert has_dataset("camvid")
     for split, count in COUNTS.items():
         data = load_dataset("camvid", split)
-        assert [data.name(index) for index in range(len(data))] == [f"{split}_{index}" for index in range(count)]
+        assert names(data) == [f"{split}_{index}" for index in range(count)]
         assert data[0][1].tolist() == [[255, count, count, count], [count] * 4, [count] * 4]
-    both = load_dataset("camvid", "trainval")
-    assert [both.name(index) for index in range(len(both))] == ["train_0", "train_1", "train_2", "val_0"]
+    assert names(load_dataset("camvid", "trainval")) == ["train_0", "train_1", "train_2", "val_0"]
     assert load_dataset("camvid", "test", size=(6, 8))[0][0].shape == (3, 6, 8)
 
 
@@ -76,10 +76,7 @@ def test_the_real_camvid_is_complete_and_an_item_is_what_its_files_hold(data_roo
     splits = {split: len(load_dataset("camvid", split, root=root)) for split in ("train", "val", "test", "trainval")}
     assert splits == {"train": 367, "val": 101, "test": 233, "trainval": 468}
     table = json.loads((root / "classes.json").read_text())
-    fit, held_out, train = (
-        [data.name(index) for index in range(len(data))]
-        for data in (load_dataset("camvid", split, root=root) for split in ("fit", "held_out", "train"))
-    )
+    fit, held_out, train = (names(load_dataset("camvid", part, root=root)) for part in ("fit", "held_out", "train"))
     assert sorted(fit + held_out) == sorted(train)
     for sequence, count in {"0001TP": 9, "0006R0": 15, "0016E5": 31}.items():  # the last 15 % of 62, 101 and 204
         frames = sorted(name for name in train if name.startswith(sequence))
@@ -161,10 +158,10 @@ def test_ade20k_classes_and_colours_against_the_published_lists():
         150: ("flag", (92, 0, 255)),
     }
     labels = LABELS["ade20k"]
-    names, values, palette = labels.classes, labels.values, labels.palette
-    assert {line: (names[line - 1], palette[line - 1]) for line in facts} == facts
+    classes, values, palette = labels.classes, labels.values, labels.palette
+    assert {line: (classes[line - 1], palette[line - 1]) for line in facts} == facts
     assert values == tuple(range(1, 151))
-    assert len(set(names)) == 150
+    assert len(set(classes)) == 150
     assert len(set(palette)) == 149  # road and skyscraper
 
 
@@ -212,16 +209,14 @@ def add_street(root, split, name, values=RAW, end="labelIds", pixels=None):
 @pytest.fixture
 def streets(tmp_path, monkeypatch):
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
-    for split, names in NAMES.items():
-        for name in names:
+    for split, members in NAMES.items():
+        for name in members:
             add_street(tmp_path / "cityscapes", split, name, np.full((5, 8), 3) if split == "test" else RAW)
     return tmp_path / "cityscapes"
 
 
 def test_cityscapes_raw_ids_become_the_19_classes_and_255(streets):
-    for split, names in NAMES.items():
-        data = load_dataset("cityscapes", split)
-        assert [data.name(index) for index in range(len(data))] == names
+    assert {split: names(load_dataset("cityscapes", split)) for split in NAMES} == NAMES
     image, label = load_dataset("cityscapes", "train")[2]
     assert image.shape == (3, 5, 8)
     assert label.flatten().tolist()[:34] == TRAIN_IDS
@@ -243,12 +238,8 @@ def test_cityscapes_train_ids_are_read_where_there_is_nothing_else(streets):
 
 def test_cityscapes_classes_palette_and_counts_are_complete():
     labels = LABELS["cityscapes"]
-    names, values, palette = labels.classes, labels.values, labels.palette
-    assert [TRAIN_IDS.index(number) for number in range(19)] == list(values)
-    assert len(set(palette)) == 19
-    assert {name: palette[names.index(name)] for name in ("road", "person", "bicycle")} == {
-        "road": (128, 64, 128),
-        "person": (220, 20, 60),
-        "bicycle": (119, 11, 32),
-    }
+    assert [TRAIN_IDS.index(number) for number in range(19)] == list(labels.values)
+    assert len(set(labels.palette)) == 19
+    colours = {"road": (128, 64, 128), "person": (220, 20, 60), "bicycle": (119, 11, 32)}
+    assert colours.items() <= dict(zip(labels.classes, labels.palette, strict=True)).items()
     assert PAIRS["cityscapes"] == {"train": 2975, "val": 500, "test": 1525}

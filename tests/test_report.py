@@ -29,13 +29,8 @@ def test_a_summary_is_formatted_for_readers() -> None:
     row = {"study": "camvid", "n": 3, "miou": 0.5, "miou_low": 0.4, "miou_high": 0.6, "gmacs": 0.0123}
     row |= {"gain": NAN, "gain_low": NAN, "gain_high": NAN, "hd95_mm": NAN, "parameters": 12345}
     one = row | {"n": 1, "miou_low": NAN, "miou_high": NAN, "gain": 0.2, "hd95_mm": 1.234}
-    summary = pd.DataFrame(
-        [
-            row | {"variant": "swin", "label": "Swin"},
-            one | {"variant": "glam_1", "label": "GLAM"},
-            one | {"variant": "full", "label": "Full", "gain": NAN},
-        ]
-    )
+    rows = [row | {"variant": "swin", "label": "Swin"}, one | {"variant": "glam_1", "label": "GLAM"}]
+    summary = pd.DataFrame([*rows, one | {"variant": "full", "label": "Full", "gain": NAN}])
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
         for line in tables.summary_markdown(summary, studies.find_study("camvid")).splitlines()
@@ -77,10 +72,8 @@ folded
 
 
 def executed() -> NotebookNode:
-    outputs = [new_output("display_data", {"image/png": PICTURE})]
-    outputs.append(
-        new_output("display_data", {"text/markdown": "| a | b | c | d |\n|:--|--:|--:|--:|\n| x | 1 | 2 | 3 |"})
-    )
+    table = "| a | b | c | d |\n|:--|--:|--:|--:|\n| x | 1 | 2 | 3 |"
+    outputs = [new_output("display_data", data) for data in ({"image/png": PICTURE}, {"text/markdown": table})]
     cells = [new_markdown_cell(PROSE), new_code_cell("secret = 1", outputs=outputs, execution_count=1)]
     return new_notebook(cells=[*cells, new_markdown_cell("## Another")])
 

@@ -54,11 +54,9 @@ def image_seconds(runs: list[RunParameters], device: str) -> list[float]:
     if device == "cuda":
         seconds = {kind: apart(step_seconds, run, 5) / BATCH for kind, run in trials.items()}
     else:
-        macs = {}
-        for kind, run in trials.items():
-            with torch.device("meta"):  # no memory for the weights
-                model = create_model(run.model, num_classes=CLASSES, **run.overrides)
-            macs[kind] = count_macs(model, *kind[2])["total"]
+        with torch.device("meta"):  # no memory for the weights
+            models = {kind: create_model(kind[0], num_classes=CLASSES, **run.overrides) for kind, run in trials.items()}
+        macs = {kind: count_macs(model, *kind[2])["total"] for kind, model in models.items()}
         smallest = min(macs, key=macs.get)
         rate = apart(step_seconds, trials[smallest], 2) / BATCH / macs[smallest]
         seconds = {kind: rate * number for kind, number in macs.items()}

@@ -3,8 +3,7 @@
 python -m glamlib.cost.table FOLDER/cost.csv
 python -m glamlib.cost.table FOLDER/neighbours_cost.csv
 
-- published: microsoft/Swin-Transformer README (ADE20K, UPerNet, 150 classes). Its "FLOPs" are multiply-adds at 512 x
-  2048. The GLAM paper's tables were not available, so none of its figures are here.
+- published: ``published_swin.csv``. The GLAM paper's tables were not available, so none of its figures are here.
 - released: ``reference_costs.csv``, found by building and running themyrl/glam at 44abe55 with 150 classes. ``counter``
   names what counted: torch's, on the meta device, sees everything that runs; fvcore skips what no output depends on.
 - neighbours (other backbones): ``published_backbones.csv``, of ImageNet classifiers. Ours have no classifier (1000 C
@@ -15,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +36,7 @@ PARTS = tuple(name for name in COMPONENTS if name != "backbone")  # which these 
 KEY = ["model", "tokens", "behaviour", "height", "width"]  # one row each
 SAME = ["model", "tokens", "height", "width"]
 NOTABLE = 0.5  # percent; larger differences are explained
-PUBLISHED = pd.DataFrame(
-    {
-        "model": ["swin_tiny_upernet", "swin_small_upernet", "swin_base_upernet"],
-        "published_parameters": [60e6, 81e6, 121e6],
-        "published_macs": [945e9, 1038e9, 1188e9],  # at 512 x 2048
-        "published_source": "microsoft/Swin-Transformer README",
-    }
-)
+PUBLISHED = pd.read_csv(Path(__file__).with_name("published_swin.csv"), comment="#")
 REFERENCE = pd.read_csv(Path(__file__).with_name("reference_costs.csv"), comment="#").rename(
     columns={"parameters": "released_parameters", "multiply_adds": "released_macs", "counter": "released_counter"}
 )
@@ -55,18 +48,14 @@ REASONS = {
     },
     "macs": {"mlp": "the MLP on tokens", "g_msa": "no G-MSA in a stage's last block, which nothing reads"},
 }
-# Why the released model costs more or less when it has the released behaviour here
-UNUSED = "no weights that the released NLU holds and never uses"
-UNSEEN = "the G-MSA of a stage's last block, which runs unread and which fvcore left out"
 # The neighbours: one of each family, of the published size nearest to Swin-T's
 NEIGHBOURS = (
     *("pvt_small", "pvt_v2_b2", "twins_pcpvt_small", "twins_svt_small", "cvt_13", "vil_small"),
     *("vit_small", "t2t_vit_14", "tnt_s", "crossvit_small"),
 )
-GLAM = "glam_swin_tiny"
 SIDES = (256, 512, 1024, 2048)  # of square images, in pixels
-_AUTHORS = pd.read_csv(Path(__file__).with_name("published_backbones.csv"), comment="#")
-CLASSIFIERS = _AUTHORS[_AUTHORS["task"] == "classify"].dropna().set_index("backbone")
+CLASSIFIERS = pd.read_csv(Path(__file__).with_name("published_backbones.csv"), comment="#", index_col="backbone")
+CLASSIFIERS = CLASSIFIERS[CLASSIFIERS["task"] == "classify"].dropna()
 
 
 def cases(pattern: str, tokens: tuple[int, ...]) -> Iterator[tuple[str, int, str]]:
@@ -112,10 +101,11 @@ def explain(what: str, row: pd.Series, like: pd.DataFrame) -> str:
         return ""
     released = like.loc[tuple(row[key] for key in SAME)]
     terms = {reason: row[f"{part}_{what}"] - released[f"{part}_{what}"] for part, reason in REASONS[what].items()}
+    left = released[what] - theirs
     if what == "parameters" and row["model"].endswith("_nlu"):
-        terms[UNUSED] = released[what] - theirs
+        terms["no weights that the released NLU holds and never uses"] = left
     elif what == "macs" and row["released_counter"] == "fvcore":
-        terms[UNSEEN] = released[what] - theirs
+        terms["the G-MSA of a stage's last block, which runs unread and which fvcore left out"] = left
     if row[what] - theirs != sum(terms.values()):
         raise RuntimeError(f"{row['model']}: {row[what]:.0f} and {theirs:.0f} {what}, and the reasons say {terms}")
     if abs(row[f"released_{what}_percent"]) <= NOTABLE:
@@ -154,19 +144,14 @@ def cost_table(
 
 def encoder_row(network: str, mixer: str | None, side: int) -> dict[str, object]:
     """Return parameters and gmacs of an encoder, and the mixer's and a simple pyramid's part of the latter."""
-    options = {} if mixer is None else {"mixer": mixer, "num_global_tokens": 0 if acts_on_patches(mixer) else 10}
-    model = _model(f"{network}_upernet", **options)
+    tokens = None if mixer is None else 0 if acts_on_patches(mixer) else 10
+    model = _model(f"{network}_upernet", **({"mixer": mixer, "num_global_tokens": tokens} if mixer else {}))
     macs = macs_by_module(model, side, side)
-    return {
-        "network": network,
-        "mixer": mixer,
-        "tokens": None if mixer is None else model.config.num_global_tokens,
-        "side": side,
-        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
-        "gmacs": macs["encoder"] / 1e9,
-        "mixer_gmacs": by_component(macs)["g_msa"] / 1e9,
-        "pyramid_gmacs": macs.get("encoder.pyramid", 0) / 1e9,
-    }
+    parts = {"gmacs": macs["encoder"], "mixer_gmacs": by_component(macs)["g_msa"]}
+    parts["pyramid_gmacs"] = macs.get("encoder.pyramid", 0)
+    row = {"network": network, "mixer": mixer, "tokens": tokens, "side": side}
+    row["parameters"] = sum(parameter.numel() for parameter in model.encoder.parameters())
+    return row | {name: number / 1e9 for name, number in parts.items()}
 
 
 def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, ...] = tuple(MIXERS)) -> pd.DataFrame:
@@ -175,7 +160,7 @@ def neighbours_cost(backbones: tuple[str, ...] = NEIGHBOURS, mixers: tuple[str, 
     ``gmacs`` are those of one square image, ``growth`` the exponent a in gmacs ~ pixels^a since the side before; those
     of a mixer are of the exchange alone. ``published_percent``, in rows of their own, is ours above theirs.
     """
-    networks = [("swin_tiny", None), *((GLAM, mixer) for mixer in mixers), *((name, None) for name in backbones)]
+    networks = [("swin_tiny", None), *product(["glam_swin_tiny"], mixers), *product(backbones, [None])]
     table = pd.DataFrame(encoder_row(*network, side) for network in networks for side in SIDES)
     logs = np.log(table[["side", "gmacs", "mixer_gmacs"]].where(lambda values: values > 0))
     steps = logs.groupby([table["network"], table["mixer"]], dropna=False).diff()

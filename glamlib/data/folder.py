@@ -34,6 +34,7 @@ LABEL_FOLDERS = ("labels", "masks", "annotations", "ann_dir", "SegmentationClass
 BESIDE = ("_labels", "_masks", "annot")  # train/ and train_labels/
 LAYOUT = "classes.json, [SPLIT/]images/NAME.(jpg|png|...) and [SPLIT/]labels/NAME.(png|...); "
 LAYOUT += f"images may be {', '.join(IMAGE_FOLDERS)}; labels {', '.join(LABEL_FOLDERS)}; or the entry folders"
+SOFT = 200  # values, beyond which labels are taken for masks that were smoothed, or saved as JPEG
 RARE = 1e-4  # of all pixels: a colour below may be a brush's edge
 
 Colour = tuple[Byte, Byte, Byte]
@@ -185,14 +186,21 @@ def suggest_classes(root: Path) -> str:
     stems = [{file.stem for file in each.glob("*.*")} for each in folders]
     if stems and not stems[0] & stems[1]:
         table = ClassTable(("?",), image_suffix=_ending(stems[0]), label_suffix=_ending(stems[1]))
-    labels = [item.label for split in _own_splits(root, table)[0].values() for item in split.items]
+    splits = _own_splits(root, table)[0].values()
+    labels, why = (
+        [item.label for split in splits for item in split.items],
+        [each for s in splits for each in s.problems],
+    )
     numbers, colours = Counter(), Counter()
     for label, (counter, coloured) in product(labels, ((colours, True), (numbers, False))):
-        with suppress(InputError):
+        try:
             values, counts = np.unique(read_label(label, coloured), return_counts=True)
             counter.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    if not colours:
-        raise InputError(f"{root}: none of its {len(labels)} labels can be read")
+        except InputError as problem:
+            why.append(str(problem))
+    if not colours or len(numbers) > SOFT:
+        reason = f"have {len(numbers)} values, as masks with soft edges" if colours else f"cannot be read; {why[0]}"
+        raise InputError(f"{root}: its {len(labels)} labels {reason}; allowed: one value or colour a class")
     entries = {name: getattr(table, name) for name in ("image_suffix", "label_suffix") if getattr(table, name)}
     present, count, said = sorted(numbers.keys() - {VOID}), 2, f"the values {spans(numbers)}"
     if numbers.total() == colours.total() and present and len(present) > max(present) / 2:

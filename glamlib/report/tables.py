@@ -54,13 +54,12 @@ def side_accuracy(confusion: list[list[int]], classes: list[str]) -> float:
 
     It is the mean over the pairs "left NAME" and "right NAME" of ``classes``; 0.5 is chance, NaN without pairs.
     """
-    counts, lefts = np.array(confusion), [name for name in classes if name.startswith("left ")]
-    shares = []
-    for left in lefts:
-        pair = [classes.index(left), classes.index(left.replace("left ", "right ", 1))]
-        own = counts[np.ix_(pair, pair)]
+    counts, shares = pd.DataFrame(confusion, classes, classes), []
+    for left in (name for name in classes if name.startswith("left ")):
+        pair = [left, left.replace("left ", "right ", 1)]
+        own = counts.loc[pair, pair].to_numpy()
         shares.append(own.trace() / own.sum() if own.any() else np.nan)
-    return float(np.nanmean(shares)) if np.isfinite(shares).any() else np.nan
+    return float(pd.Series(shares, dtype=float).mean())
 
 
 def summary_table(runs: pd.DataFrame, study: Study) -> pd.DataFrame:

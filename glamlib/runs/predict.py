@@ -164,8 +164,7 @@ def volume_files(source: Path, channels: int) -> dict[str, list[Path]]:
         raise InputError(f"{source}: no such file or folder")
     cases: dict[str, list[Path]] = {}
     for path in sorted((source if source.is_dir() else source.parent).glob("[!.]*")):
-        match = re.fullmatch(r"((.+?)(?:_(\d{4}))?)\.nii(\.gz)?", path.name)
-        if match:
+        if match := re.fullmatch(r"((.+?)(?:_(\d{4}))?)\.nii(\.gz)?", path.name):
             cases.setdefault(match[2] if match[3] and int(match[3]) < channels else match[1], []).append(path)
     cases = {name: paths for name, paths in cases.items() if source.is_dir() or source in paths}
     if not cases:
@@ -176,10 +175,8 @@ def volume_files(source: Path, channels: int) -> dict[str, list[Path]]:
 def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Path) -> tuple[int, list[str]]:
     """Write ``out/labels/NAME.nii.gz`` of every image; a broken one stops nothing.
 
-    Its values are those of the training labels; its axes, affine and units are the image's. ``run`` says how.
-
-    Returns the number of images and a line for each of which nothing was written. Raises InputError for a model of
-    something else than volumes in files, and an ``out`` that cannot be written to or holds labels of another origin.
+    Its values are those of the training labels; its axes, affine and units are the image's. Arguments, what is returned
+    and what is refused are as in `predict_files`.
     """
     preprocessing = saved.preprocessing
     if preprocessing is None:

@@ -8,13 +8,12 @@ changes. So a change in one variant reruns that variant alone, and a change of t
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import mean
 
+import pandas as pd
 import tyro
 
 from glamlib.data.datasets import VOLUMES, has_dataset
@@ -88,13 +87,12 @@ def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
 
 def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:
     """Return ", about 40 min left" by the seconds in the records of the finished ones of ``names``; "" without any."""
-    seconds = defaultdict(list)
-    for name in set(names) - set(waiting):
-        seconds[name.split("/")[0]].append(read_record(results / "runs" / name / "record.json")["seconds"])
-    if not seconds:
+    finished = {name: results / "runs" / name / "record.json" for name in set(names) - set(waiting)}
+    if not finished:
         return ""
-    overall = mean(time for times in seconds.values() for time in times)
-    minutes = sum(mean(seconds.get(name.split("/")[0], [overall])) for name in waiting) / jobs / 60
+    seconds = pd.Series({name: read_record(file)["seconds"] for name, file in finished.items()})
+    of_study = seconds.groupby(lambda name: name.split("/")[0]).mean()
+    minutes = sum(of_study.get(name.split("/")[0], seconds.mean()) for name in waiting) / jobs / 60
     return f", about {minutes:.0f} min left" if minutes < 120 else f", about {minutes / 60:.0f} h left"
 
 

@@ -93,13 +93,11 @@ class How:
 
     def applied(self, run: RunParameters) -> RunParameters:
         """Return ``run`` with what is given here; its own inference options where none is given."""
-        evaluate = {"mode": "slide", "crop": self.slide} if self.slide else {}
-        if self.whole:  # windows are refused beside it
-            evaluate["mode"] = "whole"
-        if self.slide or self.stride:  # a stride alone is refused: there is no window
-            evaluate["stride"] = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide)
-        given = {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
-        evaluate |= {name: value for name, value in given.items() if value}
+        mode = "whole" if self.whole else "slide" if self.slide else ""
+        stride = self.stride or tuple(max(1, side * 2 // 3) for side in self.slide or ())
+        given = {"mode": mode, "crop": self.slide, "stride": stride}  # refused where one has no use for another
+        given |= {"scales": tuple(chain(*self.scales)), "flip": self.flip, "resize": self.resize}
+        evaluate = {name: value for name, value in given.items() if value}
         return replace(
             run,
             evaluate=replace(run, evaluate=evaluate or run.evaluate).inference,
