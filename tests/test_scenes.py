@@ -23,9 +23,8 @@ from glamlib.data.scenes import (
 from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = SceneConfig(noise=0)
-CROWDED = SceneConfig(
-    size=96, num_shapes=8, num_cues=6, cue_size=12, noise=64, min_distance=20, max_distance=60
-)  # every option away from its default
+# Every option away from its default
+CROWDED = SceneConfig(size=96, num_shapes=8, num_cues=6, cue_size=12, noise=64, min_distance=20, max_distance=60)
 SPREAD = LegendConfig(spread=True, num_shapes=3, noise=5)
 CLEAN_VOLUME = CueVolumeConfig(noise=0)
 CROWDED_VOLUME = CueVolumeConfig(size=40, num_shapes=6, cue_size=8, noise=30, min_distance=12)
