@@ -217,10 +217,8 @@ def test_large_photos_are_predicted_in_windows(trained, tmp_path, capsys, monkey
         expected = {"64": model(x[64]), "88": logits / times}
         for options, scores in (["--confidence"], expected), (["--whole"], expected | {"88": model(x[88])}):
             assert main(["predict", str(weights), str(tmp_path), "--out", str(tmp_path / "out"), *options]) == 0
-            said = capsys.readouterr().out
-            assert ("images like 88.webp (64x88) are predicted in windows of the training size, 32x32" in said) == (
-                "--whole" not in options
-            )
+            note = "images like 88.webp (64x88) are predicted in windows of the training size, 32x32"
+            assert (note in capsys.readouterr().out) == ("--whole" not in options)
             for name, each in scores.items():
                 assert (read(tmp_path / f"out/labels/{name}.png") == each[0].argmax(0).numpy()).all()
         for name, scores in expected.items():

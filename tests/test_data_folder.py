@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import refused
 from PIL import Image
+from test_published_images import save
 
 from glamlib.data.check import check_data
 from glamlib.data.datasets import dataset_of, has_dataset, load_dataset, survey
@@ -23,20 +24,14 @@ LABEL = np.array([[0, 1, 2, 7], [1, 1, 0, 7], [2, 2, 2, 0]], np.uint8)
 CLASSES = {"classes": ["sea", "land", "ice"], "ignore_index": 7}
 
 
-def save_label(path, values=LABEL):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-
-
 def save_image(path, shape=(3, 4)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.arange(shape[0] * shape[1] * 3, dtype=np.uint8).reshape(*shape, 3)).save(path)
+    save(path, np.arange(shape[0] * shape[1] * 3).reshape(*shape, 3))
 
 
 def add_pair(root, place, values=LABEL, images="{}/images/{}.png", labels="{}/labels/{}.png"):
     """Save an image and a label under patterns of two parts, for the two of "SPLIT/NAME"."""
     save_image(root / images.format(*place.split("/")), values.shape[:2])
-    save_label(root / labels.format(*place.split("/")), values)
+    save(root / labels.format(*place.split("/")), values)
 
 
 def load(root, split="train", **options):
@@ -77,7 +72,7 @@ def test_other_suffixes_and_capitals_count_and_stray_files_do_not(root):
     for name in ("c.JPG", "d.jpeg", "e.tif", "f.bmp", "g.webp", "h.gif"):
         Image.new("RGB", (4, 3)).save(images / name)
     for name in ("c.png", "d.png", "e.TIFF", "f.bmp", "g.png", "h.png"):
-        save_label(labels / name)
+        save(labels / name, LABEL)
     for stray in ("Thumbs.db", "._a.png", "notes.txt"):
         (images / stray).write_bytes(b"x")
     data = load(root)
@@ -153,19 +148,19 @@ def test_files_without_partner_are_counted_and_the_first_named(root):
     images, labels = root / "train" / "images", root / "train" / "labels"
     for name in "cdef":
         save_image(images / f"{name}.png")
-    save_label(labels / "z.png")
+    save(labels / "z.png", LABEL)
     with refused("labels/z.png has no image", "images/c.png has no label", "; and 2 more"):
         load(root)
     for file in (labels / "z.png", *(images / f"{name}.png" for name in "cdef")):
         file.unlink()
     save_image(images / "a.jpg")
-    save_label(labels / "b.tif")
+    save(labels / "b.tif", LABEL)
     with refused("images/a.png has the same name as a.jpg", "labels/b.tif has the same name as b.png"):
         load(root)
 
 
 def test_wrong_values_and_sizes_are_refused(root):
-    save_label(root / "train" / "labels" / "b.png", np.choose(LABEL % 7, np.array([0, 255, 3], np.uint8)))
+    save(root / "train" / "labels" / "b.png", np.choose(LABEL % 7, np.array([0, 255, 3], np.uint8)))
     data = load(root)
     assert data[0][1].max() == 255  # the good file reads
     with refused("b.png", "unknown label value(s) 3, 255;", "allowed: 0..2 and 7 (void)"):

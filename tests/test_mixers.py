@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import loud
-from test_attention import torch_attention
+from test_attention import check_bfloat16, torch_attention
 from timm.models.twins import GlobalSubSampleAttn
 from torch import Tensor, nn
 
@@ -210,15 +210,6 @@ def test_sparse_equals_masked_attention(size: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("name", ["gmsa", "low_rank", "linear", "performer", "memory", "sparse", "reduced", "shared"])
-@torch.no_grad()
 def test_bfloat16_is_near_float32(name: str) -> None:
     torch.manual_seed(0)
-    layer = create_mixer(name, DIM, HEADS, (3, 3))
-    tokens = values(2, 35, 1, DIM).float()
-    exact = layer(tokens, (5, 7))[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = layer(tokens, (5, 7))[0]
-    converted = layer.bfloat16()(tokens.bfloat16(), (5, 7))[0]
-    for low in (under_autocast, converted):
-        assert low.dtype == torch.bfloat16
-        assert 0 < (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
+    check_bfloat16(0.05, create_mixer(name, DIM, HEADS, (3, 3)), values(2, 35, 1, DIM).float(), (5, 7))

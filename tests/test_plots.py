@@ -88,10 +88,8 @@ def test_curves_are_named_once_where_they_end():
 def test_scores_have_their_means_and_intervals(tmp_path):
     (tmp_path / "tables").mkdir()
     rows = [("Swin", 0, 0.1), ("Swin", 1, 0.2), ("Swin", 2, 0.3), ("Full attention", 0, 1.0)]
-    runs = pd.DataFrame(rows, columns=["label", "seed", find_study("context").metric]).assign(
-        gmacs=0.5, height=4, width=4
-    )
-    runs.to_csv(tmp_path / "tables" / "context.csv")
+    runs = pd.DataFrame(rows, columns=["label", "seed", find_study("context").metric])
+    runs.assign(gmacs=0.5, height=4, width=4).to_csv(tmp_path / "tables" / "context.csv")
     axes = figures.score_by_variant(find_study("context"), tmp_path).axes[0]
     bar = next(line for line in axes.lines if np.ptp(line.get_xdata()) > 0)
     assert list(bar.get_xdata()) == pytest.approx([0, 0.2 + 4.3027 * 0.1 / 3**0.5], abs=1e-4)  # cut at 0

@@ -59,6 +59,9 @@ def test_brains_in_their_layouts(tmp_path):
     for number in range(1002, 1037):
         add_case(tmp_path / "b", tmp_path / "b", f"{number}_SS", highest=0, label_name=f"{number}_glm")
     assert len(load_volumes("brains", "train", root=tmp_path / "b")) == 15
+    parts = [names(load_volumes("brains", part, root=tmp_path / "b")) for part in ("train", "fit", "held_out")]
+    assert parts[2] == ["1007", "1012", "1036"]
+    assert sorted(parts[1] + parts[2]) == parts[0]
 
 
 @needs("brains")

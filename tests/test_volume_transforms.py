@@ -20,10 +20,6 @@ def coordinates(shape=SHAPE):
     return torch.from_numpy(image), torch.from_numpy(label)
 
 
-def data_set(sided):
-    return SimpleNamespace(sided=sided)
-
-
 def rng(seed=0):
     return np.random.default_rng(seed)
 
@@ -55,7 +51,7 @@ def test_sides_are_never_exchanged():
     """Of a sided volume, the width of every patch runs from left to right; of another, in half of them."""
     image, label = coordinates()
     for sided in (True, False):
-        transform = VolumeTransform.for_dataset(data_set(sided), patch_size=(8, 8, 8), flip=0.5)
+        transform = VolumeTransform.for_dataset(SimpleNamespace(sided=sided), patch_size=(8, 8, 8), flip=0.5)
         increments = set()
         for seed in range(60):
             patch, _ = transform(image, label, rng(seed))
@@ -64,8 +60,10 @@ def test_sides_are_never_exchanged():
         assert {step[2] for step in increments} == ({1} if sided else {1, -1})
     assert VolumeTransform((8, 8, 8)).flip_axes == ()  # without a data set that says it may
     with pytest.raises(InputError, match=r"flip_axes=.* without 2, left to right"):
-        VolumeTransform.for_dataset(data_set(True), patch_size=(8, 8, 8), flip_axes=(0, 2))
-    assert VolumeTransform.for_dataset(data_set(False), patch_size=[8, 8, 8], flip_axes=[2]).flip_axes == (2,)
+        VolumeTransform.for_dataset(SimpleNamespace(sided=True), patch_size=(8, 8, 8), flip_axes=(0, 2))
+    assert VolumeTransform.for_dataset(SimpleNamespace(sided=False), patch_size=[8, 8, 8], flip_axes=[2]).flip_axes == (
+        2,
+    )
 
 
 @pytest.mark.parametrize("side", [9, 10])
@@ -180,7 +178,7 @@ def test_intensity_and_noise():
 def test_the_generator_decides_and_nothing_is_written_to():
     image, label = coordinates()
     before = image.clone(), label.clone()
-    transform = VolumeTransform.for_dataset(data_set(False), **EVERYTHING)
+    transform = VolumeTransform.for_dataset(SimpleNamespace(sided=False), **EVERYTHING)
     np.random.seed(1)  # noqa: NPY002  (global states must not matter)
     one = transform(image, label, rng(5))
     np.random.seed(2)  # noqa: NPY002

@@ -179,8 +179,11 @@ class VolumeSet:
         labels, count = self.labels(**options), len(pairs.items)
         splits = listed(root / base, pairs, self.split([item.name for item in pairs.items]))
         incomplete = [f"{root}: {count} cases; {self.title} has {self.num_cases}"] if count != self.num_cases else []
+        held_out, train = splits["train"].items[4::5], splits["train"]
+        fit = [item for item in train.items if item not in held_out]
+        subsets = {"fit": train._replace(items=fit), "held_out": train._replace(items=held_out)}
         read = partial(read_case, labels, 1)
-        return Layout(self.title, labels, splits, read, incomplete=incomplete, channels=("MR",))
+        return Layout(self.title, labels, splits, read, subsets=subsets, incomplete=incomplete, channels=("MR",))
 
 
 def _own(root: Path) -> Layout:

@@ -57,9 +57,8 @@ def predictions(
     labels = {"truth": first["labels"]} | {label: arrays["predictions"] for label, arrays in pictures.items()}
     painted = {title: colours[numbers].transpose(0, 3, 1, 2) for title, numbers in labels.items()}
     figure, _ = _grid({"image": first["images"]} | painted)
-    names = list(records.read_records(results, study.name)[0]["classes"])
-    if first["labels"].max() >= len(names):
-        names.append("void")
+    names = records.read_records(results, study.name)[0]["classes"]
+    names = [*names, "void"] if first["labels"].max() >= len(names) else names
     handles = [Patch(facecolor=colours[i] / 255, edgecolor="black", linewidth=0.5) for i in range(len(names))]
     figure.legend(handles, names, ncols=6, loc="outside lower center", fontsize=8)
     return figure

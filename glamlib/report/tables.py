@@ -27,26 +27,24 @@ def run_table(results: Path, study: Study) -> pd.DataFrame:
     volumes dice_CLASS, undefined_dice, undefined_hd95, and of those with sides side_accuracy; gmacs, g_msa_gmacs, depth
     (of volumes), height, width, parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
-    rows = [_run_row(study, record) for record in comparable(results, study)[0]]
+    rows = []
+    for record in comparable(results, study)[0]:
+        metrics, cost, classes = record["metrics"], record["cost"], record["classes"]
+        row = {name: record["parameters"][name] for name in ("study", "variant", "seed", "profile", "steps")}
+        row["label"] = study.variants[row["variant"]].label
+        row |= {name: value for name, value in metrics.items() if not isinstance(value, list | dict)}
+        row |= {f"iou_{name}": iou for name, iou in zip(classes, metrics["iou"], strict=True)}
+        if "dice" in metrics:
+            row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
+            row |= {f"dice_{name}": dice for name, dice in zip(classes[1:], metrics["dice_by_class"], strict=True)}
+            if "left hippocampus" in classes:
+                row["side_accuracy"] = side_accuracy(metrics["confusion"], classes)
+        row |= {"gmacs": cost["gmacs"]["total"], "g_msa_gmacs": cost["gmacs"]["g_msa"]}
+        row |= {name: cost[name] for name in ("depth", "height", "width") if cost.get(name)}
+        row["parameters"] = cost["parameters"]["total"]
+        row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
+        rows.append(row | {"torch": record["versions"]["torch"]})
     return pd.DataFrame(rows).fillna(np.nan)  # JSON has null for NaN
-
-
-def _run_row(study: Study, record: dict) -> dict[str, object]:
-    metrics, cost, classes = record["metrics"], record["cost"], record["classes"]
-    row = {name: record["parameters"][name] for name in ("study", "variant", "seed", "profile")}
-    row |= {"steps": record["parameters"]["steps"], "label": study.variants[row["variant"]].label}
-    row |= {name: value for name, value in metrics.items() if not isinstance(value, list | dict)}
-    row |= {f"iou_{name}": iou for name, iou in zip(classes, metrics["iou"], strict=True)}
-    if "dice" in metrics:
-        row |= {f"undefined_{name}": metrics["undefined"][name] for name in ("dice", "hd95")}
-        row |= {f"dice_{name}": dice for name, dice in zip(classes[1:], metrics["dice_by_class"], strict=True)}
-        if "left hippocampus" in classes:
-            row["side_accuracy"] = side_accuracy(metrics["confusion"], classes)
-    row |= {"gmacs": cost["gmacs"]["total"], "g_msa_gmacs": cost["gmacs"]["g_msa"]}
-    row |= {name: cost[name] for name in ("depth", "height", "width") if cost.get(name)}
-    row["parameters"] = cost["parameters"]["total"]
-    row |= {name: record[name] for name in ("train_seconds", "peak_memory_mib", "device", "commit", "dirty")}
-    return row | {"torch": record["versions"]["torch"]}
 
 
 def side_accuracy(confusion: list[list[int]], classes: list[str]) -> float:

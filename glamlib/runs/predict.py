@@ -97,8 +97,7 @@ def predict_files(
     if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
         raise InputError(f"{saved.run.model} with {saved.model.in_channels} channel(s): not a model of RGB images")
     _open_out(out, source, ["labels", "overlays"] + ["raw_ids"] * raw_ids + ["confidence"] * confidence)
-    failed: list[str] = []
-    taken: dict[Path, Path] = {}
+    failed, taken = [], {}  # ``taken``: files by name
     told, palette = "mode" in run.evaluate, np.array(saved.palette, np.uint8)
 
     def readable() -> Iterator[tuple[Path, Tensor]]:

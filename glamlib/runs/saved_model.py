@@ -49,9 +49,8 @@ def load_model(path: Path) -> SavedModel:
     """
     try:
         weights, about = read_tensors(path, _KEY)
-        run = RunParameters.from_dict(about["parameters"])
+        run, in_channels = RunParameters.from_dict(about["parameters"]), about["in_channels"]
         classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
-        in_channels = about["in_channels"]
         preprocessing = Preprocessing.from_dict(about["preprocessing"]) if about.get("preprocessing") else None
         if np.array(palette, np.uint8).shape != (len(classes), 3):
             raise ValueError("not one colour a class")
