@@ -45,8 +45,7 @@ def save_model(
         size: (height, width) in pixels that images were resized to, as others then will be; None: they were not.
 
     Raises:
-        InputError: a model of another origin or of volumes, names or a size that do not fit, a file that cannot be
-            written.
+        InputError: a model of another origin or of volumes, unfit names or size, a file that cannot be written.
     """
     from glamlib.data.layout import voc_palette
     from glamlib.runs.saved_model import SavedModel

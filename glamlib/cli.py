@@ -22,11 +22,12 @@ from glamlib.cost import count
 from glamlib.data import check
 from glamlib.data.datasets import dataset_of
 from glamlib.data.folder import suggest_classes
+from glamlib.data.layout import reading
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import is_main
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
-from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, scored, with_changes
+from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
 from glamlib.runs.predict import predict_files, predict_volumes
 from glamlib.runs.records import json_text, read_record
 from glamlib.runs.run import run_one
@@ -157,10 +158,8 @@ def train(
     elif plan is None:
         values = find_study(study).run(variant, seed, profile).to_dict()
     else:
-        try:
+        with reading(plan, "a plan file"):
             values = dict(json.loads(plan.read_text())["parameters"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{plan}: not a plan file ({type(error).__name__}: {error})") from None
     run = RunParameters.from_dict(with_changes(values, changes))
     record, name = run_one(run, out.resolve(), weights), task_of(run).score_name(run)
     if is_main():  # the others may be here before the record is
@@ -217,7 +216,7 @@ def evaluate(
         data: a folder of one's own images or volumes of the same classes, instead of those of training.
         dataset: another dataset of the same classes, in the folder that GLAM_DATA names.
         split: of the dataset; that of the run, or of other data "test", unless given; "all" for all own images.
-            How many images of how many that is, and from where, is said on stderr.
+            Where that is, and how many, is said on stderr.
         out: write the metrics to this file instead.
     """
     saved, run = load_ready(weights, how)
@@ -246,7 +245,8 @@ def evaluate(
         raise InputError(f"{weights}: classes {known}; the data have other ones: {others}")
     # as in training, as far as this machine has them: they decide the order of sums
     torch.set_num_threads(min(run.threads, os.cpu_count()))
-    print(scored(run, len(items)), file=sys.stderr)
+    split = f", split {run.data['test']}; {items.about}" if hasattr(items, "about") else ""
+    print(f"{len(items)} items of {dataset}{split}".rstrip("; "), file=sys.stderr)
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
     metrics["classes"] = by_class(metrics, saved.classes)
     write = partial(print, end="") if out is None else partial(write_whole, out)

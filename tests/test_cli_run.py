@@ -117,7 +117,7 @@ def test_evaluate_says_what_the_record_says(trained, tmp_path, capsys):
     assert main(["evaluate", weights]) == 0
     said, err = capsys.readouterr()
     metrics = json.loads(said)
-    assert err == "3 images: drawn, of tests alone\n"
+    assert err == "3 items of scenes\n"
     classes = metrics.pop("classes")
     assert metrics | {"steps_to_criterion": None} == record_of(trained)["metrics"]  # which is of the training
     assert [*classes] == record_of(trained)["classes"]
@@ -262,8 +262,8 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["predict", weights, none, "--out", out], "none: no such file or folder"),
         (["predict", weights, grey, grey, "--out", out], "SOURCE: must be one file or one folder, not 2"),
         (["predict", weights, f"{folder}/two\nlines", "--out", out], "two\\nlines: no such file or folder"),
-        (["predict", bad, grey, "--out", out], "w: not a weights file"),
-        (["predict", palette, grey, "--out", out], "(ValueError: not one colour a class)"),
+        (["predict", bad, grey, "--out", out], "w: cannot be read as a weights file"),
+        (["predict", palette, grey, "--out", out], "(not one colour a class)"),
         (["predict", weights, grey, "--out", out, "--stride", "8", "8"], "mode 'whole' takes no stride"),
         (["predict", weights, grey, "--out", out, "--raw-ids"], "glam_swin_nano_linear was trained on scenes"),
         (["predict", weights, grey, "--out", file], "cannot write"),
@@ -273,7 +273,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["evaluate", weights, "--data", none, "--dataset", "camvid"], "either --data PATH or --dataset"),
         (["evaluate", weights, "--out", f"{file}/m.json"], "cannot write"),
         (train, "give either --data and --model, or --study and --variant, or --plan FILE"),
-        ([*train, "--plan", plan], "plan: not a plan file"),
+        ([*train, "--plan", plan], "plan: cannot be read as a plan file"),
         ([*train, "--study", "contxt", "--variant", "glam_2"], "unknown study 'contxt'"),
         ([*train, *NAMED, "--set", "steps"], "'steps': must be NAME=VALUE"),
         (["train", "--out", file, *named], "cannot write"),
@@ -339,4 +339,4 @@ def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch,
     assert main(arguments) == 0
     said, err = capsys.readouterr()
     assert np.sum(json.loads(said)["confusion"]) == 32 * 32
-    assert err == "1 of 1 images: val, val/images/* and val/labels/*\n"
+    assert "1 items of folder, split val; " in err

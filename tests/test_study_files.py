@@ -154,7 +154,7 @@ def test_a_score_that_is_not_there_does_not_make_the_others_one_seed(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"parameters": {}}'])
 def test_broken_record_names_the_file(tmp_path, content):
     record_of(tmp_path).write_text(content)
-    with pytest.raises(InputError, match=r"seed-0/record\.json: not a run's record"):
+    with pytest.raises(InputError, match=r"seed-0/record\.json: cannot be read as a run's record"):
         read_records(tmp_path, "context")
 
 

@@ -24,8 +24,7 @@ class SimplePyramid(nn.Module):
     """Four levels from the one map of a network of stride 16.
 
     Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (ECCV 2022), section 3: transposed
-    convolutions to strides 4 and 8, the map itself at 16, its maximum at 32. The convolutions to a common width are the
-    decoder's.
+    convolutions to strides 4 and 8, the map itself at 16, its maximum at 32. The decoder makes widths equal.
     """
 
     def __init__(self, dim: int) -> None:

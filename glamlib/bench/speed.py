@@ -203,8 +203,7 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
 
     ``seconds`` is the median of all passes (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
     quotients with Swin right before, ``macs_ratio`` what multiply-adds predict. ``way_ratio`` is over the same network
-    fused, ``exchange_ratio`` is this ratio over G-MSA's. ``gmacs`` are useful multiply-adds (a backward pass is twice
-    the forward). NaN: does not fit.
+    fused, ``exchange_ratio`` over G-MSA's. ``gmacs`` are useful (a backward pass is twice the forward). NaN: no room.
     """
     torch.set_num_threads(threads)
     listed = configurations(group, device, matmul_gflops(device, torch.bfloat16) > 1.1 * matmul_gflops(device))

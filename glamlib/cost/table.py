@@ -4,8 +4,8 @@ python -m glamlib.cost.table FOLDER/cost.csv
 python -m glamlib.cost.table FOLDER/neighbours_cost.csv
 
 - published: ``published_swin.csv``. The GLAM paper's tables were not available, so none of its figures are here.
-- released: ``reference_costs.csv``, found by building and running themyrl/glam at 44abe55 with 150 classes. ``counter``
-  names what counted: torch's, on the meta device, sees everything that runs; fvcore skips what no output depends on.
+- released: ``reference_costs.csv``. ``counter`` names what counted: torch's, on the meta device, sees everything that
+  runs; fvcore skips what no output depends on.
 - neighbours (other backbones): ``published_backbones.csv``, of ImageNet classifiers. Ours have no classifier (1000 C
   multiply-adds), and their pyramid, which a classifier lacks, is left out of the difference.
 """

@@ -10,9 +10,8 @@ al., Journal of Cognitive Neuroscience 2007), labels by Neuromorphometrics, Inc.
 labels, so the image gives brain against background away; score structures only. Five test subjects were scanned twice
 (1003/1023, 1004/1024, 1005/1025, 1018/1038, 1019/1039).
 
-Synapse: abdominal CT, the training part of "Beyond the Cranial Vault" (BCV or BTCV; Landman et al., MICCAI 2015). The
-splits and the choice of 8 organs are TransUNet's (Chen et al. 2021). No other cases are labelled: choose nothing on
-"test".
+Synapse: abdominal CT, the training part of "Beyond the Cranial Vault" (BCV or BTCV; Landman et al., MICCAI 2015), with
+the splits and the 8 organs of TransUNet (Chen et al. 2021). No other cases are labelled: choose nothing on "test".
 """
 
 import json

@@ -99,8 +99,7 @@ class VolumeTransform(Checked):
         if self.noise:
             steps += [transforms.RandGaussianNoised("image", prob=1, std=self.noise)]
         (item,) = transforms.Compose(steps).set_random_state(int(rng.integers(2**32)))(item)
-        # plain tensors, not MONAI's
-        return item["image"].as_subclass(Tensor), item["label"].as_subclass(Tensor)[0].to(torch.uint8) - 1
+        return item["image"].as_subclass(Tensor), item["label"].as_subclass(Tensor)[0].to(torch.uint8) - 1  # plain
 
     def _margin(self) -> list[int]:
         """Return by how much a rotated and shrunk patch reaches beyond the plain one, in voxels on each side."""

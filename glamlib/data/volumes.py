@@ -152,8 +152,7 @@ def resample_image(values: np.ndarray, old: Spacing, new: Spacing, shape: Shape 
     """Return ``values`` (D, H, W) as float32 in voxels of ``new`` mm, by linear interpolation.
 
     The volume keeps its centre, and its extent but for the rounding to whole voxels, or has a given ``shape``. Along
-    axes whose voxels grow by a factor f it is smoothed first (Gaussian, deviation (f - 1) / 2 old voxels), against
-    aliasing.
+    axes whose voxels grow f times it is smoothed first against aliasing (Gaussian, deviation (f - 1) / 2 old voxels).
     """
     factor = np.divide(new, old)
     values = ndimage.gaussian_filter(values.astype(np.float32), np.maximum(factor - 1, 0) / 2, mode="nearest")

@@ -24,8 +24,7 @@ class Stage(nn.Module):
     """Blocks on one resolution, after the merging that leads to it; its global tokens start here.
 
     All windows start from the same learned vectors; without tokens no mixer of tokens is built. There is a block for
-    each rate in ``drop_paths``. ``level`` is 0 for the highest resolution. A decoder's stages and the first have no
-    ``downsample``.
+    each rate in ``drop_paths``. ``level`` 0 has the highest resolution. The first and a decoder's lack ``downsample``.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """add_global_tokens: GLAM in timm's window transformers.
 
-Their attentions get gates and their stages tokens. Modules stay in place and change their class, so that names of
-parameters stay, too.
+Their attentions get gates and their stages tokens. Modules stay and change their class, so names of parameters stay.
 """
 
 from math import log

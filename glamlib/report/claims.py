@@ -44,10 +44,9 @@ def judged(results: Path) -> pd.DataFrame:
 
 def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
     rows = [_asked(claim, results) for claim in claims.to_dict("records")]
-    enters = np.array([not row["verdict"] for row in rows])
     size = sum(row["verdict"] not in (EQUIVALENT, CONTRADICTED) for row in rows)  # all but what was counted
     found = [_compared(row, max(size, 1)) for row in rows]
-    looks = np.where(enters, [LEVEL / _LOOKS[row["looks"]] for row in rows], np.nan)
+    looks = np.array([np.nan if row["verdict"] else LEVEL / _LOOKS[row["looks"]] for row in rows])  # NaN: no test
     p, equal = (statistics.holm(looks * [getattr(one, name) for one in found], size) for name in ("p", "p_equivalent"))
     for row, one, own_p, own_equal in zip(rows, found, p, equal, strict=True):
         one = one._replace(p=own_p, p_equivalent=own_equal)
@@ -61,8 +60,7 @@ def _family(claims: pd.DataFrame, results: Path) -> pd.DataFrame:
 def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     """Return a claim's row with the values of both variants by seed and, where no test is needed, its verdict."""
     row = claim | {"profile": "", "seeds": 0, "verdict": NOT_TESTED, "reason": "", "values": None, "cap": np.inf}
-    row |= {"grid": 0, "looks": 1}
-    row["folder"] = strongest(results, claim["study"], claim["profiles"].split())
+    row |= {"grid": 0, "looks": 1, "folder": strongest(results, claim["study"], claim["profiles"].split())}
     runs = read_table(row["folder"], claim["study"])
     if runs is None:
         return row | {"reason": f"study {claim['study']} has not run" if claim["study"] else "there is no study of it"}

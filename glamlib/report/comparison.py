@@ -30,8 +30,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
         if verdicts[name] == INCONCLUSIVE and one.n > 1:
             verdicts[name] += f" (a difference of {one.detectable:.3f} would show)"
     summary = tables.summary_table(runs, study)
-    told = [verdicts.get(variant, "") for variant in summary["variant"]]
-    summary = summary.assign(verdict=told, seconds=summary["train_seconds"])
+    summary["verdict"] = [verdicts.get(variant, "") for variant in summary["variant"]]
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
     by_class = runs.groupby("label", sort=False)[[f"{score.lower()}_{name}" for name in classes]].mean().T
     names = [escape(name).replace("|", "&#124;") for name in classes]

@@ -1,7 +1,6 @@
 """Charts of a study's scores and curves, and the look of all figures.
 
-They are colour-blind safe, and readable in grey: markers and line styles stand beside colours. A chart takes the study
-and the results folder, whose tables and records it reads.
+They are colour-blind safe, and readable in grey: markers and line styles stand beside colours.
 """
 
 from io import BytesIO
@@ -101,7 +100,7 @@ def label_ends(axes: Axes) -> None:
     touching = heights.cumsum() - heights / 2  # how far below the top labels without gaps would be
     ends = np.array([course[-1, 1] for _, course, _ in groups])
     centres = np.minimum.accumulate((ends + touching).clip(max=1.04)) - touching
-    centres += max(0, heights[-1] / 2 - centres[-1])  # what ends below the axes moves up, with all above it
+    centres += (heights / 2 - centres).max(initial=0)  # what ends below the axes moves up, with all above it
     for (_, course, names), centre in zip(groups, centres, strict=True):
         pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4}
         place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}

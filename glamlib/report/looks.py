@@ -66,8 +66,7 @@ def where_it_looks(
             for marker in ({"color": "black", "markeredgewidth": 4}, {"color": "white", "markeredgewidth": 2}):
                 ax.plot(at[1] + 0.5, at[0] + 0.5, "+", markersize=12, **marker)
         what = "effective receptive field" if number else f"attention rollout, patches of {stride} px"
-        bar = figure.colorbar(shown, ax=axes, extend="both")
-        bar.set_label(f"{what}\n1: as if even over the image", fontsize=8)
+        figure.colorbar(shown, ax=axes, extend="both").set_label(f"{what}\n1: as if even over the image", fontsize=8)
     return figure
 
 
@@ -90,8 +89,7 @@ def write_look(
 ) -> None:
     """Write `where_it_looks` at the pixel ``at`` = (column, row) of a photo, a PNG; ``models`` by weights file.
 
-    Unless ``stage`` is given, a large photo is made smaller, until `finest_stage` allows the first for every model:
-    a coarser stage would not do, since those before it are computed, too, and the first has the most tokens.
+    Unless ``stage`` is given, a large photo is made smaller until `finest_stage` allows the first for every model.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"{out}: must be a .png")

@@ -16,6 +16,7 @@ from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
 METRIC_NAMES |= {"side_accuracy": "correct side, where the structure is correct"}
+_COLUMNS = pd.read_csv(Path(__file__).with_name("summary_columns.csv"), comment="#")
 _CUE_SCORES = "cue_accuracy found right_given_found cue_chance cue_constant escaped steps_to_criterion"
 _VOLUME_SCORES = "hd95_mm dice_synapse_rule hd95_synapse_rule_mm undefined_dice undefined_hd95 side_accuracy"
 
@@ -109,9 +110,7 @@ def read_table(results: Path, name: str) -> pd.DataFrame | None:
 
 
 def strongest(results: Path, study: str, profiles: Collection[str] = PROFILES[1:]) -> Path:
-    """Return the folder with the strongest evidence on a study: of a later one of ``profiles`` below ``results`` if it
-    has the study's table, else ``results``.
-    """
+    """Return the folder of the last of ``profiles`` below ``results`` that has the study's table, else ``results``."""
     folders = [results / profile for profile in reversed(PROFILES) if profile in profiles]
     return next((folder for folder in folders if (folder / "tables" / f"{study}.csv").exists()), results)
 
@@ -127,30 +126,14 @@ def study_markdown(results: Path, study: Study, profile: str) -> str:
 def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
     """Return a study's summary as a reader meets it: numbers formatted, in a Markdown table."""
     metric = study.metric
-    columns = {
-        "variant": ("label", "{label}"),
-        METRIC_NAMES[metric]: (metric, f"{{{metric}:.3f}}"),
-        "95 % interval": (metric, f"{{{metric}_low:.3f}} to {{{metric}_high:.3f}}"),
-        "against baseline": ("gain", "{gain:+.3f} ({gain_low:+.3f} to {gain_high:+.3f})"),
-        "verdict": ("verdict", "{verdict}"),
-        "image-blind prior": ("prior", "{prior:.3f}"),
-        "found": ("found", "{found:.3f}"),
-        "right class, of those found": ("right_given_found", "{right_given_found:.3f}"),
-        "past guessing": ("escaped", "{past} of {n}"),
-        "steps to criterion": ("steps_to_criterion", "{steps_to_criterion:.0f}"),
-        "HD95 (mm)": ("hd95_mm", "{hd95_mm:.2f}"),
-        "Dice, other rule": ("dice_synapse_rule", "{dice_synapse_rule:.3f}"),
-        "undefined HD95": ("undefined_hd95", "{undefined_hd95:.0f}"),
-        "M multiply-adds": ("gmacs", "{mega:.1f}"),
-        "parameters": ("parameters", "{parameters:,}"),
-        "training (s)": ("seconds", "{seconds:.0f}"),
-    }
-    rows = summary.assign(mega=summary["gmacs"] * 1e3)
+    names = {"score": metric, "low": f"{metric}_low", "high": f"{metric}_high"}
+    rows = summary.assign(mega=summary["gmacs"] * 1e3, **{name: summary[column] for name, column in names.items()})
     if "escaped" in rows:
         rows["past"] = (rows["escaped"] * rows["n"]).round().astype(int)
-    rows = rows.to_dict("records")
     shown = {
-        title: [form.format(**row) for row in rows] for title, (needed, form) in columns.items() if needed in summary
+        title.replace("METRIC", METRIC_NAMES[metric]): [form.format(**row) for row in rows.to_dict("records")]
+        for title, needs, form in _COLUMNS.itertuples(index=False)
+        if needs in rows
     }
     words = {"^nan to nan$": "one seed", r"^\+?nan \(.*": "-", r" \(\+?nan to \+?nan\)": "", "^nan$": "undefined"}
     table = pd.DataFrame(shown).replace(words, regex=True)

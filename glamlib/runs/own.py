@@ -4,7 +4,6 @@ Every value can be given instead, as NAME=VALUE, and the values that depend on i
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from glamlib.runs.records import to_do
 from glamlib.runs.run import identity_of, run_one
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Profile, Study, Variant
-from glamlib.training.datasets import GENERATED, PARTS, VOLUME_DATA, Parts, data_options, run_parts
+from glamlib.training.datasets import PARTS, Parts, data_options, run_parts
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
@@ -153,19 +152,6 @@ def _volumes(run: RunParameters, voxels: float) -> tuple[int, int, dict[str, obj
     augment = {"patch_size": patch.tolist(), "rotate": 15.0 if max(spacing) < 2 * min(spacing) else 0.0}
     held = len(volumes) * prod(size) * (4 * len(volumes.preprocessing.scales) + 1)  # fp32 and a label
     return len(volumes), held, augment | {"scale": [0.85, 1.2], "intensity": 0.1}
-
-
-def scored(run: RunParameters, count: int) -> str:
-    """Return of what the ``count`` test items of a run are, for example "2 of 12 images: test, held out of all"."""
-    unit, split = "volumes" if run.dataset in VOLUME_DATA else "images", run.data["test"]
-    if run.dataset in GENERATED:
-        return f"{count} {unit}: drawn, of tests alone"
-    layout = FINDERS[run.dataset](Path(run.root or os.path.join(os.environ["GLAM_DATA"], run.dataset)))
-    parts = layout.splits | layout.subsets
-    where = f", {parts[split].where}" if split in parts else ""
-    if len({part.where for name, part in parts.items() if name != "train"}) == 1:
-        where = where.replace("held out of train", "held out of all")  # the folder names no split
-    return f"{count} of {sum(len(part.items) for part in layout.splits.values())} {unit}: {split}{where}"
 
 
 def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, int]:

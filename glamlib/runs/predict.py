@@ -174,8 +174,7 @@ def volume_files(source: Path, channels: int) -> dict[str, list[Path]]:
 def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Path) -> tuple[int, list[str]]:
     """Write ``out/labels/NAME.nii.gz`` of every image; a broken one stops nothing.
 
-    Its values are those of the training labels; its axes, affine and units are the image's. Arguments, what is returned
-    and what is refused are as in `predict_files`.
+    Its values are those of the training labels; its axes, affine and units are the image's. Else as `predict_files`.
     """
     preprocessing = saved.preprocessing
     if preprocessing is None:

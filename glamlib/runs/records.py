@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from glamlib.cost.count import Cost
+from glamlib.data.layout import reading
 from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import is_main
 from glamlib.files import check_writable, write_whole
@@ -118,10 +119,9 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
         most = max(newest or keys, key=keys.count, default="")
         return [record for record, key in zip(records, keys, strict=True) if key == most]
 
-    by_variant = defaultdict(list)
-    for record in largest(records, own):
-        by_variant[record["parameters"]["variant"]].append(record)
-    by_variant = {name: largest(by_variant[name], _ALIKE) for name in study.variants if name in by_variant}
+    alike = largest(records, own)
+    groups = {name: [one for one in alike if one["parameters"]["variant"] == name] for name in study.variants}
+    by_variant = {name: largest(group, _ALIKE) for name, group in groups.items()}
     kept, others = list(chain(*by_variant.values())), []
     for record in (record for record in records if record not in kept):
         variant, seed = (record["parameters"][name] for name in ("variant", "seed"))
@@ -139,13 +139,11 @@ def json_text(value: object) -> str:
 
 def read_record(path: Path) -> dict[str, object]:
     """Return a record; InputError that names the file if it is none."""
-    try:
+    with reading(path, "a run's record"):
         record = json.loads(path.read_text())
         if missing := {"parameters", "metrics", "cost"} - record.keys():
             raise KeyError(*sorted(missing))
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        raise InputError(f"{path}: not a run's record ({type(error).__name__}: {error})") from None
-    return record
+        return record
 
 
 def read_records(results: Path, study: str) -> list[dict[str, object]]:

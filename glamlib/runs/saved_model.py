@@ -9,10 +9,10 @@ import numpy as np
 from torch import nn
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
+from glamlib.data.layout import reading
 from glamlib.data.volumes import Preprocessing
-from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
-from glamlib.training.checkpoint import UNREADABLE, load_weights, read_tensors, write_tensors
+from glamlib.training.checkpoint import load_weights, read_tensors, write_tensors
 from glamlib.training.loop import resolve_device
 from glamlib.zoo import create_model
 
@@ -47,18 +47,13 @@ def load_model(path: Path) -> SavedModel:
 
     Nothing but tensors and JSON is read from the file.
     """
-    try:
+    with reading(path, "a weights file that `glamlib train --weights` wrote"):
         weights, about = read_tensors(path, _KEY)
         run, in_channels = RunParameters.from_dict(about["parameters"]), about["in_channels"]
         classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
         preprocessing = Preprocessing.from_dict(about["preprocessing"]) if about.get("preprocessing") else None
         if np.array(palette, np.uint8).shape != (len(classes), 3):
             raise ValueError("not one colour a class")
-    except InputError as error:  # parameters that this version does not know
-        raise InputError(f"{path}: {error}") from None
-    except UNREADABLE as error:
-        what = "not a weights file that `glamlib train --weights` wrote"
-        raise InputError(f"{path}: {what} ({type(error).__name__}: {error})") from None
     model = create_model(run.model, num_classes=len(classes), in_channels=in_channels, **run.overrides)
     load_weights(path, model, weights)
     return SavedModel(model.eval(), run, classes, palette, preprocessing)

@@ -29,9 +29,7 @@ def _variants(wanted: list[str]) -> dict[str, Variant]:
     with Path(__file__).with_name("variants.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if line[0] != "#"))
     variants = {}
-    for row in rows:
-        if row["study"] not in wanted and f"{row['study']}.{row['variant']}" not in wanted:
-            continue
+    for row in (row for row in rows if {row["study"], f"{row['study']}.{row['variant']}"} & set(wanted)):
         options = _options(row["overrides"])
         data = {name.removeprefix("data."): options.pop(name) for name in list(options) if name.startswith("data.")}
         variants[row["variant"]] = Variant(row["label"], row["model"], options, data=data)
