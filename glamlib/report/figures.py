@@ -137,19 +137,19 @@ def score_by_variant(study: Study, results: Path) -> Figure:
 def score_against_cost(study: Study, results: Path) -> Figure:
     """Mean of the study's metric with its 95 % interval over seeds against the cost of one image."""
     runs = read_table(results, study.name)
-    axes, styles = plt.subplots(figsize=(6, 3.6))[1], _styles(study)
-    few = runs["label"].nunique() <= _FEW
-    for label, own in runs.groupby("label", sort=False):
+    axes, styles, few = plt.subplots(figsize=(6, 3.6))[1], _styles(study), runs["label"].nunique() <= _FEW
+    by_cost = runs.sort_values("gmacs").groupby("label", sort=False)
+    for (label, own), above in zip(by_cost, cycle((7, -14, -26)), strict=False):  # names of neighbours stay apart
         (_, mean, low, high), x = score_interval(own[study.metric]), own["gmacs"].iloc[0] * 1e3
         bar = {"capsize": 3, "yerr": np.abs([[low - mean], [high - mean]])}
         axes.errorbar(x, mean, **styles[label] | bar | {"linestyle": "none", "clip_on": False})
         if few:
             side = "right" if x == runs["gmacs"].max() * 1e3 else "left"
-            axes.annotate(label, (x, mean), (0, 7), textcoords="offset points", fontsize=8, ha=side)
+            axes.annotate(label, (x, mean), (0, above), textcoords="offset points", fontsize=8, ha=side)
     _draw_blind(axes, runs, study, along="x")
     size = "x".join(str(runs[name].iloc[0]) for name in ("depth", "height", "width") if name in runs)
-    cost = f"cost of one {'patch' if 'depth' in runs else 'image'} of {size} (million multiply-adds)"
-    axes.set(xlabel=cost, ylabel=METRIC_NAMES[study.metric])
+    of = f"one {'patch' if 'depth' in runs else 'image'} of {size}"
+    axes.set(xlabel=f"cost of {of} (million multiply-adds)", ylabel=METRIC_NAMES[study.metric])
     axes.set_title("mean over seeds and 95 % interval (bar)", loc="right")
     axes.margins(x=0.05, y=0.12)
     if not few:
