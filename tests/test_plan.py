@@ -171,3 +171,14 @@ def test_make_takes_names_with_spaces_and_then_starts_no_python(tmp_path):
     again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert (clone / "log.txt").read_text().splitlines() == calls  # nothing has changed: nothing was started
+
+
+def test_make_clean_keeps_data_and_results(tmp_path):
+    """Also data below build/ that are not named, or with a slash at the end."""
+    (tmp_path / "Makefile").symlink_to(REPOSITORY / "Makefile")
+    kept, gone = ("build/data", "build/mine/camvid", "results/runs"), ("build/cpu", "build/bench", "results/quick")
+    for variables in ([], ["GLAM_DATA=build/mine/"]):
+        for name in (*kept, *gone):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["make", "clean", *variables], cwd=tmp_path, capture_output=True, check=True)
+        assert [name for name in (*kept, *gone) if (tmp_path / name).exists()] == [*kept]
