@@ -218,11 +218,13 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
 
 
 def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
-    """IoU (or "dice") of each class, mean over seeds with their range; classes in the order of the baseline's."""
+    """IoU (or "dice") of each class, mean over seeds with their range, in the baseline's order; sides stay together."""
     runs = read_table(results, study.name)
     classes = records.read_records(results, study.name)[0]["classes"]
     columns = [f"{score}_{name}" for name in classes if f"{score}_{name}" in runs]
-    order = runs[runs["variant"] == study.baseline][columns].mean().sort_values(ascending=False).index
+    means = runs[runs["variant"] == study.baseline][columns].mean()
+    pairs = means.groupby(means.index.str.replace("_(?:left|right) ", "_", regex=True)).transform("mean")
+    order = pairs.sort_values(ascending=False, kind="stable").index
     rows = runs.melt(["label"], columns, "class", "score").dropna()
     count = rows["label"].nunique()
     axes = plt.subplots(figsize=(6, max(0.38, 0.09 * count) * len(columns) + 1.2))[1]
@@ -232,5 +234,6 @@ def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     axes.grid(axis="x", alpha=0.4)
     axes.set_title("mean over seeds\nbar: lowest to highest", loc="right")
     axes.set(xlabel=f"{'IoU' if score == 'iou' else 'Dice'} on test data", ylabel="")
-    sns.move_legend(axes, "center left", bbox_to_anchor=(1, 0.5), title=None, frameon=False)
+    axes.get_legend().remove()
+    axes.figure.legend(*axes.get_legend_handles_labels(), ncols=2, loc="outside lower center", frameon=False)
     return axes.figure

@@ -42,7 +42,7 @@ def _grid(panels: dict[str, np.ndarray], **options: object) -> tuple[Figure, np.
     figure, grid = plt.subplots(count, len(panels), figsize=size, squeeze=False)
     for column, (title, images) in zip(grid.T, panels.items(), strict=True):
         for i, (axes, image) in enumerate(zip(column, images, strict=True)):
-            show_image(axes, image, textwrap.fill(title, 13) if i == 0 else "", **options)
+            show_image(axes, image, textwrap.fill(title.replace("_", " "), 13) if i == 0 else "", **options)
     return figure, grid
 
 
@@ -91,7 +91,8 @@ def slices(study: Study, results: Path, variants: Iterable[str] | None = None) -
     palette, first = structure_colours(len(classes) - 1), next(iter(pictures.values()))
     labels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
     labels |= {label: arrays["predictions"] for label, arrays in pictures.items()}
-    figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower")
+    span = {"vmin": first["images"].min(), "vmax": first["images"].max()}
+    figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower", **span)
     for column, planes in zip(grid.T, labels.values(), strict=True):
         for axes, plane in zip(column, planes, strict=True):
             draw_contours(axes, plane, palette)

@@ -163,8 +163,9 @@ def provenance_sentence(results: Path, study: Study) -> str:
     number = " to ".join(map(str, sorted({seeds.min(), seeds.max()})))
     commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"].fillna("unknown")}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
+    devices = runs["device"].str.replace(r" \([^)]* steps\)", "", regex=True).str.split(", then ").explode()
     return (
-        f"{len(runs)} runs ({len(seeds)} variants, {number} seeds), profile "
-        f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {', '.join(sorted(set(runs['device'])))}, "
+        f"{len(runs)} runs ({len(seeds)} variants, {number} seed{'s' * (number != '1')}), profile "
+        f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {'; '.join(sorted(set(devices)))}, "
         f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run.{apart}"
     )
