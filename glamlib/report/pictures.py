@@ -91,8 +91,7 @@ def slices(study: Study, results: Path, variants: Iterable[str] | None = None) -
     palette, first = structure_colours(len(classes) - 1), next(iter(pictures.values()))
     labels = {"slice": np.zeros_like(first["labels"]), "truth": first["labels"]}
     labels |= {label: arrays["predictions"] for label, arrays in pictures.items()}
-    span = {"vmin": first["images"].min(), "vmax": first["images"].max()}
-    figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower", **span)
+    figure, grid = _grid(dict.fromkeys(labels, first["images"]), cmap="gray", origin="lower")
     for column, planes in zip(grid.T, labels.values(), strict=True):
         for axes, plane in zip(column, planes, strict=True):
             draw_contours(axes, plane, palette)
