@@ -77,7 +77,7 @@ def test_verdicts_of_planted_scores(tmp_path):
     assert "study ade20k has not run" in html.rpartition("</table>")[2]
     assert found.loc["camvid_10", "verdict"] == CONTRADICTED
     assert claims.claims_markdown(tmp_path, studies.find_study("camvid"), ids=("camvid_10",)).startswith(
-        "- **Contradicted.** GLAM"
+        "- Claim: *GLAM with 10 tokens improves"
     )
 
 

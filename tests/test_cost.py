@@ -70,7 +70,7 @@ def test_released_unet_runs_a_gmsa_that_nothing_reads():
     """15,461,821,440 multiply-adds of G-MSA, 6,949,086,720 of them unread (reference, meta device).
 
     Parameters by hand, of each stage of encoder and decoder: the table of positions, a G-MSA, and its norm in the
-    paper's blocks. Multiply-adds of the MLP on 10 tokens a window, which ours alone has: 8 C^2 a token.
+    paper's blocks. Multiply-adds of the MLP on 10 tokens per window, which ours alone has: 8 C^2 a token.
     """
     stages = [(96, 2, 0), (192, 2, 1), (384, 6, 2), (768, 2, 3), (96, 2, 0), (192, 2, 1), (384, 6, 2)]
     tables = sum((450 // 2**level) ** 2 * c for c, _, level in stages)

@@ -225,7 +225,7 @@ def test_what_is_no_state_dict_is_refused(content: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "options", "message"),
-    [  # METHOD, section 5, point 7: one token a window cannot run 512x2048
+    [  # METHOD, section 5, point 7: one token per window cannot run 512x2048
         ("glam_swin_nano_unet", (3, 512, 2048), {"window_size": 7}, "30 tokens, .* this stage has 25 rows"),
         # windows of 4: the table ends at 8 x 8 x 8 windows
         ("glam_nnformer_nano", (1, 72, 72, 72), {"in_channels": 1}, "729 tokens, .* this stage has 512 rows"),

@@ -59,7 +59,7 @@ CLASSIFIERS = CLASSIFIERS[CLASSIFIERS["task"] == "classify"].dropna()
 
 
 def cases(pattern: str, tokens: tuple[int, ...]) -> Iterator[tuple[str, int, str]]:
-    """Yield model, tokens a window (0 for Swin) and behaviour: as released, too, where the released code has it."""
+    """Yield model, tokens per window (0 for Swin) and behaviour: as released, too, where the released code has it."""
     released = set(zip(REFERENCE["model"], REFERENCE["tokens"], strict=True))
     for name in list_models(pattern):
         if isinstance(MODELS[name], ModelConfig) and not name.endswith("_linear"):

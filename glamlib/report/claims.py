@@ -167,7 +167,7 @@ def _words(row: tuple) -> str:
         text += "; over test subjects" if row.metric == "dice" else "; over test clips"
         text += f" {row.images_low:+.3f} to {row.images_high:+.3f}"
     if row.verdict in (SUPPORTED, CONTRADICTED) and min(abs(row.low), abs(row.high)) < row.margin:
-        text += "; perhaps by less than what matters"
+        text += "; the difference may be too small to matter"
     if row.verdict == INCONCLUSIVE and row.detectable > 0:
         possible = row.outcome == "time" or row.detectable <= 1
         text += f"; detectable: {row.detectable:.{digits}f}" if possible else "; no difference would be detectable"
@@ -178,8 +178,8 @@ def claims_html(claims: pd.DataFrame) -> str:
     """Return claims as an HTML table, and below it in one line, which unfolds, those that are not tested."""
     absent = claims["verdict"] == NOT_TESTED
     with pd.option_context("display.max_colwidth", None):
-        shown = claims[~absent].rename(columns={"sentence": "claim", "margin": "matters from"})
-        shown = shown[["claim", "profile", "matters from", "measured", "verdict"]]
+        shown = claims[~absent].rename(columns={"sentence": "claim", "margin": "least that matters"})
+        shown = shown[["claim", "profile", "least that matters", "measured", "verdict"]]
         table = shown.to_html(index=False, border=0, classes="claims", justify="left", float_format="{:g}".format)
     lines = [f"{why}: {' '.join(rows['sentence'])}" for why, rows in claims[absent].groupby("measured", sort=False)]
     count = f"{absent.sum()} claims are not tested here: which, and why"
@@ -190,7 +190,7 @@ def claims_markdown(results: Path, *asked: studies.Study, ids: Collection[str] =
     """Return the claims on studies, or those of ``ids``, as a Markdown list: verdict, claim and what was measured."""
     rows = read_claims(results, *(study.name for study in asked)).itertuples()
     return "\n".join(
-        f"- **{row.verdict.capitalize()}.** {row.sentence} {'Measured' if row.n else 'Reason'}: {row.measured}."
+        f"- Claim: *{row.sentence}* **{row.verdict.capitalize()}**: {row.measured}."
         for row in rows
         if not ids or row.id in ids
     )

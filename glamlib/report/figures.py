@@ -25,7 +25,7 @@ from glamlib.training.datasets import VOLUME_DATA
 from glamlib.training.tasks import AUXILIARY_WEIGHT
 
 _MARKERS = "osD^vPX>"
-_FEW = 7  # curves or marks that are labelled directly
+_FEW = 6  # curves or marks that are labelled directly
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -102,7 +102,7 @@ def label_ends(axes: Axes) -> None:
     centres = np.minimum.accumulate((ends + touching).clip(max=1.04)) - touching
     centres += (heights / 2 - centres).max(initial=0)  # what ends below the axes moves up, with all above it
     for (_, course, names), centre in zip(groups, centres, strict=True):
-        pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4}
+        pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4, "relpos": (0, 0.5)}
         place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}
         place |= {"va": "center", "fontsize": 8, "annotation_clip": False}
         axes.annotate("\n= ".join(names), course[-1], arrowprops=pointer, **place)
@@ -187,7 +187,7 @@ def _loss_of(study: Study, results: Path) -> str:
     if study.dataset in VOLUME_DATA:
         return "1 - Dice + cross-entropy in nats"
     balanced = records.read_records(results, study.name)[0]["parameters"]["loss"] == "balanced"
-    parts = f"{'class-balanced ' * balanced}cross-entropy, nats a pixel"
+    parts = f"{'class-balanced ' * balanced}cross-entropy, nats per pixel"
     stages = len(study.overrides.get("depths", range(4)))  # a network of one stage has no auxiliary head
     if stages > 1 and any(variant.model.endswith("_upernet") for variant in study.variants.values()):
         parts += f";\nUPerNet's with {AUXILIARY_WEIGHT} of its auxiliary head's"

@@ -77,7 +77,7 @@ def receptive_fields(study: Study, results: Path, variants: Iterable[str] | None
         field = np.where(field > 0, np.maximum(field, 1e-4), np.nan)  # where there is no influence it stays white
         show_image(axes, field, textwrap.fill(label, 16), norm=LogNorm(1e-4, 1), cmap="viridis")
     bar = figure.colorbar(grid[0, 0].images[0], ax=grid, shrink=0.8)
-    bar.set_label("influence on the centre pixel\n(share of the largest; white: none)")
+    bar.set_label("influence on the centre pixel\n(1: the largest; white: none)", fontsize=8)
     return figure
 
 

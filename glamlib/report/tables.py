@@ -166,6 +166,6 @@ def provenance_sentence(results: Path, study: Study) -> str:
     devices = runs["device"].str.replace(r" \([^)]* steps\)", "", regex=True).str.split(", then ").explode()
     return (
         f"{len(runs)} runs ({len(seeds)} variants, {number} seed{'s' * (number != '1')}), profile "
-        f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {'; '.join(sorted(set(devices)))}, "
-        f"torch {', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB a run.{apart}"
+        f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {'; '.join(sorted(set(devices)))}, torch "
+        f"{', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB per run.{apart}"
     )

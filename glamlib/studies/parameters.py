@@ -70,7 +70,7 @@ class RunParameters(Checked):
         root: the folder of the data; "" for the sub-folder ``dataset`` of GLAM_DATA.
         augment: options of `TrainTransform` (images) or `VolumeTransform` (volumes); empty for none.
         evaluate: options of `InferenceOptions`, for images alone; empty for whole images as they are.
-        steps, batch_size: optimiser steps, and images a step in all processes together.
+        steps, batch_size: optimiser steps, and images per step in all processes together.
         accumulate: micro-batches that a process splits its part of a batch into, to fit its memory.
         lr, weight_decay, warmup_steps: AdamW, linear warm-up to lr, then linear decay to 0.
         decay: which weights decay, "matrices" or as "released" (`parameter_groups`).
