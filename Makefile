@@ -19,11 +19,13 @@ BUILD := build/$(PROFILE)
 ifneq ($(word 2,$(RESULTS)),)
 override RESULTS := $(shell mkdir -p build "$(RESULTS)" && ln -sfn "$$(cd "$(RESULTS)" && pwd)" build/results && echo build/results)
 endif
-export GLAM_DATA := $(if $(filter /%,$(firstword $(GLAM_DATA))),,$(CURDIR)/)$(GLAM_DATA)
+# Absolute, also where the command line gives it: some shells leave ~ there.
+override GLAM_DATA := $(patsubst ~/%,$(HOME)/%,$(GLAM_DATA))
+override GLAM_DATA := $(if $(filter /%,$(firstword $(GLAM_DATA))),,$(CURDIR)/)$(GLAM_DATA)
+export GLAM_DATA
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
 export OMP_NUM_THREADS := 1
-# Freed memory stays with the process, in huge pages (glibc): returning it and faulting it in again, page by page, takes
-# a sixth of a step.
+# Freed memory stays with the process, in huge pages (glibc): to fault it in again takes a sixth of a step.
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
@@ -57,15 +59,13 @@ quick: ## the same study at smoke size, in minutes
 
 # STUDIES, and the RECORDS of all runs. A run is made again when its plan file changes: its parameters, or the code's digest.
 -include $(BUILD)/plan.mk
-TABLES := $(STUDIES:%=$(RESULTS)/tables/%.csv)
 COSTS := $(if $(filter quick,$(PROFILE)),,$(RESULTS)/tables/cost.csv $(RESULTS)/tables/neighbours_cost.csv)
-ASK := $(if $(filter paper,$(PROFILE)),1)
 PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 absent = $(if $(filter-out $(wildcard $1),$1),always)
 
-$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -name '*.py' -o -name '*.csv' -o -name '*.toml' -o -name '*.html') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -not -path '*/.*' -name '*.[pcth][ysot]*') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
-	@$(if $(ASK),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
+	@$(if $(filter paper,$(PROFILE)),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
 	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)
 	@touch $@
 
@@ -77,7 +77,7 @@ results: $(BUILD)/tables.done $(if $(filter paper,$(PROFILE))$(filter-out all,$(
 	@:
 
 # Claims take the strongest profile's tables below RESULTS.
-$(BUILD)/tables.done: $(BUILD)/state $(RECORDS) $(BUILD)/code.txt $(call absent,$(TABLES)) $(wildcard $(patsubst %,$(RESULTS)/%/tables/*.csv,night gpu paper))
+$(BUILD)/tables.done: $(BUILD)/state $(RECORDS) $(BUILD)/code.txt $(call absent,$(STUDIES:%=$(RESULTS)/tables/%.csv)) $(wildcard $(patsubst %,$(RESULTS)/%/tables/*.csv,night gpu paper))
 	@"$(PYTHON)" -m glamlib.report.claims $(RESULTS) $(STUDIES)
 	@touch $@
 $(COSTS): $(BUILD)/code.txt
@@ -121,5 +121,5 @@ camvid brains hippocampus: setup ## fetch these data (from their public source, 
 	git -C "$$part" sparse-checkout set --no-cone "/$$3/"; git -C "$$part" checkout --quiet "$$2";; \
 	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; }; cp glamlib/data/hippocampus_val.txt "$$part/$$3/val.txt";; esac; fi; \
 	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
-clean: ## remove what was built, but for the environment, fetched data and results/; results/quick goes, too
+clean: ## remove what was built, plans included, and results/quick; the environment, data and other results stay
 	rm -rf results/quick $(addprefix build/,quick cpu gpu night paper bench site results readme.done)

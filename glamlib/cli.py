@@ -27,13 +27,14 @@ from glamlib.errors import InputError
 from glamlib.evaluation.evaluate import is_main
 from glamlib.evaluation.metrics import by_class
 from glamlib.files import check_writable, write_whole
-from glamlib.runs.own import PROFILE, own_study, own_variants, run_study, with_changes
+from glamlib.runs.own import PROFILE, own_study, own_variants, run_study
 from glamlib.runs.predict import predict_files, predict_volumes
 from glamlib.runs.records import json_text, read_record
 from glamlib.runs.run import run_one
 from glamlib.runs.saved_model import AS_TRAINED, How, load_ready
 from glamlib.studies import find_study
 from glamlib.studies.parameters import RunParameters
+from glamlib.studies.study import with_changes
 from glamlib.training.datasets import GENERATED, run_data
 from glamlib.training.tasks import task_of
 from glamlib.zoo import create_model, list_models, model_config
@@ -104,7 +105,7 @@ def check_data(
     """
     if suggest:
         if name != "folder":
-            raise InputError(f"--suggest: {name} needs none; allowed: folder")
+            raise InputError(f"--suggest: {name} needs no classes.json; allowed: folder")
         print(suggest_classes(path), file=sys.stderr)
     report = check.check_data(name, path)
     text, rest = report.render(), report.problems[SHOWN:]
@@ -130,7 +131,7 @@ def train(
     """Train, evaluate and write the record of one run, as notebook 14 does; print its test score and the record's path.
 
     The run is one on one's own data (--data, --model), a study's (--study, --variant) or a plan's (--plan). A finished
-    one is not trained again.
+    one is not trained again, unless its weights are asked for and were not saved.
 
     Args:
         out: folder of the results; record and, of own data, best.safetensors go to runs/STUDY/VARIANT/seed-K in it.
@@ -148,8 +149,9 @@ def train(
     """
     changes, ways = list(chain(*set_values)), ((data, model), (study, variant), (plan,))
     whole, begun = ([join(item is not None for item in way) for way in ways] for join in (all, any))
-    if whole != begun or sum(whole) != 1 or (name is not None and data is None):
-        raise InputError("give either --data and --model, or --study and --variant, or --plan FILE")
+    unread = (name is not None and data is None) or (plan is not None and (seed, profile) != (0, "cpu"))
+    if whole != begun or sum(whole) != 1 or unread:
+        raise InputError("give either --data and --model, or --study and --variant, or --plan FILE with its seed")
     if data is not None:
         if len(own_variants(model)) > 1:
             raise InputError(f"--model {model}: must be one model; the command compare takes several")
@@ -240,6 +242,9 @@ def evaluate(
     if out is not None:
         check_writable(out)
     items = run_data(run, "test")
+    channels, *sides = items[0][0].shape
+    if (len(sides), channels) != (saved.model.config.ndim, saved.model.in_channels):
+        raise InputError(f"{weights}: not a model of {dataset} ({len(sides)} dimensions, {channels} channel(s))")
     if tuple(items.classes) != saved.classes:
         known, others = (", ".join(one.classes) for one in (saved, items))
         raise InputError(f"{weights}: classes {known}; the data have other ones: {others}")
@@ -335,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `... | head` has read enough; without this, Python's exit would try again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -36,4 +36,4 @@ def check_writable(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a folder")
     probe = path.with_name(f".{path.name}.probe")
     write_whole(probe, b"")
-    probe.unlink()
+    probe.unlink(missing_ok=True)  # another process may check the same

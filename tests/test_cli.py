@@ -73,7 +73,8 @@ def test_cost_as_json_for_other_programs(name, size, capsys):
         (["cost", "glam_huge", "--size", "64", "64"], ["unknown model 'glam_huge'", *list_models()]),
         (["check-data", "foldr", "."], ["unknown dataset to check 'foldr'; allowed: "]),
         (["check-data", "folder", "no/such/place"], ["no/such/place: no such folder"]),
-        (["check-data", "camvid", "no/such/place", "--suggest"], ["--suggest: camvid needs none"]),
+        (["check-data", "camvid", "no/such/place", "--suggest"], ["--suggest: camvid needs no classes.json"]),
+        (["check-data", "folder", "x" * 300], ["File name too long"]),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments, needles, capsys):

@@ -1,6 +1,7 @@
 """train, evaluate, predict on the command line: one tiny run, used as its owner would use it."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -17,6 +18,7 @@ from conftest import REPOSITORY, refused_by_main, write_folder
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
+import glamlib
 from glamlib import create_model, studies
 from glamlib.cli import main
 from glamlib.data.transforms import normalise
@@ -185,6 +187,9 @@ def test_labels_of_a_data_set_are_not_overwritten(trained, tmp_path, capsys):
         refused_by_main(capsys, [*predict, str(source), "--out", str(root)], f"{root}: a data set, whose own labels/")
         if table:
             table.unlink()
+    shutil.copytree(root / "labels", tmp_path / "by hand/labels")  # beside no image and no table
+    arguments = [*predict, str(tmp_path / "photo.png"), "--out", str(tmp_path / "by hand")]
+    refused_by_main(capsys, arguments, "by hand: a data set, whose own labels/")
     assert (root / "labels/00.png").read_bytes() == before
     for out in (tmp_path, root / "images"):  # its own predictions are overwritten
         assert [main([*predict, str(root / "images/00.png"), "--out", str(out)]) for _ in range(2)] == [0, 0]
@@ -335,6 +340,10 @@ def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch,
     arguments = ["evaluate", str(weights), "--dataset", "folder", "--split", "val"]
     (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
     refused_by_main(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
+    grey, file = create_model("swin_nano_linear", num_classes=2, in_channels=1), tmp_path / "grey"
+    glamlib.save_model(file, grey, ["ground", "thing"])
+    command = ["evaluate", str(file), "--data", str(root), *arguments[-2:]]
+    refused_by_main(capsys, command, "grey: not a model of folder (2 dimensions, 3 channel(s))")
     (root / "classes.json").write_text(json.dumps({"classes": load_model(weights).classes, "ignore_index": None}))
     assert main(arguments) == 0
     said, err = capsys.readouterr()

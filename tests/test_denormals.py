@@ -19,9 +19,7 @@ class Denormals(TorchDispatchMode):
         super().__init__()
         self.found = 0
 
-    def __torch_dispatch__(
-        self, function: object, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
+    def __torch_dispatch__(self, function: object, _: object, args: tuple = (), kwargs: dict | None = None) -> object:
         made = function(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, tuple | list) else (made,):
             if isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and "empty" not in str(function):

@@ -31,6 +31,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
         (["09_cost", "--set", "profil=cpu", "--set", "results=x"], "unknown parameter of 09_cost.ipynb: 'profil'"),
         (["09_cost", "--set", "profile"], "--set 'profile': must be NAME=VALUE"),
         (["09_cost", "--jobs", "0"], "JOBS=0: must be at least 1"),
+        (["09_cost", "last.ipynb"], "last.ipynb: must be a folder, for the copies of 2 notebooks"),  # OUTPUT forgotten
         (["99_none"], "notebooks/99_none.ipynb: No such file"),
     ],
 )

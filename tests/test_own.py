@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,7 @@ def write_volumes(root: Path, shape: tuple[int, int, int], spacing: tuple[float,
 )
 def test_defaults_follow_from_the_images(sizes, changes, expected, augment, tmp_path, capsys):
     study = own.own_study(write_images(tmp_path / "Zürich" / "my streets", sizes), None, "swin_nano_linear", changes)
-    assert "Zürich/my streets" in capsys.readouterr().out  # as typed, so that the line can be copied
+    assert "Zürich/my streets" in capsys.readouterr().out  # as typed
     run = study.run("swin_nano_linear", 0, own.PROFILE)
     assert study.name == "my_streets"
     assert expected.items() <= run.to_dict().items()
@@ -167,6 +168,9 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert json.loads(said)["miou"] == pytest.approx(record["metrics"]["miou"])
     assert re.match("2 items of folder, split test; train: 8, .*; test: 2, held out of train; labels: 3 colours", err)
     assert (out / f"runs/Wälder/{GLAM}/seed-1/last.safetensors").exists()
+    monkeypatch.setattr(own, "run_one", Mock(side_effect=InputError("the loss is nan")))
+    assert main([*command, "lr=1"]) == 2
+    assert "no records of study" in capsys.readouterr().err  # what failed leaves no former score in the table
 
 
 def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):
@@ -244,6 +248,7 @@ def test_compare_on_volumes(tmp_path, capsys):
         (["compare", "--models", "swin_nano_linear", "--set", "seed=1"], "--set seed: it is given by an option"),
         (["train", "--model", MODELS], "must be one model; the command compare takes several"),
         (["train"], "give either --data and --model"),
+        (["train", "--plan", "FILE", "--seed", "3"], "--plan FILE with its seed"),
     ],
     ids=str,
 )

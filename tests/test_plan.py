@@ -22,6 +22,7 @@ def record(results: Path, run: RunParameters, seconds: float) -> None:
     folder = run_folder(results, run)
     folder.mkdir(parents=True)
     content = {"parameters": run.to_dict(), "metrics": {"miou": 0.5}, "cost": {}, "seconds": seconds}
+    content |= {"code": places.computing_digest()}
     (folder / "record.json").write_text(json.dumps(content))
 
 
@@ -47,6 +48,7 @@ def test_a_change_in_one_variant_changes_its_plans_alone(tmp_path, monkeypatch):
         ("glamlib/studies/studies.toml", False),
         ("glamlib/report/page.html", False),
         ("notebooks/14_train.ipynb", True),
+        ("glamlib/layers/.ipynb_checkpoints/block-checkpoint.py", None),  # an editor's copy
     ],
 )
 def test_an_edit_of_what_computes_reruns_and_a_comment_does_not(tmp_path, monkeypatch, file, computes):
@@ -62,8 +64,8 @@ def test_an_edit_of_what_computes_reruns_and_a_comment_does_not(tmp_path, monkey
         digests.append((places.computing_digest(), places.digest("glamlib")))
     places.computing_digest.cache_clear()
     assert (digests[0] == digests[1]) == (edited.suffix in (".py", ".ipynb"))
-    assert (digests[0][0] != digests[2][0]) == computes
-    assert (digests[0][1] != digests[2][1]) == file.startswith("glamlib")
+    assert (digests[0][0] != digests[2][0]) == bool(computes)
+    assert (digests[0][1] != digests[2][1]) == (file.startswith("glamlib") and computes is not None)
 
 
 def test_rooms_that_compute_are_there():
@@ -114,7 +116,12 @@ def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
     assert waiting == [name for name in names if name != "context/swin/seed-0"]
     assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 105 min left"  # 21 * 10 / 2
     assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 4 h left"
-    os.utime(results / "runs/context/swin/seed-0/record.json", (0, 0))  # older than its plan: to be run again
+    file = results / "runs/context/swin/seed-0/record.json"
+    text = file.read_text()
+    file.write_text(text.replace(places.computing_digest(), "0" * 16))  # of other code, as after `git checkout`
+    assert unfinished(names, tmp_path, results) == list(names)
+    file.write_text(text)
+    os.utime(file, (0, 0))  # older than its plan: to be run again
     assert unfinished(names, tmp_path, results) == list(names)
 
 
@@ -131,7 +138,7 @@ def execute(notebook, output, run):
     folder.mkdir(parents=True, exist_ok=True)
     results = run.pop("results")
     record = folder / "record.json"
-    content = {{"parameters": run, "metrics": {{"miou": 0.5}}, "cost": {{}}, "seconds": 1}}
+    content = {{"parameters": run, "metrics": {{"miou": 0.5}}, "cost": {{}}, "seconds": 1, "code": computing_digest()}}
     record.with_suffix(".new").write_text(json.dumps(content))
     record.with_suffix(".new").rename(record)
 
@@ -139,6 +146,7 @@ if "glamlib.runs.reproduce" in arguments:
     sys.path.insert(0, "")
     import tyro
     from glamlib.runs import reproduce
+    from glamlib.runs.places import computing_digest
     reproduce.execute, reproduce.execute_all = execute, lambda work, jobs: [run() for run in work]
     tyro.cli(reproduce.main, args=arguments[2:])
 if "glamlib.report.claims" in arguments:
@@ -171,6 +179,12 @@ def test_make_takes_names_with_spaces_and_then_starts_no_python(tmp_path):
     again = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
     assert again.returncode == 0
     assert (clone / "log.txt").read_text().splitlines() == calls  # nothing has changed: nothing was started
+
+
+def test_make_reads_a_home_folder_that_the_shell_left_as_it_is():
+    command = ["make", "-n", "camvid", "GLAM_DATA=~/data", "PYTHON=python3"]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert f'to="{Path.home()}/data/camvid"' in said
 
 
 def test_make_clean_keeps_data_and_results(tmp_path):

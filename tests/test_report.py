@@ -51,7 +51,7 @@ def test_the_readme_changes_between_its_markers_alone(tmp_path):
         page.write_headline(readme, tmp_path / "results")
     before, written, after = re.split(f"{page.BEGIN}|{page.END}", readme.read_text())
     assert (before, after) == ("# A project\n", "\nend\n")
-    assert written.count("**Not tested.**") == 3  # camvid, hippocampus and brains, of which there are no results
+    assert written.count("**Not tested**: ") == 3  # camvid, hippocampus and brains, of which there are no results
     readme.write_text("# A project")
     with pytest.raises(InputError, match=r"the markers .* are missing"):
         page.write_headline(readme, tmp_path / "results")
@@ -117,6 +117,7 @@ def test_site_links_all_notebooks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no report\.html"):  # to which every page would link
         page.write_site(tmp_path, tmp_path / "site")
     (tmp_path / "report.html").write_text("report")
+    (tmp_path / "notebooks/02_third.ipynb.failed.ipynb").write_text("it stopped")
     page.write_site(tmp_path, tmp_path / "site")
     pages = {file.name: file.read_text() for file in (tmp_path / "site").iterdir()}
     assert "00 · Title" in pages["index.html"]

@@ -189,11 +189,8 @@ def claims_html(claims: pd.DataFrame) -> str:
 def claims_markdown(results: Path, *asked: studies.Study, ids: Collection[str] = ()) -> str:
     """Return the claims on studies, or those of ``ids``, as a Markdown list: verdict, claim and what was measured."""
     rows = read_claims(results, *(study.name for study in asked)).itertuples()
-    return "\n".join(
-        f"- Claim: *{row.sentence}* **{row.verdict.capitalize()}**: {row.measured}."
-        for row in rows
-        if not ids or row.id in ids
-    )
+    shown = (row for row in rows if not ids or row.id in ids)
+    return "\n".join(f"- Claim: *{row.sentence}* **{row.verdict.capitalize()}**: {row.measured}." for row in shown)
 
 
 def write_claims(results: Path, *names: str) -> None:

@@ -21,6 +21,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     InputError where the study has no run. ``data`` tells classes and colours.
     """
     tables.write_tables(results, study)
+    validates = next(iter(study.profiles.values())).parameters["validate_every"]
     runs, metric, volumes = tables.run_table(results, study), study.metric, study.dataset == "volumes"
     scores = runs.pivot(index="seed", columns="variant", values=metric).reindex(columns=list(study.variants))
     baseline, verdicts = scores.pop(study.baseline), {}
@@ -37,7 +38,8 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     by_class = by_class.set_axis(names).map("{:.3f}".format).replace("nan", "-")
     text = f"""# {study.question}
 
-{tables.provenance_sentence(results, study)} Scores are of test data, by the weights that validation scored highest.
+{tables.provenance_sentence(results, study)} Scores are of test data,
+by the {"weights that validation scored highest" if validates else "last weights"}.
 The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
 (Holm). Beside an inconclusive one is the smallest difference that so many seeds would show with probability 0.8.
 
@@ -51,15 +53,14 @@ The verdict is on "better than {study.variants[study.baseline].label}", paired b
 
     figures.use_style()
     drawn, page = {"Training loss": figures.training_curves(study, results)}, text
-    if next(iter(study.profiles.values())).parameters["validate_every"]:
+    if validates:
         drawn["Validation scores"] = figures.training_curves(study, results, f"val_{metric}")
     if any(read_pictures(results, study.name, name) for name in study.variants):  # of the first seed
         shown = pictures.slices(study, results) if volumes else pictures.predictions(study, results, data.palette)
         drawn["Predictions"] = shown
     for title, figure in drawn.items():
-        file = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}")
-        picture = f"data:image/png;base64,{b64encode(file.read_bytes()).decode()}"
-        page += f'\n## {title}\n\n<img alt="{title}" src="{picture}">\n'
+        file = figures.save(figure, results, f"{study.name}_{title.split()[0].lower()}").read_bytes()
+        page += f'\n## {title}\n\n<img alt="{title}" src="data:image/png;base64,{b64encode(file).decode()}">\n'
     document = new_notebook(cells=[new_markdown_cell(page)])
     write_whole(results / "tables" / f"{study.name}.html", page_html(document, study.question, results))
     return text

@@ -103,9 +103,8 @@ def label_ends(axes: Axes) -> None:
     centres += (heights / 2 - centres).max(initial=0)  # what ends below the axes moves up, with all above it
     for (_, course, names), centre in zip(groups, centres, strict=True):
         pointer = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.8, "shrinkB": 4, "relpos": (0, 0.5)}
-        place = {"xytext": (1.06, centre), "textcoords": "axes fraction", "xycoords": "axes fraction"}
-        place |= {"va": "center", "fontsize": 8, "annotation_clip": False}
-        axes.annotate("\n= ".join(names), course[-1], arrowprops=pointer, **place)
+        place = dict.fromkeys(("xycoords", "textcoords"), "axes fraction") | {"xytext": (1.06, centre), "va": "center"}
+        axes.annotate("\n= ".join(names), course[-1], arrowprops=pointer, fontsize=8, annotation_clip=False, **place)
 
 
 def _draw_blind(axes: Axes, runs: pd.DataFrame, study: Study, along: str) -> None:
@@ -209,8 +208,7 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
         axes.set(xlabel="optimiser step", ylabel=f"{METRIC_NAMES[study.metric]} on data held out\n(mean over runs)")
     else:
         axes.set(xlabel="optimiser step", ylabel=f"training loss\n({_loss_of(study, results)})", yscale="log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set(major_locator=LogLocator(subs=(1, 1.5, 2, 3, 5, 7)), major_formatter="{x:g}")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_title("mean over seeds, smoothed; a run that has\nended counts with its last loss", loc="right")
     label_ends(axes)
@@ -220,8 +218,7 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
 def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     """IoU (or "dice") of each class, mean over seeds with their range, in the baseline's order; sides stay together."""
     runs = read_table(results, study.name)
-    classes = records.read_records(results, study.name)[0]["classes"]
-    columns = [f"{score}_{name}" for name in classes if f"{score}_{name}" in runs]
+    columns = runs.filter(regex=f"^{score}_(?!synapse_rule$)").columns.tolist()
     means = runs[runs["variant"] == study.baseline][columns].mean()
     pairs = means.groupby(means.index.str.replace("_(?:left|right) ", "_", regex=True)).transform("mean")
     order = pairs.sort_values(ascending=False, kind="stable").index

@@ -36,11 +36,8 @@ _PHOTOGRAPH = 120_000  # bytes of a PNG: drawings have fewer
 class _Renderer(IPythonRenderer):
     """Formulas become MathML, which browsers draw by themselves."""
 
-    def inline_math(self, body: str) -> str:
-        return convert(body)
-
-    def block_math(self, body: str) -> str:
-        return convert(body, display="block")
+    inline_math = staticmethod(convert)
+    block_math = staticmethod(lambda body: convert(body, display="block"))
 
     def block_html(self, html: str) -> str:
         return f"{html}\n"  # as it is: nbconvert closes a <details> before the cell's text
@@ -128,7 +125,7 @@ def _fit_for_phones(page: BeautifulSoup, table: Tag) -> None:
 
 def write_site(results: Path, out: Path) -> None:
     """Write the executed notebooks below ``results`` and the report as linked pages, and an index.html, to ``out``."""
-    files = sorted((results / "notebooks").glob("*.ipynb"))
+    files = [file for file in sorted((results / "notebooks").glob("*.ipynb")) if "." not in file.stem]  # not failed
     if not files or not (results / "report.html").exists():
         raise InputError(f"{results}: no executed notebooks or no report.html; make reproduce writes them")
     notebooks = {file.stem: nbformat.read(file, as_version=4) for file in files}

@@ -43,7 +43,7 @@ def score_interval(values: Iterable[float]) -> Interval:
 
 def bimodal(scores: Iterable[float]) -> bool:
     """Tell whether scores in 0..1 fall into two groups, each at most half as wide as the gap between them: of runs that
-    guess (at most 0.6) and of runs that have left guessing (at least 0.75).
+    guess (at most 0.6) and of runs that no longer guess (at least 0.75).
     """
     data = np.sort(np.asarray(scores, dtype=np.float64))
     if len(data) < 2:
@@ -103,9 +103,9 @@ def compare(
     """Compare two variants by the values of their runs, which come by seed.
 
     The tests are Student's, ``paired`` by the seeds of both, or Welch's. Of `bimodal` scores, if ``counted``, runs that
-    have left guessing are counted and tested by Fisher's exact test, with Newcombe's interval of two Wilson intervals
-    (Statistics in Medicine 17, 1998). Steps of runs that ended before, at the ``cap``, count until there; their
-    means have Welch's interval, and are tested by permutation.
+    no longer guess are counted and tested by Fisher's exact test, with Newcombe's interval of two Wilson intervals
+    (Statistics in Medicine 17, 1998). A run that ends at the ``cap`` without the rule counts with it; means of
+    steps have Welch's interval, and are tested by permutation.
 
     Args:
         margin: the smallest difference that matters; 0 for any.

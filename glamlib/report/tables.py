@@ -165,7 +165,7 @@ def provenance_sentence(results: Path, study: Study) -> str:
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     devices = runs["device"].str.replace(r" \([^)]* steps\)", "", regex=True).str.split(", then ").explode()
     return (
-        f"{len(runs)} runs ({len(seeds)} variants, {number} seed{'s' * (number != '1')}), profile "
+        f"{len(runs)} run(s) ({len(seeds)} variant(s), {number} seed(s)), profile "
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {'; '.join(sorted(set(devices)))}, torch "
         f"{', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB per run.{apart}"
     )

@@ -152,10 +152,11 @@ def main() -> None:
     if unnamed := [change for change in options.set if "=" not in change]:
         raise InputError(f"--set {unnamed[0]!r}: must be NAME=VALUE")
     parameters = dict(change.split("=", 1) for change in options.set)
+    if (whole := options.output.suffix == ".ipynb") and len(options.notebooks) > 1:
+        raise InputError(f"{options.output}: must be a folder, for the copies of {len(options.notebooks)} notebooks")
 
     def one(notebook: Path) -> None:
         print(f"notebook {notebook.stem}", flush=True)
-        whole = options.output.suffix == ".ipynb"
         execute(notebook, options.output if whole else options.output / notebook.name, parameters)
 
     execute_all([partial(one, notebook) for notebook in options.notebooks], options.jobs)

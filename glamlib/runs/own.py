@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from math import log2, prod
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from glamlib.data.datasets import FINDERS, dataset_of, load_dataset, load_volume
 from glamlib.data.transforms import TrainTransform
 from glamlib.errors import InputError
 from glamlib.runs.places import run_folder
-from glamlib.runs.records import to_do
+from glamlib.runs.records import put_aside, to_do
 from glamlib.runs.run import identity_of, run_one
 from glamlib.studies.parameters import RunParameters
-from glamlib.studies.study import Profile, Study, Variant
+from glamlib.studies.study import Profile, Study, Variant, with_changes
 from glamlib.training.datasets import PARTS, Parts, data_options, run_parts
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
@@ -36,21 +35,6 @@ PIXELS = 2**20  # of a step: four crops of 512 x 512, a quarter of the published
 VOXELS, MEMORY, RATES = (2**18, 2**20), (3_000, 10_000), (1e-3, 5e-4)
 RATE_PRETRAINED = 1.5e-4
 VALIDATIONS = 10  # a run: enough for a curve, few enough to cost little
-
-
-def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str, object]:
-    """Return parameters with NAME=VALUEs, or NAME.ENTRY=VALUEs of dicts; values are JSON, or else strings."""
-    values = dict(values)
-    for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals:
-            raise InputError(f"{change!r}: must be NAME=VALUE")
-        with suppress(ValueError):  # a string
-            value = json.loads(value)
-        whole, dot, entry = name.partition(".")
-        held = values.get(whole, {})
-        values |= {whole: held | {entry: value}} if dot and isinstance(held, dict) else {name: value}
-    return values
 
 
 def own_variants(models: str) -> dict[str, Variant]:
@@ -106,15 +90,15 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
-    values = usual | values | {"root": about["root"]}
+    values = usual | values
     overrides, data, augment = (values.pop(key) for key in ("overrides", "data", "augment"))
-    profiles, metric = {PROFILE: Profile(data, values, augment)}, "dice" if volumes else "miou"
+    profile, metric = Profile(data, values | {"root": about["root"]}, augment), "dice" if volumes else "miou"
     question = f"Which model segments {name} best?"
-    study = Study(name, question, dataset, next(iter(variants)), overrides, variants, profiles, metric)
+    study = Study(name, question, dataset, next(iter(variants)), overrides, variants, {PROFILE: profile}, metric)
     for run in study.runs(PROFILE):
         check_run(run)
     shown = json.dumps(values | {"augment": augment}, ensure_ascii=False)[1:-1].replace('": ', "=").replace('"', "")
-    print(f"{name}: {dataset}, by default or --set {shown}", flush=True)
+    print(f"{name}: {dataset} {path}; values (change them with --set): {shown}", flush=True)
     return study
 
 
@@ -165,6 +149,7 @@ def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, int]:
         try:
             run_one(run, results, data=parts)
         except InputError as error:
+            put_aside(run_folder(results, run), identity_of(run, parts), always=True)  # else it would be in the tables
             failed += 1
             print(f"failed: {run.variant}/seed-{run.seed}: {error}", file=sys.stderr)
     return parts, failed

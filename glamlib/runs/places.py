@@ -49,8 +49,8 @@ def imagenet_file(model: str) -> Path | None:
 def digest(*places: str) -> str:
     """Return a digest of Python (without comments, format, docstrings), notebooks, tables and pages below places."""
     whole = hashlib.sha256()
-    paths = [ROOT / place for place in places]
-    for file in (file for path in paths for file in sorted([path] if path.is_file() else path.rglob("*"))):
+    files = (file for place in places for file in sorted([ROOT / place, *(ROOT / place).rglob("*")]))
+    for file in (one for one in files if one.is_file() and "/." not in str(one.relative_to(ROOT))):  # no editor's copy
         if file.suffix in (".csv", ".toml", ".html"):
             whole.update(file.read_bytes())
         elif file.suffix in (".py", ".ipynb"):

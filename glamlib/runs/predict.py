@@ -61,17 +61,16 @@ def in_windows(run: RunParameters, height: int, width: int) -> InferenceOptions:
     return replace(options, mode="slide", crop=window, stride=tuple(-(-side * 7 // 8) for side in window))
 
 
-def _open_out(out: Path, source: Path, kinds: list[str]) -> None:
+def _open_out(out: Path, kinds: list[str]) -> None:
     """Make and mark the folder ``out``, and one in it for each of ``kinds``, of which "labels" is one.
 
-    InputError where they cannot be written to, and for a data set whose own labels would be overwritten: a folder with
-    a table of classes, or with labels beside the images, unless these are a former prediction.
+    InputError where they cannot be written to, and where labels that no prediction wrote may be overwritten: in a
+    folder with a table of classes, or with labels and without the mark.
     """
     place = out.resolve()
     table = any((place / name).exists() for name in ("classes.json", "dataset.json"))
     former = (place / MADE).exists() or (place / "overlays").is_dir()
-    beside = source.resolve().is_relative_to(place) or (place.parent / "classes.json").exists()
-    if table or (beside and not former and any(place.glob("labels/[!.]*"))):
+    if table or (not former and any(place.glob("labels/[!.]*"))):
         raise InputError(f"{out}: a data set, whose own labels/ would be overwritten; give another folder as --out")
     for kind in kinds:
         check_writable(out / kind / "probe")
@@ -96,7 +95,7 @@ def predict_files(
         raise InputError(f"raw ids: {saved.run.model} was trained on {saved.run.dataset}, not on Cityscapes' classes")
     if saved.model.config.ndim != 2 or saved.model.in_channels != 3:
         raise InputError(f"{saved.run.model} with {saved.model.in_channels} channel(s): not a model of RGB images")
-    _open_out(out, source, ["labels", "overlays"] + ["raw_ids"] * raw_ids + ["confidence"] * confidence)
+    _open_out(out, ["labels", "overlays"] + ["raw_ids"] * raw_ids + ["confidence"] * confidence)
     failed, taken = [], {}  # ``taken``: files by name
     told, palette = "mode" in run.evaluate, np.array(saved.palette, np.uint8)
 
@@ -183,7 +182,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
     channels, values = len(preprocessing.scales), np.array(preprocessing.values)
     values = values.astype(np.result_type(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
     cases = volume_files(source, channels)
-    _open_out(out, source, ["labels"])
+    _open_out(out, ["labels"])
     failed = []
     how = run.augment["patch_size"], run.batch_size, run.precision
     for name, paths in tqdm(cases.items(), disable=None, unit="volume"):

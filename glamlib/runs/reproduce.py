@@ -80,9 +80,14 @@ def write_plan(
 
 
 def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
-    """Return the runs, of names STUDY/VARIANT/seed-K, that have no record, or one that is older than the plan file."""
-    files = [(name, results / "runs" / name / "record.json", build / "plan" / f"{name}.json") for name in names]
-    return [name for name, run, plan in files if not run.exists() or run.stat().st_mtime < plan.stat().st_mtime]
+    """Return the runs STUDY/VARIANT/seed-K that lack a record, or have one older than the plan or of other code."""
+
+    def stale(name: str) -> bool:
+        run, plan = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
+        older = not run.exists() or run.stat().st_mtime < plan.stat().st_mtime
+        return older or read_record(run).get("code") != json.loads(plan.read_text())["code"]
+
+    return [name for name in names if stale(name)]
 
 
 def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:

@@ -3,11 +3,12 @@
 import csv
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from glamlib.errors import lookup
+from glamlib.errors import InputError, lookup
 from glamlib.studies.parameters import RunParameters
 
 
@@ -30,16 +31,24 @@ def _variants(wanted: list[str]) -> dict[str, Variant]:
         rows = list(csv.DictReader(line for line in file if line[0] != "#"))
     variants = {}
     for row in (row for row in rows if {row["study"], f"{row['study']}.{row['variant']}"} & set(wanted)):
-        options = _options(row["overrides"])
-        data = {name.removeprefix("data."): options.pop(name) for name in list(options) if name.startswith("data.")}
-        variants[row["variant"]] = Variant(row["label"], row["model"], options, data=data)
+        options = with_changes({}, row["overrides"].split())
+        variants[row["variant"]] = Variant(row["label"], row["model"], options, data=options.pop("data", {}))
     return variants
 
 
-def _options(text: str) -> dict[str, object]:
-    """Return the options of a text such as "num_global_tokens=[2,0] mixer=none data.num_keys=8"."""
-    pairs = [item.split("=") for item in text.split()]
-    return {name: json.loads(value) if value[0] in "[0123456789" or value == "true" else value for name, value in pairs}
+def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str, object]:
+    """Return parameters with NAME=VALUEs, or NAME.ENTRY=VALUEs of dicts; values are JSON, or else strings."""
+    values = dict(values)
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"{change!r}: must be NAME=VALUE")
+        with suppress(ValueError):  # a string
+            value = json.loads(value)
+        whole, dot, entry = name.partition(".")
+        held = values.get(whole, {})
+        values |= {whole: held | {entry: value}} if dot and isinstance(held, dict) else {name: value}
+    return values
 
 
 @dataclass(frozen=True)
