@@ -104,8 +104,7 @@ def compare(
 
     The tests are Student's, ``paired`` by the seeds of both, or Welch's. Of `bimodal` scores, if ``counted``, runs that
     no longer guess are counted and tested by Fisher's exact test, with Newcombe's interval of two Wilson intervals
-    (Statistics in Medicine 17, 1998). A run that ends at the ``cap`` without the rule counts with it; means of
-    steps have Welch's interval, and are tested by permutation.
+    (Statistics in Medicine 17, 1998). Steps that the ``cap`` cuts off have Welch's interval and a permutation test.
 
     Args:
         margin: the smallest difference that matters; 0 for any.

@@ -164,8 +164,9 @@ def provenance_sentence(results: Path, study: Study) -> str:
     commits = ", ".join(sorted({str(commit)[:10] for commit in runs["commit"].fillna("unknown")}))
     changed = " with uncommitted changes" if runs["dirty"].any() else ""
     devices = runs["device"].str.replace(r" \([^)]* steps\)", "", regex=True).str.split(", then ").explode()
+    plural = ["s" * (str(count) != "1") for count in (len(runs), len(seeds), number)]
     return (
-        f"{len(runs)} run(s) ({len(seeds)} variant(s), {number} seed(s)), profile "
+        f"{len(runs)} run{plural[0]} ({len(seeds)} variant{plural[1]}, {number} seed{plural[2]}), profile "
         f"{runs['profile'].iloc[0]}, commit {commits}{changed}, on {'; '.join(sorted(set(devices)))}, torch "
         f"{', '.join(sorted(set(runs['torch'])))}; at most {runs['peak_memory_mib'].max():.0f} MiB per run.{apart}"
     )
