@@ -20,7 +20,7 @@ ifneq ($(word 2,$(RESULTS)),)
 override RESULTS := $(shell mkdir -p build "$(RESULTS)" && ln -sfn "$$(cd "$(RESULTS)" && pwd)" build/results && echo build/results)
 endif
 # Absolute, also where the command line gives it: some shells leave ~ there.
-override GLAM_DATA := $(patsubst ~/%,$(HOME)/%,$(GLAM_DATA))
+override GLAM_DATA := $(if $(filter ~ ~/%,$(firstword $(GLAM_DATA))),$(subst ~,$(HOME),$(GLAM_DATA)),$(GLAM_DATA))
 override GLAM_DATA := $(if $(filter /%,$(firstword $(GLAM_DATA))),,$(CURDIR)/)$(GLAM_DATA)
 export GLAM_DATA
 # One thread a run: runs go in parallel, and the number of threads decides the order of sums.
@@ -63,7 +63,7 @@ COSTS := $(if $(filter quick,$(PROFILE)),,$(RESULTS)/tables/cost.csv $(RESULTS)/
 PLAN = --profile "$(PROFILE)" --study "$(STUDY)" --build $(BUILD) --results $(RESULTS) $(SEEDS:%=--seeds %) $(DEVICE:%=--device %)
 absent = $(if $(filter-out $(wildcard $1),$1),always)
 
-$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -not -path '*/.*' -name '*.[pcth][ysot]*') notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
+$(BUILD)/runs.done: $(BUILD)/state $(shell find glamlib/ -not -path '*/.*' \( -name '*.py' -o -name '*.csv' -o -name '*.toml' -o -name '*.html' \)) notebooks/14_train.ipynb $(call absent,$(RECORDS)) | setup
 	@"$(PYTHON)" -c 'import sys; sys.exit($(OLD))'
 	@$(if $(filter paper,$(PROFILE)),"$(PYTHON)" -m glamlib.bench.step $(PLAN) $(if $(filter 1,$(YES)),--yes))
 	@"$(PYTHON)" -m glamlib.runs.reproduce $(PLAN) --jobs $(JOBS)

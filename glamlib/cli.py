@@ -149,9 +149,10 @@ def train(
     """
     changes, ways = list(chain(*set_values)), ((data, model), (study, variant), (plan,))
     whole, begun = ([join(item is not None for item in way) for way in ways] for join in (all, any))
-    unread = (name is not None and data is None) or (plan is not None and (seed, profile) != (0, "cpu"))
+    unread = (name is not None and data is None) or (plan is not None and seed) or (study is None and profile != "cpu")
     if whole != begun or sum(whole) != 1 or unread:
-        raise InputError("give either --data and --model, or --study and --variant, or --plan FILE with its seed")
+        more = "--name goes with --data, --profile with --study, --seed with both"
+        raise InputError(f"give either --data and --model, or --study and --variant, or --plan FILE; {more}")
     if data is not None:
         if len(own_variants(model)) > 1:
             raise InputError(f"--model {model}: must be one model; the command compare takes several")
@@ -198,7 +199,8 @@ def compare(
     check_writable(out / "tables" / "probe")
     study = own_study(data, name, models, chain(*set_values))
     parts, failed = run_study(study, seeds, out.resolve())
-    print(write_comparison(out, study, parts["train"]))
+    if failed < seeds * len(study.variants):  # else only former records are there, of other settings
+        print(write_comparison(out, study, parts["train"]))
     return 1 if failed else 0
 
 

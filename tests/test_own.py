@@ -169,8 +169,9 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert re.match("2 items of folder, split test; train: 8, .*; test: 2, held out of train; labels: 3 colours", err)
     assert (out / f"runs/Wälder/{GLAM}/seed-1/last.safetensors").exists()
     monkeypatch.setattr(own, "run_one", Mock(side_effect=InputError("the loss is nan")))
-    assert main([*command, "lr=1"]) == 2
-    assert "no records of study" in capsys.readouterr().err  # what failed leaves no former score in the table
+    assert main([*command, "lr=1"]) == 1
+    assert "|" not in capsys.readouterr().out  # no former score in a table
+    assert (main(command), "4 of 4 runs are finished already" in capsys.readouterr().out) == (0, True)
 
 
 def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):
@@ -248,7 +249,7 @@ def test_compare_on_volumes(tmp_path, capsys):
         (["compare", "--models", "swin_nano_linear", "--set", "seed=1"], "--set seed: it is given by an option"),
         (["train", "--model", MODELS], "must be one model; the command compare takes several"),
         (["train"], "give either --data and --model"),
-        (["train", "--plan", "FILE", "--seed", "3"], "--plan FILE with its seed"),
+        (["train", "--plan", "FILE", "--seed", "3"], "--seed with both"),
     ],
     ids=str,
 )

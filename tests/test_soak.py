@@ -12,7 +12,6 @@ import pytest
 from glamlib import cli
 from glamlib.runs import run
 
-KILLS = 3
 DATA = {"size": 32, "num_shapes": 1, "train": 8, "test": 3}
 VALUES = ["steps=120", "warmup_steps=2", "batch_size=2", "checkpoint_every=3", f"data={json.dumps(DATA)}"]
 
@@ -47,7 +46,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_undisturbed(tmp_path):
     other = start(disturbed, 1)
     folder = disturbed / "runs/context/glam_2/seed-0"
     moments, resumed = np.random.default_rng(0), 0
-    for _ in range(KILLS):
+    for _ in range(3):
         process = start(disturbed, 0)
         # From a resumed run's first step to its end: a second start of a finished run makes it again.
         while process.is_alive() and not (folder / "checkpoint.safetensors").exists():

@@ -41,7 +41,7 @@ class FullAttention(PatchMixer):
 
 
 class ReducedAttention(PatchMixer):
-    """Every patch attends to one key a window: a strided convolution of the window's patches, and a norm.
+    """Every patch attends to one key per window: a strided convolution of the window's patches, and a norm.
 
     Wang et al., "Pyramid Vision Transformer" (ICCV 2021), eq. 1 to 5 (spatial-reduction attention). The reduction R is
     the window in every stage, where PVT has 8, 4, 2, 1. The convolution is written as a linear layer on all patches of

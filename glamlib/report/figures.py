@@ -218,13 +218,12 @@ def training_curves(study: Study, results: Path, score: str | None = None) -> Fi
 def score_by_class(study: Study, results: Path, score: str = "iou") -> Figure:
     """IoU (or "dice") of each class, mean over seeds with their range, in the baseline's order; sides stay together."""
     runs = read_table(results, study.name)
-    columns = runs.filter(regex=f"^{score}_(?!synapse_rule$)").columns.tolist()
-    means = runs[runs["variant"] == study.baseline][columns].mean()
-    pairs = means.groupby(means.index.str.replace("_(?:left|right) ", "_", regex=True)).transform("mean")
-    order = pairs.sort_values(ascending=False, kind="stable").index
-    rows = runs.melt(["label"], columns, "class", "score").dropna()
+    means = runs[runs["variant"] == study.baseline].filter(regex=f"^{score}_(?!synapse_rule$)").mean()
+    pair = means.index.str.replace("_(?:left|right) ", "_", regex=True)
+    order = means.index[np.lexsort((pd.factorize(pair)[0], -means.groupby(pair).transform("mean")))]
+    rows = runs.melt(["label"], means.index, "class", "score").dropna()
     count = rows["label"].nunique()
-    axes = plt.subplots(figsize=(6, max(0.38, 0.09 * count) * len(columns) + 1.2))[1]
+    axes = plt.subplots(figsize=(6, max(0.38, 0.09 * count) * len(means) + 1.2))[1]
     marks = _marks(study, rows) | {"y": "class", "x": "score", "order": order, "ax": axes}
     sns.pointplot(**marks, dodge=0.6 * (count > 1), errorbar=("pi", 100), err_kws={"linewidth": 2, "alpha": 0.6})
     axes.set_yticks(range(len(order)), [name.removeprefix(f"{score}_") for name in order])

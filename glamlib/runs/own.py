@@ -18,7 +18,7 @@ from glamlib.data.datasets import FINDERS, dataset_of, load_dataset, load_volume
 from glamlib.data.transforms import TrainTransform
 from glamlib.errors import InputError
 from glamlib.runs.places import run_folder
-from glamlib.runs.records import put_aside, to_do
+from glamlib.runs.records import to_do
 from glamlib.runs.run import identity_of, run_one
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Profile, Study, Variant, with_changes
@@ -149,7 +149,6 @@ def run_study(study: Study, seeds: int, results: Path) -> tuple[Parts, int]:
         try:
             run_one(run, results, data=parts)
         except InputError as error:
-            put_aside(run_folder(results, run), identity_of(run, parts), always=True)  # else it would be in the tables
             failed += 1
             print(f"failed: {run.variant}/seed-{run.seed}: {error}", file=sys.stderr)
     return parts, failed
