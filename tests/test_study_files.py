@@ -220,8 +220,8 @@ def test_sides_by_hand() -> None:
     assert np.isnan(side_accuracy([[1, 0], [0, 1]], ["background", "stem"]))
 
 
-# Their records come from code whose decoders drew coarse levels too high; they are being run again. Then the sentences
-# on that in README, notebooks 05, 11 and 15 go, too.
+# Their records come from code whose decoders drew coarse levels too high; they are being run again, and what is done is
+# in results/night/again. When a study is complete there, the sentences on that in README, 05, 11 and 15 go, too.
 TO_RUN_AGAIN = {"camvid", "neighbours"}
 
 
