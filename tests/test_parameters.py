@@ -157,7 +157,7 @@ def test_every_study_gives_runs_that_can_be_run(study_name, profile):
         assert run.warmup_steps < run.steps
         json.dumps(run.to_dict())
     assert [run.variant for run in runs[: len(variants)]] == variants  # whole sets, seed by seed
-    assert {run.seed for run in study.runs(profile, seeds=2)} == {0, 1}
+    assert {run.seed - size.first_seed for run in study.runs(profile, seeds=2)} == {0, 1}
 
 
 @pytest.mark.parametrize(("study_name", "profile"), PAIRS)
@@ -188,7 +188,7 @@ def test_full_attention_is_one_window_of_the_whole_map():
 def test_unknown_studies_variants_and_profiles_list_what_there_is():
     study = find_study("context")
     for call, message in (
-        (lambda: find_study("contxt"), "unknown study 'contxt'; allowed: context, legend, "),
+        (lambda: find_study("contxt"), "unknown study 'contxt'; allowed: context, context_times, "),
         (lambda: study.run("glam", 0, "cpu"), "variant of study context: 'glam'; allowed: swin, .*glam_10"),
         (lambda: study.run("swin", 0, "huge"), "profile of study context: 'huge'; allowed: quick, cpu"),
         (lambda: check_profile("huge"), "unknown profile 'huge'; allowed: quick, cpu, night, gpu, paper"),

@@ -70,7 +70,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     study = studies.STUDIES[claim["study"]]
     size, pair = study.profiles[profile], (claim["variant"], claim["comparison"])
     row |= {"seeds": min(size.more_seeds.get(name, size.seeds) for name in pair), "looks": study.looks}
-    runs = runs[runs["seed"] < row["seeds"]]
+    runs = runs[runs["seed"] < size.first_seed + row["seeds"]]
     values = [runs[runs["variant"] == name].set_index("seed") for name in pair]
     if claim["metric"] not in runs:
         return row | {"reason": f"runs of study {study.name} have no {claim['metric']}"}
@@ -107,7 +107,7 @@ def _over_cases(row: dict[str, object]) -> tuple[float, float]:
     cases = [
         {"variant": record["parameters"]["variant"], **case}
         for record in found
-        if record["parameters"]["seed"] < row["seeds"] and record["parameters"]["variant"] in pair
+        if record["parameters"]["variant"] in pair and record["parameters"]["seed"] in row["values"][0]
         for case in record["metrics"]["cases"]
     ]
     if {case["variant"] for case in cases} != set(pair):
@@ -143,8 +143,7 @@ def _clips(cases: pd.DataFrame, pair: tuple[str, str]) -> tuple[np.ndarray, Call
 
 def read_claims(results: Path, *names: str) -> pd.DataFrame:
     """Return ``tables/claims.csv``, of the studies ``names`` or all, with a column "measured" in words."""
-    table = read_table(results, "claims")
-    table = judged(results) if table is None else table
+    table = judged(results) if (table := read_table(results, "claims")) is None else table
     table = table[table["study"].isin(names)] if names else table
     table = table.assign(**{name: table[name].astype(object).fillna("") for name in ("counts", "reason")})
     return table.assign(measured=[_words(row) for row in table.itertuples()])
