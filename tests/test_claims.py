@@ -129,6 +129,7 @@ def test_a_claim_has_as_many_seeds_as_both_of_its_variants(tmp_path):
 
 def test_bimodal_runs_and_times(tmp_path):
     soon = table("context_times", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
+    soon = pd.concat([soon, soon[:60].assign(seed=range(60), steps_to_criterion=600)])  # which were not declared
     never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310], pooled=[500, np.nan])
     guess = table("decoders", metric="escaped", swin_unet=[0], glam_unet=[0, 1, 1, 1, 1])
     found = judged(tmp_path, soon, never, guess)

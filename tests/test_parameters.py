@@ -149,8 +149,7 @@ def test_every_study_gives_runs_that_can_be_run(study_name, profile):
     runs, size = study.runs(profile), study.profiles[profile]
     variants = list(size.variants or study.variants)
     assert len({(run.study, run.variant, run.seed, run.profile) for run in runs}) == len(runs)
-    wanted = {variant: size.more_seeds.get(variant, size.seeds) for variant in variants}
-    assert Counter(run.variant for run in runs) == wanted
+    assert Counter(run.variant for run in runs) == {name: size.more_seeds.get(name, size.seeds) for name in variants}
     for run in runs:
         assert (run.study, run.profile) == (study_name, profile)
         check_run(run)

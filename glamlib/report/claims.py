@@ -34,7 +34,7 @@ _RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "103
 def judged(results: Path) -> pd.DataFrame:
     """Return one row a claim, from the tables and records below ``results``, those of its `strongest` profile.
 
-    Columns: those of claims.csv; profile, seeds (that it has for both: later ones do not count); n, difference, low,
+    Columns: those of claims.csv; profile, seeds (that it has for both: others do not count); n, difference, low,
     high, detectable, counts of `Comparison`, p and p_equivalent of it, adjusted for looks and family (`holm`); beside,
     the mean of what is compared with; images_low and images_high, the 95 % interval over test subjects or clips;
     verdict, and the reason of one that is not by a test.
@@ -70,7 +70,7 @@ def _asked(claim: dict[str, object], results: Path) -> dict[str, object]:
     study = studies.STUDIES[claim["study"]]
     size, pair = study.profiles[profile], (claim["variant"], claim["comparison"])
     row |= {"seeds": min(size.more_seeds.get(name, size.seeds) for name in pair), "looks": study.looks}
-    runs = runs[runs["seed"] < size.first_seed + row["seeds"]]
+    runs = runs[(runs["seed"] - size.first_seed).between(0, row["seeds"] - 1)]
     values = [runs[runs["variant"] == name].set_index("seed") for name in pair]
     if claim["metric"] not in runs:
         return row | {"reason": f"runs of study {study.name} have no {claim['metric']}"}
