@@ -205,7 +205,7 @@ def test_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("os.fsync", lambda _: signal.default_int_handler(signal.SIGINT, None))  # as by Ctrl-C
     with pytest.raises(KeyboardInterrupt):
         write_whole(tmp_path / "table.csv", "new")
     assert list(tmp_path.iterdir()) == []
