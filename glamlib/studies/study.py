@@ -53,7 +53,7 @@ def with_changes(values: dict[str, object], changes: Iterable[str]) -> dict[str,
 
 @dataclass(frozen=True)
 class Profile:
-    """A study's size: parameters of `RunParameters`, seeds from the first (and more of some), variants (empty: all)."""
+    """A study's size: parameters of `RunParameters`, seeds from first_seed on (more of some), variants (empty: all)."""
 
     data: dict
     parameters: dict
@@ -100,9 +100,9 @@ class Study:
     def runs(self, profile: str, seeds: int | None = None) -> list[RunParameters]:
         """Return all runs of a profile, seed by seed, so that an interrupted study has whole sets of variants."""
         size = lookup(f"profile of study {self.name}:", profile, self.profiles)
-        many = {name: seeds or size.more_seeds.get(name, size.seeds) for name in size.variants or self.variants}
-        numbers, first = range(max(many.values())), size.first_seed
-        return [self.run(name, first + n, profile) for n in numbers for name in many if n < many[name]]
+        wanted = {name: seeds or size.more_seeds.get(name, size.seeds) for name in size.variants or self.variants}
+        numbers, first = range(max(wanted.values())), size.first_seed
+        return [self.run(name, first + n, profile) for n in numbers for name in wanted if n < wanted[name]]
 
 
 def read_studies() -> dict[str, Study]:
