@@ -20,8 +20,8 @@ from glamlib.zoo import create_model
 SMALL = Group("encoder", "training", 64)
 
 
-def nano(tokens: int, way: str = "fused", library: str = "glamlib") -> Configuration:
-    return Configuration(tokens, way, network="nano", library=library)
+def nano(tokens: int, backend: str = "fused", library: str = "glamlib") -> Configuration:
+    return Configuration(tokens, backend, network="nano", library=library)
 
 
 def gradient(configuration: Configuration, group: Group) -> torch.Tensor:
@@ -36,24 +36,24 @@ def gradient(configuration: Configuration, group: Group) -> torch.Tensor:
     return next(model.parameters()).grad
 
 
-@pytest.mark.parametrize("way", ["fused", "explicit", "bf16", "checkpointing"])
-def test_all_ways_compute_the_same(way):
+@pytest.mark.parametrize("backend", ["fused", "explicit", "bf16", "checkpointing"])
+def test_all_backends_compute_the_same(backend):
     """The gradient of the first weights is the fused one's: to rounding, and in bf16 nearly."""
-    expected, found = (gradient(nano(2, name), SMALL) for name in ("fused", way))
-    assert (found - expected).norm() / expected.norm() < (0.2 if way == "bf16" else 1e-4)
+    expected, found = (gradient(nano(2, name), SMALL) for name in ("fused", backend))
+    assert (found - expected).norm() / expected.norm() < (0.2 if backend == "bf16" else 1e-4)
 
 
-@pytest.mark.parametrize("way", ["fused", "explicit"])
+@pytest.mark.parametrize("backend", ["fused", "explicit"])
 @pytest.mark.parametrize("library", ["timm", "transformers"])
-def test_peers_compute_what_swin_does(library, way):
+def test_peers_compute_what_swin_does(library, backend):
     """Outputs and gradients at a size that whole windows fill; the transformers package is optional."""
     if library not in LIBRARIES:
         pytest.skip("transformers is not installed")
     group, x = Group("stages", "forward", 128), torch.randn(2, 3, 128, 128)
-    ours, theirs = (one.build(group)(x) for one in (nano(0), nano(0, way, library)))
+    ours, theirs = (one.build(group)(x) for one in (nano(0), nano(0, backend, library)))
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     group = Group("stages", "training", 128)
-    ours, theirs = (gradient(one, group) for one in (nano(0), nano(0, way, library)))
+    ours, theirs = (gradient(one, group) for one in (nano(0), nano(0, backend, library)))
     torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_memory_is_that_of_a_fresh_process():
 
 
 def test_measured_rows(monkeypatch):
-    """A tiny group, whole: numbers are there, ratios are of Swin in the same way, what does not fit has none."""
+    """A tiny group, whole: numbers are there, ratios are of Swin by the same backend, what does not fit has none."""
     listed = [nano(0), nano(0, "explicit"), nano(10, "explicit"), nano(10), nano(5)]
     monkeypatch.setattr(speed, "configurations", lambda *arguments: listed)
     monkeypatch.setattr(speed, "apart", lambda function, one, *_: np.nan if one.tokens == 5 else 100.0)
@@ -76,7 +76,7 @@ def test_measured_rows(monkeypatch):
     fits, large = rows.drop(index=5), rows.loc[5]
     assert fits.drop(columns=["commit", "dirty"]).notna().all(axis=None)
     assert (fits.loc[0, ["ratio", "ratio_low", "ratio_high", "macs_ratio"]] == 1).all(axis=None)
-    assert (fits[fits["way"] == "fused"]["way_ratio"] == 1).all()
+    assert (fits[fits["backend"] == "fused"]["backend_ratio"] == 1).all()
     assert large[["seconds", "ratio_low", "exchange_ratio", "peak_mib"]].isna().all()
     assert large["macs_ratio"] > 1
 

@@ -55,11 +55,11 @@ class Group:
 class Configuration:
     """A network and how it is computed; 0 tokens is Swin, "tiny" and "base" are its sizes.
 
-    ``way`` is "fused", "explicit", "bf16", "checkpointing" or "compiled"; ``library`` whose Swin it is.
+    ``backend`` is "fused", "explicit", "bf16", "checkpointing" or "compiled"; ``library`` whose Swin it is.
     """
 
     tokens: int
-    way: str = "fused"
+    backend: str = "fused"
     mixer: str = "gmsa"
     behaviour: str = "paper"
     network: str = "tiny"
@@ -67,14 +67,13 @@ class Configuration:
 
     @property
     def swin(self) -> "Configuration":
-        """What this is compared with: our Swin of the same size, computed in the same way, or fused for a peer."""
-        return Configuration(0, self.way if self.library == "glamlib" else "fused", network=self.network)
+        """What this is compared with: our Swin of the same size by the same backend, or fused for a peer."""
+        return Configuration(0, self.backend if self.library == "glamlib" else "fused", network=self.network)
 
     def build(self, group: Group) -> nn.Module:
         """Return the part of the network in its mode, with first weights: (B, 3, H, W) to one map or a list."""
-        overrides: dict[str, object] = {"grad_checkpointing": self.way == "checkpointing", "behaviour": self.behaviour}
-        if self.tokens:
-            overrides |= {"num_global_tokens": self.tokens, "mixer": self.mixer}
+        overrides = {"num_global_tokens": self.tokens, "mixer": self.mixer} if self.tokens else {}
+        overrides |= {"grad_checkpointing": self.backend == "checkpointing", "behaviour": self.behaviour}
         name = f"{'glam_swin' if self.tokens else 'swin'}_{self.network}_{PARTS[group.part]}"
         torch.manual_seed(0)
         model = create_model(name, num_classes=CLASSES, **overrides)
@@ -83,7 +82,7 @@ class Configuration:
             part.norms = nn.ModuleList(nn.Identity() for _ in part.norms)
             part.register_forward_hook(lambda module, inputs, outputs: outputs[-1].movedim(1, -1))
         if self.library != "glamlib":
-            part = LIBRARIES[self.library](model.config, part.state_dict(), group.size, self.way == "fused")
+            part = LIBRARIES[self.library](model.config, part.state_dict(), group.size, self.backend == "fused")
         part.in_channels = 3
         part.train(group.direction == "training")
         if group.part == "model":
@@ -95,10 +94,10 @@ def configurations(group: Group, device: str, bf16_pays: bool) -> list[Configura
     """Return what a group compares, Swin first; ``bf16_pays``: the machine multiplies bf16 faster than fp32."""
     on_gpu, trains, encoder = device == "cuda", group.direction == "training", group.part == "encoder"
     if group.part == "stages":
-        peers = [Configuration(0, way, library=name) for name in LIBRARIES for way in ("fused", "explicit")]
+        peers = [Configuration(0, backend, library=name) for name in LIBRARIES for backend in ("fused", "explicit")]
         return [Configuration(0), *peers]
     small = on_gpu or (encoder and group.size <= 256)
-    ways = {"explicit": small, "bf16": small and bf16_pays, "checkpointing": small and trains, "compiled": on_gpu}
+    backends = {"explicit": small, "bf16": small and bf16_pays, "checkpointing": small and trains, "compiled": on_gpu}
     wanted = {
         Configuration(10): on_gpu or group.size < 2048 or not trains,  # a minute
         Configuration(10, mixer="pooled"): encoder,
@@ -108,21 +107,21 @@ def configurations(group: Group, device: str, bf16_pays: bool) -> list[Configura
         Configuration(0, network="base"): encoder and on_gpu,
         Configuration(10, network="base"): encoder and on_gpu,
     }
-    wanted |= {Configuration(number, way): taken for way, taken in ways.items() for number in (0, 10)}
+    wanted |= {Configuration(number, backend): taken for backend, taken in backends.items() for number in (0, 10)}
     return [Configuration(0), *(one for one, taken in wanted.items() if taken)]
 
 
 def one_pass(configuration: Configuration, group: Group, device: str) -> tuple[nn.Module, Callable[[], None]]:
     """Return the network, and a function that runs its pass once on a random image."""
-    model, way, trains = configuration.build(group).to(device), configuration.way, group.direction == "training"
+    model, backend, trains = configuration.build(group).to(device), configuration.backend, group.direction == "training"
     torch.manual_seed(0)
     x = torch.randn(1, 3, group.size, group.size, device=device)
-    if way == "compiled":
+    if backend == "compiled":
         compile_blocks(model)
 
     def run() -> None:
-        kernel = sdpa_kernel(SDPBackend.MATH) if way == "explicit" else nullcontext()
-        with kernel, torch.autocast(device, torch.bfloat16, enabled=way == "bf16"), torch.set_grad_enabled(trains):
+        kernel = sdpa_kernel(SDPBackend.MATH) if backend == "explicit" else nullcontext()
+        with kernel, torch.autocast(device, torch.bfloat16, enabled=backend == "bf16"), torch.set_grad_enabled(trains):
             outputs = model(x)
             maps = outputs if isinstance(outputs, list) else [outputs]
             # of every other channel: after a norm, the mean of all is constant
@@ -202,7 +201,7 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
     """Return a group's rows of the table, one a configuration.
 
     ``seconds`` is the median of all passes (``_low`` and ``_high``: least and greatest), ``ratio`` that of the
-    quotients with Swin right before, ``macs_ratio`` what multiply-adds predict. ``way_ratio`` is over the same network
+    quotients with Swin right before, ``macs_ratio`` what multiply-adds predict, ``backend_ratio`` over the same network
     fused, ``exchange_ratio`` over G-MSA's. ``gmacs`` are useful (a backward pass is twice the forward). NaN: no room.
     """
     torch.set_num_threads(threads)
@@ -223,7 +222,7 @@ def measure(group: Group, device: str, threads: int) -> pd.DataFrame:
         exchange = ratios[one] / ratios.get(replace(one, mixer="gmsa"), np.nan)
         for name, rounds in {"seconds": taken[one]["own"], "ratio": ratios[one], "exchange_ratio": exchange}.items():
             row |= {name: rounds.median(), f"{name}_low": rounds.min(), f"{name}_high": rounds.max()}
-        row["way_ratio"] = row["seconds"] / taken[replace(one, way="fused")]["own"].median()
+        row["backend_ratio"] = row["seconds"] / taken[replace(one, backend="fused")]["own"].median()
         counted = macs[one if one in macs else one.swin]
         row |= {"macs_ratio": counted / macs[one.swin], "peak_mib": peaks[one], "rounds": len(taken[one])}
         row["gmacs"] = counted * (3 if group.direction == "training" else 1) / 1e9
