@@ -130,12 +130,12 @@ def test_a_claim_has_as_many_seeds_as_both_of_its_variants(tmp_path):
 def test_bimodal_runs_and_times(tmp_path):
     soon = table("context_times", metric="steps_to_criterion", glam_2=[100, 110, 105], full=[102, 109, 107])
     soon = pd.concat([soon, soon[:60].assign(seed=range(60), steps_to_criterion=600)])  # which were not declared
-    never = table("mixers_96", metric="steps_to_criterion", gmsa=[300, 310], pooled=[500, np.nan])
+    never = table("mixers_128", metric="steps_to_criterion", gmsa=[300, 310], pooled=[500, np.nan])
     guess = table("decoders", metric="escaped", swin_unet=[0], glam_unet=[0, 1, 1, 1, 1])
     found = judged(tmp_path, soon, never, guess)
     assert found.loc["full_steps", ["seeds", "verdict"]].tolist() == [100, EQUIVALENT]
-    assert "+245 steps to criterion, against 305 (95 % interval +207 to" in found.loc["pooled_96", "measured"]
-    assert found.loc["pooled_96", "verdict"] == CONTRADICTED
+    assert "+245 steps to criterion, against 305 (95 % interval +207 to" in found.loc["pooled_128", "measured"]
+    assert found.loc["pooled_128", "verdict"] == CONTRADICTED
     assert found.loc["unet", "measured"].startswith("8 of 10 against 0 of 10 runs (95 % interval +0.3")
     assert "10 seeds, Fisher)" in found.loc["unet", "measured"]
     assert found.loc["unet", "verdict"] == SUPPORTED
