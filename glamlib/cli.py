@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +19,6 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 
 from glamlib.cost import count
 from glamlib.data import check
-from glamlib.data.datasets import dataset_of
 from glamlib.data.folder import suggest_classes
 from glamlib.data.layout import reading
 from glamlib.errors import InputError
@@ -31,11 +29,10 @@ from glamlib.runs.own import PROFILE, own_study, own_variants, run_study
 from glamlib.runs.predict import predict_files, predict_volumes
 from glamlib.runs.records import json_text, read_record
 from glamlib.runs.run import run_one
-from glamlib.runs.saved_model import AS_TRAINED, How, load_ready
+from glamlib.runs.saved_model import AS_TRAINED, How, chosen_data, load_ready
 from glamlib.studies import find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import with_changes
-from glamlib.training.datasets import GENERATED, run_data
 from glamlib.training.tasks import task_of
 from glamlib.zoo import create_model, list_models, model_config
 
@@ -224,36 +221,11 @@ def evaluate(
         out: write the metrics to this file instead.
     """
     saved, run = load_ready(weights, how)
-    if data is not None:
-        if dataset is not None:
-            raise InputError("give either --data PATH or --dataset NAME")
-        dataset, split = dataset_of(data), split or "test"
-    dataset = dataset or run.dataset
-    same = dataset == run.dataset
-    if same and data is None and dataset in ("folder", "volumes") and not run.root:
-        raise InputError(f"{weights}: names no data; give --data PATH")
-    if split is not None and dataset in GENERATED:
-        raise InputError(f"--split {split}: {dataset} are drawn and have no splits")
-    if split is None and not same:
-        raise InputError(f"--dataset {dataset}: give its --split, too")
-    root = str(data) if data is not None else run.root if same else ""
-    options = (run.data if same else {"train": split}) | ({"test": split} if split else {})
-    run = replace(run, dataset=dataset, root=root, data=options)
-    if saved.preprocessing is not None:  # as in training, whatever the folder's own spacing and values would suggest
-        run = replace(run, data=run.data | {name: getattr(saved.preprocessing, name) for name in ("spacing", "scales")})
     if out is not None:
         check_writable(out)
-    items = run_data(run, "test")
-    channels, *sides = items[0][0].shape
-    if (len(sides), channels) != (saved.model.config.ndim, saved.model.in_channels):
-        raise InputError(f"{weights}: not a model of {dataset} ({len(sides)} dimensions, {channels} channel(s))")
-    if tuple(items.classes) != saved.classes:
-        known, others = (", ".join(one.classes) for one in (saved, items))
-        raise InputError(f"{weights}: classes {known}; the data have other ones: {others}")
+    run, items = chosen_data(weights, run, saved, data, dataset, split)
     # as in training, as far as this machine has them: they decide the order of sums
     torch.set_num_threads(min(run.threads, os.cpu_count()))
-    split = f", split {run.data['test']}; {items.about}" if hasattr(items, "about") else ""
-    print(f"{len(items)} items of {dataset}{split}".rstrip("; "), file=sys.stderr)
     metrics, _ = task_of(run).evaluate(saved.model, items, run)
     metrics["classes"] = by_class(metrics, saved.classes)
     write = partial(print, end="") if out is None else partial(write_whole, out)
@@ -270,8 +242,8 @@ def predict(
 ) -> int:
     """Write label maps (palettised PNG) and overlays of one's own images; exit status 1 if some could not be done.
 
-    Images more than twice as high or wide as those of training are predicted in windows of their size. Label maps of
-    volumes are NIfTI files in the geometry of the images.
+    Images more than twice as high or wide as the crops of training are predicted in windows of a crop's size; scores
+    are of whole images, as by --whole. Label maps of volumes are NIfTI files in the geometry of the images.
 
     Args:
         weights: a file that `train --weights` wrote.

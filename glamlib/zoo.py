@@ -98,7 +98,7 @@ def create_model(
     config = model_config(name, **overrides)
     if isinstance(config, VolumeConfig | ConvConfig):
         if pretrained is not False:
-            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; use False")
+            raise InputError(f"pretrained={pretrained!r}: there are no pretrained weights for {name}; leave it out")
         parts = (parts_of(config),) if isinstance(config, VolumeConfig) else ()
         model = (VolumeSegmenter if parts else ConvUNet)(config, num_classes, in_channels, *parts)
     elif isinstance(config, BackboneConfig):

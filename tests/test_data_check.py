@@ -33,7 +33,8 @@ def test_good_data_are_counted(root):
     found = json.loads(json.dumps(report.to_dict()))
     splits = found.pop("splits")
     assert found.pop("about").endswith("test: 1, test/images/* and test/labels/*; labels: 0..1 and 9 (void)")
-    assert found == {"name": "folder", "path": str(root), "ok": True, "problems": [], "warnings": []}
+    warnings = ["no label of val holds sea", "no label of test holds sea"]
+    assert found == {"name": "folder", "path": str(root), "ok": True, "problems": [], "warnings": warnings}
     assert splits["test"]["class_percent"] == {"sea": 0.0, "land": 100.0}
     assert splits["train"] == {
         "pairs": 2,
@@ -114,15 +115,15 @@ def test_an_incomplete_camvid_is_reported(tmp_path):
     assert all(needle in line for needle, line in zip(needles, report.problems, strict=True))
     assert report.splits["train"]["void_percent"] == 50
     (warning,) = report.warnings
-    assert warning.startswith("no label holds Pole, Road, Sidewalk")
+    assert warning.startswith("no label of train holds Pole, Road, Sidewalk")
 
 
 def test_labels_that_are_all_void_are_warnings(root):
     add_pair(root / "train", "empty", [[9, 9]])
     report = check_data("folder", root)
     assert report.ok
-    assert report.warnings == [f"{root}/train/labels/empty.png: all pixels are void"]
-    assert "1 warning(s)" in report.render()
+    assert report.warnings[0] == f"{root}/train/labels/empty.png: all pixels are void"
+    assert "3 warning(s)" in report.render()
     for name in "de":  # as in a published test split, whose labels are kept back
         add_pair(root / "test", name, [[9, 9]])
     add_pair(root / "test", "c", [[9]])
@@ -133,10 +134,10 @@ def test_labels_that_are_all_void_are_warnings(root):
     ("classes", "values", "problem", "warnings"),
     [
         # masks of 0 and 255, with 255 meant as a class and declared as void
-        (["sky", "ship"], [[0, 255]], "every labelled pixel is 'sky'; allowed: two classes", ["no label holds ship"]),
+        (["sky", "ship"], [[0, 255]], "every labelled pixel is 'sky'; allowed: two", ["no label of val holds ship"]),
         (["ship"], [[0, 255]], "every labelled pixel is 'ship'", []),
         (["sky", "ship"], [[255, 255]], "no pixel belongs to a class", ["a.png: all pixels are void"]),
-        (["sky", "ship", "sea"], [[0, 1]], None, ["no label holds sea"]),
+        (["sky", "ship", "sea"], [[0, 1]], None, ["no label of val holds sea"]),
         (["sky", "ship"], [[0, 1]], None, []),
     ],
 )

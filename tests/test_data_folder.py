@@ -69,14 +69,14 @@ def test_items_are_the_files_pixels_with_void_mapped(root):
 
 def test_other_suffixes_and_capitals_count_and_stray_files_do_not(root):
     images, labels = root / "train" / "images", root / "train" / "labels"
-    for name in ("c.JPG", "d.jpeg", "e.tif", "f.bmp", "g.webp", "h.gif"):
+    for name in ("c.JPG", "d.jpeg", "e.tif", "f.bmp", "g.webp", "h.gif", "u\u0308.png"):  # two letters that are one ...
         Image.new("RGB", (4, 3)).save(images / name)
-    for name in ("c.png", "d.png", "e.TIFF", "f.bmp", "g.png", "h.png"):
+    for name in ("c.png", "d.png", "e.TIFF", "f.bmp", "g.png", "h.png", "\u00fc.png"):  # ... here
         save(labels / name, LABEL)
     for stray in ("Thumbs.db", "._a.png", "notes.txt"):
         (images / stray).write_bytes(b"x")
     data = load(root)
-    assert [data.name(index) for index in range(len(data))] == list("abcdefgh")
+    assert [data.name(index) for index in range(len(data))] == list("abcdefgh\u00fc")
     assert all(torch.equal(data[index][1], data[0][1]) for index in range(8))
 
 
@@ -155,7 +155,9 @@ def test_files_without_partner_are_counted_and_the_first_named(root):
         file.unlink()
     save_image(images / "a.jpg")
     save(labels / "b.tif", LABEL)
-    with refused("images/a.png has the same name as a.jpg", "labels/b.tif has the same name as b.png"):
+    save_image(images / "more" / "k.png")  # would be left out
+    depths = "images/more/k.png and", "images/a.jpg lie at two depths; allowed: one"
+    with refused("images/a.png has the same name as a.jpg", "labels/b.tif has the same name as b.png", *depths):
         load(root)
 
 
@@ -217,7 +219,7 @@ def test_bad_files_absent_classes_and_several_sizes_are_told_before_training(roo
     for name in "ab":
         add_pair(root, f"train/{name}", np.where(LABEL == 2, 7, LABEL))
     run_data(run, "train")
-    assert "warning: no training label holds ice\n" in capsys.readouterr().out
+    assert capsys.readouterr().err == "warning: no label of train holds ice\n"
     add_pair(root, "train/c", LABEL[:2])
     with refused("augment crop_size, or of data size", "2 x 4 and 3 x 4"):
         run_data(run, "train")
@@ -371,6 +373,7 @@ def test_a_classes_json_is_suggested_and_never_overwritten(tmp_path, values, exp
         values[0, 5] = 9
     for name in "abc":
         add_pair(tmp_path, f"train/{name}", values, "images/{1}_image.png", "labels/{1}_mask.png")
+    (tmp_path / "labels" / ".DS_Store").write_bytes(b"x")
     assert said in suggest_classes(tmp_path)
     table = json.loads((tmp_path / "classes.json").read_text())
     assert [table.pop("image_suffix"), table.pop("label_suffix")] == ["_image", "_mask"]
@@ -389,5 +392,5 @@ def test_why_no_classes_json_is_suggested(tmp_path):
     with refused("cannot be read; ", "soft.png"):
         suggest_classes(tmp_path)
     (tmp_path / "train/images/soft.png").rename(tmp_path / "train/images/other.png")
-    with refused("its 0 labels cannot be read; ", "soft.png has no image"):
+    with refused("nothing pairs up; ", "soft.png has no image; an image and its label must have one name"):
         suggest_classes(tmp_path)

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from glamlib.data.transforms import (
-    IMAGENET_MEAN,
-    TrainTransform,
-    keep_ratio_size,
-    normalise,
-    photometric_distortion,
-    resize,
-)
+from glamlib.data import transforms
+from glamlib.data.transforms import TrainTransform, normalise, photometric_distortion, resize
 from glamlib.errors import InputError
 
 PLAIN = {"scale_range": (1.0, 1.0), "flip": 0.0, "jitter": False}
@@ -108,7 +102,7 @@ def test_scale_keeps_the_aspect_and_covers_its_range():
     ],
 )
 def test_keep_ratio_size_by_hand(size, long_short, expected):
-    assert keep_ratio_size(*size, *long_short) == expected
+    assert transforms.keep_ratio_size(*size, *long_short) == expected
 
 
 def test_long_short_scales_to_a_size_that_does_not_depend_on_the_images():
@@ -122,7 +116,7 @@ def test_long_short_scales_to_a_size_that_does_not_depend_on_the_images():
 
 def test_padding_keeps_its_colour_and_may_be_the_mean():
     image, label = coordinates(3, 4)
-    colour = tuple(round(value) for value in IMAGENET_MEAN)
+    colour = tuple(round(value) for value in transforms.IMAGENET_MEAN)
     out, out_label = TrainTransform((5, 7), **PLAIN, fill=colour)(image, label, np.random.default_rng(0))
     assert normalise(out[None])[0][:, out_label == 255].abs().max() < 0.01
     assert torch.equal(out[:, :3, :4], image)

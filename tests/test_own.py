@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from itertools import product
 from math import prod
 from pathlib import Path
 from unittest.mock import Mock
@@ -11,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import refused_by_main, write_folder
-from nifti_files import own_volumes
+from nifti_files import own_volumes, save
 
 from glamlib.cli import main
+from glamlib.data.datasets import load_volumes
 from glamlib.errors import InputError
 from glamlib.runs import own
 from glamlib.runs.records import read_record
@@ -81,7 +84,7 @@ def test_batches_fit_into_the_memory(tmp_path, monkeypatch):
 def test_patches_follow_from_the_volumes(shape, spacing, rotate, tmp_path):
     root = write_volumes(tmp_path / "own", shape, spacing, count=4)
     run = own.own_study(root, None, "nnformer_nano", []).run("nnformer_nano", 0, own.PROFILE)
-    assert (run.batch_size, run.accumulate, run.augment["rotate"]) == (2, 1, rotate)
+    assert (run.batch_size, run.accumulate, run.augment["rotate"], run.validate_every) == (2, 1, rotate, 50)
     patch, size = run.augment["patch_size"], shape[::-1]  # NIfTI's axes are x, y, z
     assert all(side % 8 == 0 for side in patch)
     if prod(size) < 2**17:
@@ -100,6 +103,16 @@ def test_rates_go_by_the_largest_model_and_sided_images_are_not_mirrored(other, 
         (root / "classes.json").write_text(table)
         run = own.own_study(root, None, f"swin_nano_linear,{other}", []).run(other, 0, own.PROFILE)
         assert (run.lr, run.augment.get("flip")) == (rate, flip)
+
+
+def test_without_a_class_to_score_in_validation_the_last_weights_are_tested(tmp_path, capsys):
+    """One case is held out, of a healthy subject: all scores are alike, and the first weights would be the best."""
+    root = write_volumes(tmp_path / "own", (16, 16, 16), (1, 1, 1), count=6)
+    (label,) = (item.label for item in load_volumes("volumes", "val", root=root).items)
+    save(label, np.zeros((16, 16, 16)))
+    study = own.own_study(root, None, "nnformer_nano", [])
+    assert study.run("nnformer_nano", 0, own.PROFILE).validate_every == 0
+    assert "warning: no validation label holds a class to score: the last" in capsys.readouterr().err
 
 
 def test_values_and_models_as_they_are_written():
@@ -172,6 +185,10 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     assert main([*command, "lr=1"]) == 1
     assert "|" not in capsys.readouterr().out  # no former score in a table
     assert (main(command), "4 of 4 runs are finished already" in capsys.readouterr().out) == (0, True)
+    for folder, number in product(("images", "labels"), range(12, 14)):  # more images: other splits
+        shutil.copy(root / folder / "00.png", root / folder / f"{number}.png")
+    assert main(["evaluate", str(out / f"runs/Wälder/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
+    assert re.search(r"warning: 2 of them have names of training items, such as 00;", capsys.readouterr().err)
 
 
 def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):

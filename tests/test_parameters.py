@@ -29,10 +29,7 @@ def test_a_run_goes_through_json_and_yaml_unchanged():
     assert RunParameters.from_dict(yaml.safe_load(yaml.safe_dump(run.to_dict()))) == run
     with pytest.raises(FrozenInstanceError):
         run.lr = 2.0
-
-
-def test_missing_names():
-    with pytest.raises(InputError, match="missing parameter: seed, lr"):
+    with refused("missing parameter: seed, lr"):
         RunParameters.from_dict({key: value for key, value in RUN.items() if key not in ("lr", "seed")})
 
 
@@ -55,14 +52,10 @@ def drawn(dataset: str = "scenes", **options: object) -> dict:
         ({"variant": "", "data": SCENES}, "parameter variant='': must be a string of letters"),
         ({"seed": 2**32}, "parameter seed=4294967296: must be a whole number from 0 to 4294967295"),
         ({"seed": True}, "parameter seed=True: must be a whole number from 0 to"),
-        ({"seed": 1.0}, "parameter seed=1.0: must be a whole number from 0 to"),
-        ({"seed": "1"}, "parameter seed='1': must be a whole number from 0 to"),
         ({"lr": math.nan}, "parameter lr=nan: must be a number at least 0"),
-        ({"lr": None}, "parameter lr=None: must be a number at least 0"),
         (yaml.safe_load("lr: 1e-3"), "lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)"),
         ({"compile": 1}, "parameter compile=1: must be true or false"),
         ({"overrides": []}, "parameter overrides=[]: must be a mapping"),
-        ({"model": 3}, "parameter model=3: must be a string"),
         ({"precision": "fp16"}, "parameter precision='fp16': must be one of fp32, bf16"),
         ({"learning_rate": 0.1}, "unknown parameter 'learning_rate'; allowed: study, variant, seed, "),
         ({"dataset": "scene", "data": SCENES}, "unknown dataset 'scene'; allowed: scenes, cue_volumes, "),
@@ -76,7 +69,6 @@ def drawn(dataset: str = "scenes", **options: object) -> dict:
         (drawn("cue_volumes", num_cues=3), "num_cues=3: must be a whole number from 2 to 2"),
         (drawn("legend_scenes", num_keys=17), "option of data num_keys=17: must be a whole number from 2 to 16"),
         (drawn("legend_scenes", window=18), "window=18: must be a multiple of 4, at most size // 3"),
-        (drawn("legend_scenes", window=24), "window=24: must be a multiple of 4, at most size // 3"),
         (drawn("legend_scenes", window=8), "num_keys=8: must be at most 4, for which there is room"),
         (drawn("legend_scenes", size=48, spread=True, num_keys=10), "num_keys=10: must be at most 9"),
         (STREETS | {"data": SPLITS | {"size": 5}}, "option of data size=5: must be a list (a whole number"),
@@ -100,8 +92,6 @@ def drawn(dataset: str = "scenes", **options: object) -> dict:
         (VOLUMES | {"augment": PATCH | {"flip_axes": [3]}}, "flip_axes=[3]: must be"),
         (VOLUMES | {"augment": PATCH | {"scale": [1.2, 0.8]}}, "scale=(1.2, 0.8): must be (low, high) with low"),
         (VOLUMES | {"augment": PATCH | {"scale": [0, 1]}}, "scale=[0, 1]: must be a list (a number from 0.25 to 4"),
-        (VOLUMES | {"augment": PATCH | {"turn": 3}}, "unknown option of augment 'turn'; allowed: patch_size, fore"),
-        (VOLUMES | {"data": SPLITS | {"size": [9, 9]}}, "unknown option of data 'size'; allowed: train"),
         (VOLUMES | {"dataset": "synapse", "data": SPLITS | {"organs": 13.0}}, "organs=13.0: must be one of 13, 8"),
         (VOLUMES | {"evaluate": {"flip": True}}, "evaluate={'flip': True}: of images alone"),
     ],

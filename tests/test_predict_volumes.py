@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from conftest import refused_by_main
 from nifti_files import cut, own_volumes, save
 from torch import Tensor, nn
 
@@ -15,9 +16,10 @@ from glamlib.data.volumes import Preprocessing
 from glamlib.errors import InputError
 from glamlib.runs.predict import predict_volumes
 from glamlib.runs.run import run_one
-from glamlib.runs.saved_model import SavedModel, load_model
+from glamlib.runs.saved_model import SavedModel, load_model, save_model
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.datasets import run_data
+from glamlib.zoo import create_model
 
 
 class Bright(nn.Module):
@@ -124,7 +126,7 @@ def test_broken_files_are_named_and_stop_nothing(tmp_path):
     count, failed = predict_volumes(model, model.run, folder, tmp_path / "out")
     assert count == 5
     assert sorted(file.name for file in (tmp_path / "out" / "labels").iterdir()) == ["b.nii.gz", "c_0042.nii.gz"]
-    needles = ("a.nii.gz: cannot be read", "d.nii.gz: 2 files, d, d_0000", "4 axes")
+    needles = ("a.nii.gz: cannot be read", "d.nii.gz: d, d_0000: allowed: one file", "4 axes")
     for line, needle in zip(failed, needles, strict=True):
         assert needle in line
         assert str(folder) in line
@@ -197,7 +199,15 @@ def test_other_volumes_are_evaluated_as_those_of_training_were_prepared(tmp_path
     run = replace(run, model="glam_nnformer_nano", augment={"patch_size": [8, 8, 8]})
     run_one(run, tmp_path / "results", weights)
     seen = []
-    monkeypatch.setattr("glamlib.cli.run_data", lambda *arguments: seen.append(run_data(*arguments)) or seen[-1])
+    monkeypatch.setattr("glamlib.runs.saved_model.run_data", lambda *asked: seen.append(run_data(*asked)) or seen[-1])
     assert main(["evaluate", str(weights), "--data", str(tmp_path / "second")]) == 0
     assert seen[0].preprocessing == load_model(weights).preprocessing
     assert seen[0].preprocessing.scales != (None,)
+
+
+def test_channels_in_another_order_are_refused(tmp_path, capsys):
+    root, file = own_volumes(tmp_path / "own", "nnunet", ["T1", "T2"]), tmp_path / "w.safetensors"
+    model = create_model("nnformer_nano", num_classes=3, in_channels=2)
+    run = replace(saved().run, data={"train": "train", "test": "test"})
+    save_model(file, replace(saved(2), model=model, run=run, channels=("T2", "T1")))
+    refused_by_main(capsys, ["evaluate", str(file), "--data", str(root)], "channels ('T2', 'T1'); of the data: ('T1', ")

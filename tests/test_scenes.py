@@ -9,17 +9,8 @@ import torch
 from scipy import ndimage
 
 from glamlib import InputError
-from glamlib.data.scenes import (
-    BACKGROUND,
-    CUE_COLOURS,
-    SHAPE,
-    CueScenes,
-    CueVolumeConfig,
-    CueVolumes,
-    LegendConfig,
-    SceneConfig,
-    draw_scene,
-)
+from glamlib.data import scenes
+from glamlib.data.scenes import CueScenes, CueVolumeConfig, CueVolumes, LegendConfig, SceneConfig, draw_scene
 from glamlib.evaluation.cues import CueAccuracy
 
 CLEAN = SceneConfig(noise=0)
@@ -79,7 +70,7 @@ def test_labels_shapes_and_distances_are_those_of_the_picture(config: SceneConfi
         scene = draw_scene(config, 11, index)
         assert scene.image.shape[1:] == scene.label.shape == scene.shapes.shape == (config.size,) * dims
         assert scene.image.dtype == scene.label.dtype == scene.shapes.dtype == np.uint8
-        background, on_shape = ((scene.image == grey).all(axis=0) for grey in (BACKGROUND, SHAPE))
+        background, on_shape = ((scene.image == grey).all(axis=0) for grey in (scenes.BACKGROUND, scenes.SHAPE))
         tile = np.argwhere(~background & ~on_shape)
         assert len(tile) == config.cue_size**dims
         assert np.ptp(tile, axis=0).tolist() == [config.cue_size - 1] * dims  # a whole square or cube
@@ -116,16 +107,16 @@ def test_distances_fill_their_range(low: int, high: int) -> None:
 @pytest.mark.parametrize("config", [SceneConfig(), CueVolumeConfig()])
 def test_shape_pixels_do_not_tell_the_class(config: SceneConfig) -> None:
     """Grey values, areas and places of the shapes are alike in both classes, and the classes cover as many pixels."""
-    scenes = [draw_scene(config, 0, index) for index in range(300)]
-    first = np.array([scene.cue == 1 for scene in scenes])
-    for one, two in zip(scenes[::2], scenes[1::2], strict=True):  # one layout, both classes: exactly balanced
+    drawn = [draw_scene(config, 0, index) for index in range(300)]
+    first = np.array([scene.cue == 1 for scene in drawn])
+    for one, two in zip(drawn[::2], drawn[1::2], strict=True):  # one layout, both classes: exactly balanced
         assert np.array_equal(one.shapes, two.shapes)
         assert {one.cue, two.cue} == {1, 2}
         assert not np.array_equal(one.image, two.image)
-    greys = np.array([scene.image[:, scene.shapes > 0].mean() for scene in scenes])
-    assert abs(greys.mean() - SHAPE) < 1
-    areas = np.array([np.count_nonzero(scene.shapes) for scene in scenes])
-    rows = np.array([np.nonzero(scene.shapes)[0].mean() for scene in scenes])
+    greys = np.array([scene.image[:, scene.shapes > 0].mean() for scene in drawn])
+    assert abs(greys.mean() - scenes.SHAPE) < 1
+    areas = np.array([np.count_nonzero(scene.shapes) for scene in drawn])
+    rows = np.array([np.nonzero(scene.shapes)[0].mean() for scene in drawn])
     for measured in (greys, areas, rows):
         one, two = measured[first], measured[~first]
         assert abs(one.mean() - two.mean()) < 5 * np.sqrt(one.var() / len(one) + two.var() / len(two))
@@ -135,7 +126,7 @@ def test_shape_pixels_do_not_tell_the_class(config: SceneConfig) -> None:
 def test_noise_has_its_mean_and_deviation(deviation: int) -> None:
     clean, noisy = (draw_scene(SceneConfig(size=512, noise=noise), 0, 0) for noise in (0, deviation))
     assert np.array_equal(clean.label, noisy.label)  # the noise comes last: it moves nothing
-    noise = noisy.image.astype(float)[:, clean.image[0] == BACKGROUND] - BACKGROUND  # never clipped there
+    noise = noisy.image.astype(float)[:, clean.image[0] == scenes.BACKGROUND] - scenes.BACKGROUND  # never clipped there
     assert abs(noise.mean()) < 0.6  # rounded down, so half a grey value low
     assert noise.std() == pytest.approx(deviation, rel=0.02)
     correlation = np.corrcoef(noise)  # of the channels
@@ -175,7 +166,7 @@ def test_the_data_set_gives_what_training_expects(kind: type, config: SceneConfi
         assert data.spacing(0) == (1.0, 1.0, 1.0)
     else:
         assert image.dtype == torch.uint8
-        assert data.palette[1:] == CUE_COLOURS[:2]
+        assert data.palette[1:] == scenes.CUE_COLOURS[:2]
     assert np.array_equal(image, scene.image)
     assert np.array_equal(label, scene.label)
     for index in (-1, 3):

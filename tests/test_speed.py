@@ -65,6 +65,8 @@ def _too_large() -> None:
 def test_memory_is_that_of_a_fresh_process():
     assert np.isnan(speed.apart(_too_large))
     assert 1 < speed.apart(speed.peak_mib, nano(10), SMALL, "cpu", 1) < 1000
+    np.ones(2**26)  # 512 MiB, which the next of a process's runs does not hold
+    assert speed.peak_memory_mib("cpu") > speed.peak_memory_mib("cpu") + 300
 
 
 def test_measured_rows(monkeypatch):
@@ -103,10 +105,10 @@ def test_each_is_timed_right_after_swin_so_that_a_slowing_machine_cancels(monkey
 def test_finished_groups_are_not_timed_again(tmp_path, monkeypatch):
     timed, empty = [], {"part": "", "pass": "", "size": 0}
     monkeypatch.setattr(speed, "measure", lambda group, *_: timed.append(group) or pd.DataFrame([empty]))
-    for _ in range(2):
-        speed.speed(tmp_path / "speed.csv", tmp_path)
-    assert timed == speed.groups("cpu")
-    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(timed)
+    for threads in (2, 2, 1):
+        speed.speed(tmp_path / "speed.csv", tmp_path, threads=threads)
+    assert timed == speed.groups("cpu") * 2
+    assert len(pd.read_csv(tmp_path / "speed.csv")) == len(speed.groups("cpu"))
 
 
 def paper_run(variant: str, model: str, steps: int = 1000) -> RunParameters:

@@ -139,7 +139,7 @@ def test_absent_data_are_refused_with_their_source(tmp_path, monkeypatch, name):
         ("hippocampus", "test", {}, "unknown hippocampus split 'test'; allowed: train, val"),
         ("hippocampus", "val", {"sides": True}, "unknown option of volumes 'sides'; allowed: spacing, scales"),
         ("brains", "train", {"sides": 1}, "option of volumes sides=1: must be true or false"),
-        ("brains", "train", {"spacing": (1, 0, 1)}, r"spacing=.* must be a list \(a number from 0.01 to 100"),
+        ("brains", "train", {"spacing": (1, 0, 1)}, r"spacing=.* must be a list \(a number from 0.0001 to 1000"),
         ("synapse", "train", {"organs": 9}, "option of volumes organs=9: must be one of 13, 8"),
     ],
 )

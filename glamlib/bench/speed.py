@@ -247,7 +247,7 @@ def speed(out: Path, cache: Path, device: Literal["cpu", "cuda", "auto"] = "cpu"
     """
     tables, device = [], resolve_device(device)
     for group in groups(device):
-        file = cache / computing_digest() / device / f"{group.part}-{group.direction}-{group.size}.csv"
+        file = cache / computing_digest() / f"{device}-{threads}" / f"{group.part}-{group.direction}-{group.size}.csv"
         if not file.exists():
             print(f"bench {file.stem}", flush=True)
             rows = measure(group, device, threads)

@@ -89,9 +89,10 @@ def check_data(name: str, path: str | PathLike[str]) -> CheckReport:
         split_problems = [line for split in layout.splits.values() for line in split.problems]
         report.problems += dict.fromkeys([*layout.problems, *split_problems, *layout.incomplete])
         report.splits = {split: _checked(report, layout, split) for split in layout.splits}
-        met = {name for split in report.splits.values() for name, share in split["class_percent"].items() if share}
-        if met and len(met) < len(classes):
-            report.warnings.append(f"no label holds {', '.join(name for name in classes if name not in met)}")
+        shares = {split: found["class_percent"] for split, found in report.splits.items() if found["class_percent"]}
+        met = {name for split in shares.values() for name, share in split.items() if share}
+        absent = {split: ", ".join(name for name in classes if not found[name]) for split, found in shares.items()}
+        report.warnings += [f"no label of {split} holds {names}" for split, names in absent.items() if names]
         if len(met) == 1 or (classes and not met and any(split["void_percent"] for split in report.splits.values())):
             held = f"every labelled pixel is {met.pop()!r}" if met else "no pixel belongs to a class"
             raise InputError(f"{root}: {held}; allowed: two classes or more (is one of them stored as void?)")

@@ -107,10 +107,7 @@ def read_classes(path: Path) -> ClassTable:
 
 
 def folders_of(root: Path, names: Sequence[str], places: Places, label_suffix: str = "") -> tuple[Path, Path] | None:
-    """Return the folders of images and labels of the split of one of these names, "" for the root itself.
-
-    InputError where there are several.
-    """
+    """Return the folders of images and labels of the split of these names ("": the root); InputError for several."""
     parts = [[part.replace("SPLIT", name).lstrip("/") for part in each] for name in names for each in places]
     paths = dict.fromkeys((root / images, root / labels) for images, labels in parts)
     paths = [(images, labels) for images, labels in paths if images.is_dir() and labels.is_dir()]
@@ -183,7 +180,7 @@ def suggest_classes(root: Path) -> str:
     if path.exists():
         raise InputError(f"{path}: is there already, and is not overwritten")
     folders = next(filter(None, (folders_of(root, names, table.places) for names in (*SPLITS.values(), [""]))), ())
-    stems = [{file.stem for file in each.glob("*.*")} for each in folders]
+    stems = [{file.stem for file in each.glob("[!.]*.*")} for each in folders]
     if stems and not stems[0] & stems[1]:
         table = ClassTable(("?",), image_suffix=_ending(stems[0]), label_suffix=_ending(stems[1]))
     splits = _own_splits(root, table)[0].values()
@@ -191,6 +188,9 @@ def suggest_classes(root: Path) -> str:
         [item.label for split in splits for item in split.items],
         [each for s in splits for each in s.problems],
     )
+    if not labels:
+        pairing = "an image and its label must have one name, but for an ending that all images or all labels have"
+        raise InputError(f"{root}: nothing pairs up; {why[0]}; {pairing}")
     numbers, colours = Counter(), Counter()
     for label, (counter, coloured) in product(labels, ((colours, True), (numbers, False))):
         try:

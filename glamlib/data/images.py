@@ -23,7 +23,7 @@ def read_image(path: Path) -> Tensor:
 
     16-bit values are divided by 256, real values from 0 to 1 multiplied by 255; transparency is ignored. InputError
     names a file that is damaged, or has several frames or values of unknown range: 16 bits of which 8 are used may be
-    an image of 8 bits, or black.
+    an image of 8 bits, or black, and 32 bits of which more are used may end anywhere.
     """
     with _opened(path) as image:
         if image.mode == "F" or image.mode.startswith("I"):
@@ -33,13 +33,13 @@ def read_image(path: Path) -> Tensor:
 
 def _to_bytes(values: np.ndarray, sixteen_bits: bool) -> np.ndarray:
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 65535):  # also where they are not numbers
-        raise ValueError(f"values from {low} to {high}; allowed: 0..255, 0..65535, or real numbers 0..1")
+    if not (low >= 0 and high <= (65535 if sixteen_bits else 255)):  # also where they are not numbers
+        raise ValueError(f"values from {low} to {high}; allowed: 0..255, 0..65535 in 16 bits, or real numbers 0..1")
     if sixteen_bits and 0 < high < 256:
         raise ValueError(f"16 bits, and values only up to {high}; save it with 8 bits, or stretched to 0..65535")
     if values.dtype.kind == "f" and high <= 1:
         values = values * 255
-    elif sixteen_bits or high > 255:
+    elif sixteen_bits:
         values = values // 256
     return values.round().astype(np.uint8)
 
@@ -47,13 +47,12 @@ def _to_bytes(values: np.ndarray, sixteen_bits: bool) -> np.ndarray:
 def read_label(path: Path, coloured: bool = False) -> np.ndarray:
     """Read a label file's values as stored, uint8 (H, W), or its colours, each 65536 r + 256 g + b, int32 (H, W).
 
-    InputError if the file is damaged, is of more than 8 bits or of a format that does not keep values, or has colours
-    where values are asked for.
+    InputError for a damaged file, more than 8 bits, a format that does not keep values, or colours in place of values.
     """
     with _opened(path) as label:
         modes = ("P", "L", "1", "RGB", "RGBA") if coloured else ("P", "L", "1")
         if label.mode not in modes:
-            allowed = "or RGB" if coloured else "and for others name the classes' colors in classes.json"
+            allowed = "or RGB" if coloured else "and for RGB name the classes' colors in classes.json"
             raise ValueError(f"its mode is {label.mode}; allowed: palettised (P) or grey (L, 1) of 8 bits, {allowed}")
         if label.info["format"] not in ("PNG", "TIFF", "BMP", "GIF"):
             raise ValueError(f"it is a {label.info['format']}, whatever its name says, which need not keep the values")

@@ -2,9 +2,11 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ HELD_OUT, SEED = 0.15, 0  # the share of "train" that becomes a split which is n
 NAMED = 3  # how many of several problems an error names; check_data names them all
 
 Palette = tuple[tuple[int, int, int], ...]
+nfc = partial(unicodedata.normalize, "NFC")  # "ä" is one letter in some systems' names, two in others'
 
 
 @contextmanager
@@ -134,8 +137,7 @@ class Layout:
     title: str  # the data set's name in messages
     labels: Labels
     splits: dict[str, Split]
-    # Of an `Item` and, if errors are caught, a `Catcher`: the image, the class numbers and, of volumes, the spacing;
-    # None for what raised an error that was caught
+    # Of an `Item` and, to catch errors, a `Catcher`: image, class numbers, spacing (of volumes); None for what failed
     read: Callable[..., tuple]
     unions: Mapping[str | None, Sequence[str]] = field(default_factory=dict)  # splits that are others together
     subsets: Mapping[str, Split] = field(default_factory=dict)  # parts of splits
@@ -156,7 +158,7 @@ class Layout:
             more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
             raise InputError("; ".join(problems[:NAMED]) + more)
         if not any(part.items for part in parts):
-            needed = "at least 3 labelled images are needed to hold out splits"
+            needed = "needed: a list that names some, or at least 3 labelled images to hold out splits"
             raise InputError(f"the {self.title} split {split!r} is empty ({parts[0].where}); {needed}")
         return [*chain(*(part.items for part in parts))]
 
@@ -187,14 +189,18 @@ class Files(NamedTuple):
     name: str = "(.+)"
 
     def find(self, problems: list[str]) -> dict[str, Path]:
-        """Return files by name, or those one folder deeper; a name's second file, or none, is a problem."""
+        """Return files by name (NFC), or those one folder deeper; problems: a name's second file, both depths, none."""
         found: dict[str, Path] = {}
         pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
         for level in ("[!.]*", "[!.]*/[!.]*"):
-            for path in () if found else sorted(self.folder.glob(level)):
-                match = pattern.fullmatch(str(path.relative_to(self.folder)))
-                if match and found.setdefault(match[1], path) != path:
-                    problems.append(f"{path} has the same name as {found[match[1]].name}")
+            paths = [(path, nfc(str(path.relative_to(self.folder)))) for path in sorted(self.folder.glob(level))]
+            matches = [(path, match[1]) for path, name in paths if (match := pattern.fullmatch(name))]
+            if found and matches:
+                problems.append(f"{matches[0][0]} and {next(iter(found.values()))} lie at two depths; allowed: one")
+                break
+            for path, name in matches:
+                if found.setdefault(name, path) != path:
+                    problems.append(f"{path} has the same name as {found[name].name}")
         if not found:
             problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}, here or one folder deeper")
         return found
@@ -232,7 +238,7 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
         paths = [path for name in aliases for place in LISTS if (path := root / place / f"{name}.txt").is_file()]
         if paths:
             with reading(paths[0], "text"):
-                lines = paths[0].read_text(encoding="utf-8-sig").splitlines()
+                lines = nfc(paths[0].read_text(encoding="utf-8-sig")).splitlines()
             lists[split] = paths[0].name, [line.strip() for line in lines if line.strip()]
     folds = root / "splits_final.json"
     if not lists and folds.is_file():
@@ -243,7 +249,8 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     lists = lists or {split: (f"the published {split} split", each) for split, each in (names or {}).items()}
     if lists and len({item.name for item in pool.items}) < len(pool.items):
         raise InputError(f"{root}: lists cannot tell files of one name in several folders apart")
-    keys = {key: item for item in pool.items for path in (*item.images, item.label) for key in (path.stem, path.name)}
+    files = [(nfc(path.name), item) for item in pool.items for path in (*item.images, item.label)]
+    keys = {key: item for name, item in files for key in (Path(name).stem, name)}
     keys |= {item.name: item for item in pool.items}
     found, taken = {}, {}
     for split, (where, lines) in lists.items():
@@ -266,8 +273,7 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
 def three_splits(found: dict[str, Split]) -> tuple[dict[str, Split], str]:
     """Return train, val and test, and a line that says where they are.
 
-    Where two are found, the other one is "test", the one that is reported. Each that is not found is 15 % of "train",
-    drawn by a fixed seed.
+    Where two are found, the other is "test", which is reported. What is not found is a fixed draw of 15 % of "train".
     """
     found = dict(found)
     if found.keys() == {"train", "val"}:

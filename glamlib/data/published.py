@@ -55,8 +55,7 @@ def _find(
 ) -> Layout:
     """Describe a set in ``root``, or in its sub-folder ``inside``, which its archive has.
 
-    Of several label suffixes, that counts of which there are more files. ``item`` names a split's items if these are
-    numbered from 1, which tells what is missing.
+    Of several label suffixes the most frequent counts. ``item`` names items that are numbered from 1: it tells gaps.
     """
     name = title.lower()
     base = root / inside if (root / inside).is_dir() else root

@@ -9,8 +9,7 @@ a bright value, drawn anew for each scene. A shape shows a key, and its class is
 The background, the tile and the legend are class 0. A scene depends on its configuration, a seed and an index alone. It
 is drawn with integers from the raw words of a Philox counter (Salmon et al., SC 2011), whose stream numpy guarantees,
 so it is the same on every platform. Scenes are balanced: of n cues, those of the n indices from n m on have one layout,
-each cue (each legend and its opposite) once, and noise of their own. So a constant answer is right for exactly one
-pixel of a shape in n.
+each cue (each legend and its opposite) once, and noise of their own. So a constant answer is right exactly once in n.
 """
 
 from dataclasses import dataclass
@@ -115,10 +114,7 @@ class LegendConfig(_Canvas):
 
 
 class Scene(NamedTuple):
-    """One scene, of uint8 arrays unless said otherwise.
-
-    A cue scene is a legend scene of one key: its cell is the tile, and its value the cue.
-    """
+    """One scene, uint8 unless noted. A cue scene is a legend scene of one key: cell and value are tile and cue."""
 
     image: np.ndarray  # (C, *size), C = 3 or 1
     label: np.ndarray  # (*size)

@@ -67,8 +67,7 @@ class TrainTransform(Checked):
     scale_range: tuple[Factor, Factor] = (0.5, 2.0)  # of the factor, drawn evenly, that the image is resized by
     flip: Share = 0.5  # probability of a horizontal flip
     jitter: bool = True  # whether to apply `photometric_distortion`
-    # Draw the crop again, up to ten times, while one class covers this share of the pixels that are not void; 1.0 takes
-    # the first crop. mmsegmentation: 0.75.
+    # Draw the crop again, up to ten times, while one class covers this share of what is not void; mmsegmentation: 0.75
     cat_max_ratio: Annotated[float, Range(0.01, 1)] = 1.0
     # The factor multiplies these pixels, in which the image is fitted. mmsegmentation's img_scale; ADE20K: (2048, 512)
     long_short: tuple[Side, Side] | None = None

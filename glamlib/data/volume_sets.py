@@ -76,7 +76,10 @@ def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
         if regions := [name for name, value in table["labels"].items() if isinstance(value, list)]:
             raise ValueError(f"label {regions[0]!r} is a region; allowed: one value for each label")
         # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
-        pairs = [(value, name) if isinstance(value, int) else (name, value) for name, value in table["labels"].items()]
+        pairs = [
+            (value, name) if isinstance(value, int) or not name.isdigit() else (name, value)
+            for name, value in table["labels"].items()
+        ]
         names = {int(value): name for value, name in pairs}
         ignored = {value: VOID for value, name in names.items() if name.lower() == "ignore"}
         values = sorted(names.keys() - ignored, key=lambda value: (value != 0, value))
@@ -84,7 +87,8 @@ def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
             have = ", ".join(f"{value} {name!r}" for value, name in pairs)
             allowed = f"0, the background, and 1 to {VOID - 1} more, each with a name of its own"
             raise ValueError(f"its labels are {have}; allowed: {allowed}")
-        channels = table.get("channel_names") or table["modality"]
+        if not (channels := table.get("channel_names") or table.get("modality")):
+            raise KeyError("channel_names")
         channels = tuple(str(channels[key]) for key in sorted(channels, key=int))
         cases = [(case["image"], case.get("label", case["image"])) for case in table.get("training", ())]
         told = {_stem(label): _stem(image) for image, label in cases}
@@ -162,7 +166,7 @@ class VolumeSet:
         given = {name: value for name, value in (("spacing", spacing), ("scales", scales)) if value != "usual"}
         preprocessing = Preprocessing(layout.labels.values, **usual | given)
         if len(preprocessing.scales) != len(layout.channels):
-            raise InputError(f"option of volumes scales={scales}: must be one for each of {layout.channels}")
+            raise InputError(f"{root}: channels {layout.channels}; scales={preprocessing.scales} must be one for each")
         return FileVolumes(layout, split, preprocessing)
 
     def find(self, root: Path, **options: object) -> Layout:

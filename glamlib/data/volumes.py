@@ -19,7 +19,7 @@ from torch import Tensor
 from glamlib.data.layout import Catcher, FileItems, Item, Labels, Layout, by, reading
 from glamlib.errors import Checked, InputError, Range
 
-Length = Annotated[float, Range(0.01, 100)]
+Length = Annotated[float, Range(1e-4, 1000)]
 Shape = tuple[int, int, int]
 Spacing = tuple[Length, Length, Length]  # of voxels, in mm
 Scale = tuple[float, float, float, Annotated[float, Range(1e-8)]]  # low, high, mean, deviation: see `normalised`
@@ -30,8 +30,7 @@ _IN_MM = {"meter": 1000.0, "micron": 0.001}  # units that NIfTI knows beside mm;
 class Volume(NamedTuple):
     """A file's values (D, H, W) in canonical axes, the sides of a voxel in mm, and the affine.
 
-    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, as nibabel's "RAS+" affines do. Images of several
-    channels have values (C, D, H, W).
+    The affine (4, 4) takes the voxel (x, y, z) = (w, h, d) to mm, in "RAS+". Of several channels, values (C, D, H, W).
     """
 
     values: np.ndarray
@@ -138,8 +137,7 @@ def read_case(
 def normalised(values: np.ndarray, scale: Scale | None = None) -> np.ndarray:
     """Return float32: ``values`` clipped to low..high (CT: Hounsfield units), less the mean, over the deviation.
 
-    Without a scale (MR, whose values have no unit) mean and deviation are those of the voxels that are not 0, which is
-    what lies outside a stripped or cropped volume.
+    Without a scale (MR, whose values have no unit) mean and deviation are those of the voxels that are not 0 (outside).
     """
     if scale is None:
         inside = values[values != 0].astype(np.float64)
@@ -201,12 +199,11 @@ class Preprocessing(Checked):
 
 
 class FileVolumes(FileItems):
-    """A `VolumeDataset` over files. With ``original_labels`` set, for scores, labels keep their own voxels; those of
-    images ``preprocessing`` decides."""
+    """A `VolumeDataset` over files, resampled by ``preprocessing``; not the labels, if ``original_labels`` is set."""
 
     def __init__(self, layout: Layout, split: str, preprocessing: Preprocessing) -> None:
         super().__init__(layout, split)
-        self.sided, self.preprocessing = layout.labels.sided, preprocessing
+        self.sided, self.channels, self.preprocessing = layout.labels.sided, layout.channels, preprocessing
         self.original_labels = False
 
     def spacing(self, index: int) -> Spacing:

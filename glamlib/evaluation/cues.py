@@ -14,8 +14,7 @@ BIN = 8  # pixels or voxels of distance
 
 
 class CueAccuracy:
-    """Shape pixels that are right, found (given the class of some shape) and in all, by distance from the cue's centre
-    to the shape's; and pixels of each class."""
+    """Shape pixels right, found (as some shape) and in all, by distance of cue and shape; and pixels of each class."""
 
     def __init__(self, scenes: CueScenes | CueVolumes) -> None:
         self.scenes = scenes
@@ -38,8 +37,8 @@ class CueAccuracy:
         cue_accuracy: the share of shape pixels that are right, which is found (outlines) times right_given_found (the
         cue). cue_chance: right_given_found of a guess among the classes. cue_constant: that of the most frequent class
         as the answer to all. escaped: 1 where right_given_found is past the middle between that and 1, else 0.
-        guessing_loss: the cross-entropy in nats per pixel of who finds all shapes and guesses their class. by_distance:
-        rows of from_px, to_px, pixels, found, accuracy.
+        guessing_loss: the cross-entropy in nats per pixel of all shapes found and classes guessed. by_distance: rows
+        of from_px, to_px, pixels, found, accuracy.
         """
         counts, pixels = (np.sum(gathered(own), axis=0) for own in (self.counts, self.pixels))
         rows = [

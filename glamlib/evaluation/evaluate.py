@@ -135,8 +135,7 @@ class Gallery:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return images, labels and predictions, all uint8, cut to the smallest; to be called in all processes.
 
-        Labels and predictions are ``(n, H, W)``, images ``(n, 3, H, W)``; of volumes ``(n, H, W)``, grey from the
-        lowest value 0 to the highest 255.
+        Labels and predictions are ``(n, H, W)``, images ``(n, 3, H, W)``; of volumes ``(n, H, W)``, grey from 0 to 255.
         """
         shown = {index: planes for part in gathered(self.shown) for index, planes in part.items()}
         height, width = np.min([label.shape for _, label, _ in shown.values()], axis=0)

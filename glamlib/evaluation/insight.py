@@ -80,8 +80,7 @@ def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0, queries: 
 def effective_receptive_field(model: EncoderDecoder, images: Tensor, at: tuple[int, int] | None = None) -> np.ndarray:
     """Return how much the logits of the pixel ``at`` (row, column) change with each pixel, ``(H, W)`` float32, sum 1.
 
-    That is the absolute gradient of their sum, over channels and over ``images`` (uint8 ``(B, 3, H, W)``); the pixel is
-    the centre unless given.
+    That is the absolute gradient of their sum, over channels and uint8 ``images`` ``(B, 3, H, W)``. None: the centre.
     """
     model.eval()
     x = normalise(images.to(next(model.parameters()).device)).requires_grad_(True)

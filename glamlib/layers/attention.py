@@ -89,8 +89,7 @@ class WindowAttention(nn.Module):
 
 @cached
 def sine_position_code(grid: tuple[int, ...], dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the code of each window's place in the grid of windows, ``(nW, dim)``: sines and cosines of its row and
-    column (and slice), after Vaswani et al. (2017).
+    """Return sines and cosines of each window's (slice,) row and column, ``(nW, dim)``, after Vaswani et al. (2017).
 
     Unlike the released code's learned table, it has no parameters and is defined for any number of windows.
     """

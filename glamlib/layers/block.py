@@ -78,8 +78,7 @@ class GlamBlock(nn.Module):
         """Return the new map ``(B, *size, C)`` and tokens ``(B, nW, T, C)``, None after the last block of a stage.
 
         With ``trace``, attention is explicit and stored there: ``layout``, ``window`` ``(B, nW, heads, T + P, T + P)``
-        and ``global`` ``(B, heads, nW * T, nW * T)`` (of a mixer of patches: see there) or None. InputError where the
-        mixer lacks its tokens.
+        and ``global`` ``(B, heads, nW * T, nW * T)`` (of patch mixers: see there) or None. InputError without tokens.
         """
         layout = self.layout_of(x)
         if tokens is None and self.mixer is not None and not self.mixes_patches:

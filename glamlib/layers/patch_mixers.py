@@ -34,10 +34,7 @@ class PatchMixer(GlobalAttention):
 
 
 class FullAttention(PatchMixer):
-    """Every patch attends to every patch of the map (Vaswani et al., "Attention is all you need", NeurIPS 2017, eq. 1).
-
-    Quadratic in the number of patches.
-    """
+    """Every patch attends to every patch (Vaswani et al., NeurIPS 2017, eq. 1). Quadratic in the number of patches."""
 
 
 class ReducedAttention(PatchMixer):
@@ -68,8 +65,7 @@ class SharedTokens(PatchMixer):
     """A few learned tokens attend to all patches and to themselves; then all patches attend to the tokens.
 
     Zhang et al., "Multi-scale Vision Longformer" (ICCV 2021), section 3.2; its local attention is the block's W-MSA.
-    ViL's tokens pass from block to block. Here each block starts its own, so that only the map passes on.
-    Linear in the number of patches.
+    ViL's tokens pass from block to block; here each block starts its own. Linear in the number of patches.
     """
 
     num_tokens = 8

@@ -23,8 +23,7 @@ MASKED = float("-inf")
 def cached(make: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
     """Cache what ``make`` returns for its last 32 arguments: constants of a layout that all blocks share.
 
-    They are made outside inference mode, so that training can use them too. Tensors of a compiler or an export are not
-    real ones and are not cached.
+    They are made outside inference mode, so that training can use them too; those of a compiler or export are not kept.
     """
     cache = lru_cache(maxsize=32)(torch.inference_mode(False)(make))
 

@@ -47,8 +47,7 @@ class StagedConfig(Config):
         weight_init: see `glamlib.models.encoder.init_linear`.
         behaviour: "paper", "released", or single differences of the released code joined by "+" (`glamlib.released`),
             which are defined for the mixers gmsa and none.
-        grad_checkpointing: recompute each block's activations in its backward pass: the same result with less memory,
-            for a third more time.
+        grad_checkpointing: recompute each block's activations in its backward pass: less memory, a third more time.
     """
 
     embed_dim: Count

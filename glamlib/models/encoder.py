@@ -76,8 +76,7 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """Swin (no global tokens) or GLAM-Swin; with another ``patch_embed`` and merging, nnFormer's encoder.
 
-    With ``skips`` it returns what a UNet decoder needs instead of a pyramid. ``make_merging`` takes the channels of the
-    stage whose map it halves.
+    With ``skips`` it returns what a UNet decoder needs. ``make_merging`` takes the channels of the map that it halves.
     """
 
     def __init__(

@@ -107,8 +107,7 @@ class NonLocalUpsampling(nn.Module):
     def forward(self, x: Tensor, skip: Tensor, trace: dict | None = None) -> Tensor:
         """Return the doubled map ``(B, H', W', D / 2)`` of ``x`` ``(B, H, W, D)`` at the size of ``skip``.
 
-        With ``trace``, attention is explicit and stored under ``layout`` (coarse) and ``cross``
-        ``(B, nW, heads, 4 P, P)``.
+        ``trace`` gets the explicit attention as ``layout`` (coarse) and ``cross`` ``(B, nW, heads, 4 P, P)``.
         """
         size = tuple(skip.shape[1:3])
         coarse = self.layout_of(x)

@@ -1,7 +1,6 @@
 """UPerNet and its auxiliary head, and a linear decoder that adds no context.
 
-UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018). Parameter names are
-mmsegmentation's, so its weights load.
+UPerNet: Xiao et al., "Unified Perceptual Parsing for Scene Understanding" (ECCV 2018); mmsegmentation's weights load.
 """
 
 from collections import OrderedDict

@@ -39,7 +39,7 @@ class TableAttention(GlobalAttention):
         if len(rows) not in (1, count):
             raise InputError(
                 f"the map has {count} tokens, and the released table of this stage has {len(table)} rows: "
-                "use a smaller image, more tokens a window, or the paper's behaviour"
+                "use a smaller image, more tokens per window, or the paper's behaviour"
             )
         return (flat + rows).view(tokens.shape)
 

@@ -28,7 +28,6 @@ _SHARES = ("right_given_found", "side_accuracy")
 # The level of each look at a study whose seeds were added after looking, for 5 % in all (Pocock, Biometrika 64, 1977)
 _LOOKS = {1: LEVEL, 2: 0.0294, 3: 0.0221}
 _CLIP = 20  # frames: neighbours show nearly the same
-_RESCANS = {"1023": "1003", "1024": "1004", "1025": "1005", "1038": "1018", "1039": "1019"}  # of one brain
 
 
 def judged(results: Path) -> pd.DataFrame:
@@ -117,8 +116,8 @@ def _over_cases(row: dict[str, object]) -> tuple[float, float]:
 
 
 def _subjects(cases: pd.DataFrame, pair: tuple[str, str]) -> tuple[pd.Series, Callable]:
-    """Return a gain for each subject, the mean of its seeds, scans and structures, and what is formed of them."""
-    cases = cases.assign(name=cases["name"].replace(_RESCANS)).explode("dice").astype({"dice": float})
+    """Return a gain for each subject, the mean of its seeds and structures, and what is formed of them."""
+    cases = cases.explode("dice").astype({"dice": float})
     means = cases.pivot_table(index="name", columns="variant", values="dice")
     return (means[pair[0]] - means[pair[1]]).dropna(), np.mean
 

@@ -1,5 +1,6 @@
 """What a comparison on one's own data ends with: the study's tables, and a page of them with curves and predictions."""
 
+import re
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -34,7 +35,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     summary["verdict"] = [verdicts.get(variant, "") for variant in summary["variant"]]
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")
     by_class = runs.groupby("label", sort=False)[[f"{score.lower()}_{name}" for name in classes]].mean().T
-    names = [escape(name).replace("|", "&#124;") for name in classes]
+    names = [re.sub(r"(\*|^_|_$)", r"\\\1", escape(name)).replace("|", "&#124;") for name in classes]
     by_class = by_class.set_axis(names).map("{:.3f}".format).replace("nan", "-")
     text = f"""# {study.question}
 
@@ -42,6 +43,7 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
 by the {"weights that validation scored highest" if validates else "last weights"}.
 The verdict is on "better than {study.variants[study.baseline].label}", paired by seed, at 5 % for all models together
 (Holm). Beside an inconclusive one is the smallest difference that so many seeds would show with probability 0.8.
+{" ".join(tables.COLUMNS.loc[tables.COLUMNS["needs"].isin(summary), "meaning"].dropna())}
 
 {tables.summary_markdown(summary, study)}
 

@@ -77,10 +77,7 @@ def page_html(
 
 
 def _what_to_see(image: Tag) -> str:
-    """Return the sentence of an image's section that says what to see in it.
-
-    It stands before the image, or after it in a section that begins with an image.
-    """
+    """Return the sentence that says what to see in an image: before it, or after it if its section begins with it."""
 
     def is_near(tag: Tag) -> bool:
         return tag.name in ("h1", "h2", "h3", "img") or (tag.name == "p" and "What to see: " in tag.get_text())

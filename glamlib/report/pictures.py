@@ -31,7 +31,11 @@ def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
 
 def _pictures(study: Study, results: Path, variants: Iterable[str] | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays beside the records of the first seed, by label, of the variants that have them."""
-    found = {name: records.read_pictures(results, study.name, name) for name in variants or study.variants}
+    runs = [record["parameters"] for record in records.comparable(results, study)[0]]
+    kept = {run["variant"] for run in runs if run["seed"] == 0}
+    found = {
+        name: records.read_pictures(results, study.name, name) for name in variants or study.variants if name in kept
+    }
     return {study.variants[name].label: arrays for name, arrays in found.items() if arrays}
 
 

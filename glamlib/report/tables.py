@@ -16,7 +16,7 @@ from glamlib.training.datasets import GENERATED
 
 METRIC_NAMES = {"miou": "mIoU", "dice": "Dice", "right_given_found": "right class, of those found"}
 METRIC_NAMES |= {"side_accuracy": "correct side, where the structure is correct"}
-_COLUMNS = pd.read_csv(Path(__file__).with_name("summary_columns.csv"), comment="#")
+COLUMNS = pd.read_csv(Path(__file__).with_name("summary_columns.csv"), comment="#")
 _CUE_SCORES = "cue_accuracy found right_given_found cue_chance cue_constant escaped steps_to_criterion"
 _VOLUME_SCORES = "hd95_mm dice_synapse_rule hd95_synapse_rule_mm undefined_dice undefined_hd95 side_accuracy"
 
@@ -54,8 +54,8 @@ def side_accuracy(confusion: list[list[int]], classes: list[str]) -> float:
     It is the mean over the pairs "left NAME" and "right NAME" of ``classes``; 0.5 is chance, NaN without pairs.
     """
     counts, shares = pd.DataFrame(confusion, classes, classes), []
-    for left in (name for name in classes if name.startswith("left ")):
-        pair = [left, left.replace("left ", "right ", 1)]
+    pairs = ([name, name.replace("left", "right", 1)] for name in classes if name.startswith("left "))
+    for pair in (pair for pair in pairs if pair[1] in classes):
         own = counts.loc[pair, pair].to_numpy()
         shares.append(own.trace() / own.sum() if own.any() else np.nan)
     return float(pd.Series(shares, dtype=float).mean())
@@ -132,13 +132,14 @@ def summary_markdown(summary: pd.DataFrame, study: Study) -> str:
         rows["past"] = (rows["escaped"] * rows["n"]).round().astype(int)
     shown = {
         title.replace("METRIC", METRIC_NAMES[metric]): [form.format(**row) for row in rows.to_dict("records")]
-        for title, needs, form in _COLUMNS.itertuples(index=False)
+        for title, needs, form, _ in COLUMNS.itertuples(index=False)
         if needs in rows
     }
     words = {"^nan to nan$": "one seed", r"^\+?nan \(.*": "-", r" \(\+?nan to \+?nan\)": "", "^nan$": "undefined"}
     table = pd.DataFrame(shown).replace(words, regex=True)
     mixed = (summary["n"] > 1) & summary[metric].notna() & summary[f"{metric}_low"].isna()  # a mean, and no interval
     table.loc[mixed, "95 % interval"] = "two groups"
+    table.loc[summary[metric].isna(), "95 % interval"] = "-"
     if "against baseline" in table:
         table.loc[summary["variant"] == study.baseline, "against baseline"] = "baseline"
     alignment = ("left", *["right"] * (len(table.columns) - 1))

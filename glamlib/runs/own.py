@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from glamlib.data.datasets import FINDERS, dataset_of, load_dataset, load_volumes
-from glamlib.data.transforms import TrainTransform
+from glamlib.data.transforms import VOID, TrainTransform
 from glamlib.errors import InputError
 from glamlib.runs.places import run_folder
 from glamlib.runs.records import to_do
@@ -72,8 +72,8 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     on_gpu, host = resolve_device(checked.device) == "cuda", psutil.virtual_memory().total
     memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else host
 
-    # two patches in half of the memory
-    voxels = min(VOXELS[large], memory / 4 / MEMORY[large])
+    # a step's patches in half of the memory
+    voxels = min(VOXELS[large], memory / 2 / values.get("batch_size", 2) / MEMORY[large])
     items, held, augment = _volumes(checked, voxels) if volumes else _images(checked)
     values |= {"augment": augment | values["augment"], "data": {"in_memory": held < host / 4} | values["data"]}
     usual = {"batch_size": 2}  # nnU-Net's and nnFormer's
@@ -88,6 +88,10 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     rate = RATE_PRETRAINED if checked.pretrained else RATES[large]
     usual |= {"steps": steps, "lr": rate, "warmup_steps": steps // 20}
     usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
+    held_out = (load_volumes if volumes else load_dataset)(dataset, values["data"]["val"], root=checked.root)
+    if not any(((label >= volumes) & (label < VOID)).any() for _, label in held_out):
+        print("warning: no validation label holds a class to score: the last weights are tested", file=sys.stderr)
+        usual["validate_every"] = 0
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
     values = usual | values

@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -97,10 +98,14 @@ def device_name(device: str) -> str:
 
 
 def peak_memory_mib(device: str) -> float:
-    """Return the most memory this process has held, in MiB: of the GPU if it used one, else resident memory."""
+    """Return the most memory this process has held since the last call, in MiB: of the GPU, or resident memory."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+        peak = torch.cuda.max_memory_allocated() / 2**20
+        torch.cuda.reset_peak_memory_stats()
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
+    with suppress(OSError):  # of Linux; elsewhere it is the most since the process began
+        Path("/proc/self/clear_refs").write_text("5")
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 

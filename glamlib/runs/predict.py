@@ -69,8 +69,7 @@ def _open_out(out: Path, kinds: list[str]) -> None:
     """
     place = out.resolve()
     table = any((place / name).exists() for name in ("classes.json", "dataset.json"))
-    former = (place / MADE).exists() or (place / "overlays").is_dir()
-    if table or (not former and any(place.glob("labels/[!.]*"))):
+    if table or (not (place / MADE).exists() and any(place.glob("labels/[!.]*"))):
         raise InputError(f"{out}: a data set, whose own labels/ would be overwritten; give another folder as --out")
     for kind in kinds:
         check_writable(out / kind / "probe")
@@ -189,7 +188,7 @@ def predict_volumes(saved: SavedModel, run: RunParameters, source: Path, out: Pa
         try:
             stems = [path.name.removesuffix(".gz").removesuffix(".nii") for path in paths]
             if stems not in ([name], [f"{name}_{number:04}" for number in range(channels)]):
-                raise InputError(f"{len(paths)} files, {', '.join(stems)}; allowed: one, or one for each channel")
+                raise InputError(f"{', '.join(stems)}: allowed: one file, or one for each of {channels} channel(s)")
             image = read_channels(paths, channels)
             item = torch.from_numpy(preprocessing.prepare(image.values, image.spacing))[None]  # (1, C, D, H, W)
             classes = predict_volume_classes(saved.model, item, *how)

@@ -107,7 +107,7 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
     """Return a study's records that belong in one table, in its order, and a line for each other that says why not.
 
     Runs of one variant must have one `identity`. Different variants may differ in the model, and in the data where each
-    has its own. The largest group of those that have a run of the first seed, which runs first, is kept.
+    has its own. The largest group of those that have a run of seed 0, which runs first, is kept.
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     differ = ["data"] if any(variant.data for variant in study.variants.values()) else []
@@ -155,7 +155,7 @@ def read_records(results: Path, study: str) -> list[dict[str, object]]:
 
 
 def read_pictures(results: Path, study: str, variant: str) -> dict[str, np.ndarray] | None:
-    """Return the arrays that a variant's first seed kept beside its record, or None if there are none."""
+    """Return the arrays that a variant's seed 0 kept beside its record, or None if there are none."""
     path = results / "runs" / study / variant / "seed-0" / "pictures.npz"
     return dict(np.load(path)) if path.exists() else None
 

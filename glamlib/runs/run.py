@@ -93,8 +93,9 @@ class Job:
             # not before: a run that cannot start leaves the old record in place
             put_aside(self.folder, self.identity, always=path.parent == self.folder)
             data = self.data["train"]
-            prepared = getattr(data, "preprocessing", None)
-            save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, prepared))
+            own = {name: getattr(data, name) for name in ("preprocessing", "channels") if hasattr(data, name)}
+            own["trained_on"] = tuple(map(data.name, range(len(data)))) if self.run.root else ()
+            save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, **own))
 
     def evaluate(self) -> None:
         """Set ``metrics``, and ``pictures`` of the first seed."""

@@ -1,5 +1,6 @@
 """A trained model in one safetensors file: the weights, and in the metadata all it takes to build and use the model."""
 
+import sys
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -9,10 +10,13 @@ import numpy as np
 from torch import nn
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
+from glamlib.data.datasets import dataset_of
 from glamlib.data.layout import reading
 from glamlib.data.volumes import Preprocessing
+from glamlib.errors import InputError
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.checkpoint import load_weights, read_tensors, write_tensors
+from glamlib.training.datasets import GENERATED, VOLUME_DATA, AnyDataset, run_data
 from glamlib.training.loop import resolve_device
 from glamlib.zoo import create_model
 
@@ -24,7 +28,7 @@ HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
 class SavedModel:
     """What a weights file holds: the network, the run that trained it, and one name and (r, g, b) a class.
 
-    ``preprocessing``: of volumes that lie in files.
+    ``preprocessing`` and ``channels``: of volumes that lie in files. ``trained_on``: of own data, the items' names.
     """
 
     model: nn.Module
@@ -32,12 +36,14 @@ class SavedModel:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     preprocessing: Preprocessing | None = None
+    channels: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
 
 
 def save_model(path: Path, saved: SavedModel) -> None:
     """Write a weights file atomically; InputError where that cannot be done."""
     about = {"parameters": saved.run.to_dict(), "in_channels": saved.model.in_channels}
-    about |= {"classes": saved.classes, "palette": saved.palette}
+    about |= {name: getattr(saved, name) for name in ("classes", "palette", "channels", "trained_on")}
     about["preprocessing"] = saved.preprocessing and asdict(saved.preprocessing)
     write_tensors(path, saved.model.state_dict(), _KEY, about)
 
@@ -52,11 +58,12 @@ def load_model(path: Path) -> SavedModel:
         run, in_channels = RunParameters.from_dict(about["parameters"]), about["in_channels"]
         classes, palette = tuple(about["classes"]), tuple(map(tuple, about["palette"]))
         preprocessing = Preprocessing.from_dict(about["preprocessing"]) if about.get("preprocessing") else None
+        own = {name: tuple(about.get(name, ())) for name in ("channels", "trained_on")}  # older files have none
         if np.array(palette, np.uint8).shape != (len(classes), 3):
             raise ValueError("not one colour a class")
     model = create_model(run.model, num_classes=len(classes), in_channels=in_channels, **run.overrides)
     load_weights(path, model, weights)
-    return SavedModel(model.eval(), run, classes, palette, preprocessing)
+    return SavedModel(model.eval(), run, classes, palette, preprocessing, **own)
 
 
 @dataclass(frozen=True)
@@ -111,3 +118,41 @@ def load_ready(weights: Path, how: How) -> tuple[SavedModel, RunParameters]:
     run = how.applied(saved.run)
     saved.model.to(resolve_device(run.device))
     return saved, run
+
+
+def chosen_data(
+    weights: Path, run: RunParameters, saved: SavedModel, data: Path | None, dataset: str | None, split: str | None
+) -> tuple[RunParameters, AnyDataset]:
+    """Return ``run`` and its test data as the options of `evaluate` change them; InputError where they do not fit.
+
+    It is told on stderr what they are, and whether some have the names of training items.
+    """
+    if data is not None and dataset is not None:
+        raise InputError("give either --data PATH or --dataset NAME")
+    own, split = data is not None, split or (None if data is None else "test")
+    dataset = dataset_of(data) if own else dataset or run.dataset
+    same, volumes = dataset == run.dataset, saved.model.config.ndim == 3
+    if same and not own and dataset in ("folder", "volumes") and not run.root:
+        raise InputError(f"{weights}: names no data; give --data PATH")
+    if dataset in GENERATED and (split is not None or not same):
+        raise InputError(f"{dataset} are drawn: for models trained on them alone, and without --split")
+    if split is None and not same:
+        raise InputError(f"--dataset {dataset}: give its --split, too")
+    if volumes != (dataset in VOLUME_DATA):
+        raise InputError(f"{weights}: a model of {'volumes' if volumes else 'images'}; {data or dataset} has none")
+    options = (run.data if same else {"train": split}) | ({"test": split} if split else {})
+    if saved.preprocessing is not None:  # as in training, whatever the folder's own spacing and values would suggest
+        options |= {name: getattr(saved.preprocessing, name) for name in ("spacing", "scales")}
+    run = replace(run, dataset=dataset, root=str(data) if own else run.root if same else "", data=options)
+    items = run_data(run, "test")
+    channels = items.channels if len(saved.channels) > 1 else saved.channels  # of a single one any name will do
+    known = {"number of channels": saved.model.in_channels, "channels": saved.channels, "classes": saved.classes}
+    for (what, ours), theirs in zip(known.items(), (len(items[0][0]), channels, tuple(items.classes)), strict=True):
+        if ours != theirs:
+            raise InputError(f"{weights}: {what} {ours}; of the data: {theirs}")
+    where = f", split {run.data['test']}; {items.about}" if hasattr(items, "about") else ""
+    print(f"{len(items)} items of {dataset}{where}".rstrip("; "), file=sys.stderr)
+    if seen := {*saved.trained_on} & {*map(items.name, range(len(items)))}:
+        why = "without lists (train.txt, ...) splits are drawn anew when a folder's items change"
+        print(f"warning: {len(seen)} of them have names of training items, such as {min(seen)}; {why}", file=sys.stderr)
+    return run, items

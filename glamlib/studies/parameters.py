@@ -79,6 +79,7 @@ class RunParameters(Checked):
         validate_every: steps between validations on the data option val; the best weights are tested. 0: the last are.
         stop_at: the score on validation data that ends training; 0: none, all steps are taken.
         compile: train with compiled blocks.
+        precision, device: "fp32" or "bf16" (autocast); "cpu", "cuda" or "auto", a GPU if there is one.
         threads: CPU threads; fixed, because they decide the order of sums. workers: loader processes.
         checkpoint_every: steps between checkpoints.
     """

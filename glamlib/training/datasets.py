@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from typing import Literal
 
 import numpy as np
@@ -87,9 +88,9 @@ def data_options(run: RunParameters) -> dict[str, object]:
 def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDataset:
     """Return the training, validation or test data of a run.
 
-    All images are read once, and it is printed where those of one's own were found and which classes none of the
-    training labels holds. InputError for bad options, data that are not there, a bad file, and training images of
-    several sizes that are neither resized nor cropped.
+    All images are read once, and it is told where those of one's own were found and which classes no label of a split
+    holds (of published sets: of the training split). InputError for bad options, data that are not there, a bad file,
+    and training images of several sizes that are neither resized nor cropped.
     """
     options = data_options(run)
     if not options.get(part):
@@ -98,10 +99,10 @@ def run_data(run: RunParameters, part: Literal["train", "val", "test"]) -> AnyDa
     if part != "train" and run.dataset in GENERATED:
         return data
     absent, sizes = survey(data)
+    if is_main() and absent and (part == "train" or run.root):
+        print(f"warning: no label of {options[part]} holds {', '.join(absent)}", file=sys.stderr)
     if part != "train":
         return data
-    if is_main() and absent:
-        print(f"warning: no training label holds {', '.join(absent)}")
     if len(sizes) > 1 and not run.augment:
         have = f"{by(min(sizes))} and {by(max(sizes))}"
         raise InputError(f"option of augment crop_size, or of data size: one is needed, because images differ: {have}")
@@ -116,8 +117,7 @@ def run_parts(run: RunParameters) -> Parts:
 def data_identity(dataset: AnyDataset) -> dict[str, object]:
     """Return what tells a data set from another of the same name: how many items, and a digest.
 
-    It is of classes, names and contents: of all items that are held in memory, else of 64 that are evenly spaced, and
-    of the sizes of all files.
+    It is of classes, names, files' sizes and contents: of all items that are held in memory, else of 64 evenly spaced.
     """
     count = len(dataset)
     chosen = range(count) if isinstance(dataset, InMemory) else np.linspace(0, count - 1, min(count, 64)).astype(int)

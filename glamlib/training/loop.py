@@ -186,8 +186,7 @@ def train(
     another name. ``code`` is a digest of the code that decides what is computed.
 
     Every ``run.validate_every`` steps and after the last the task's score on ``validation`` is taken. This changes no
-    bit of the training, but that a score of ``run.stop_at`` ends it. ``on_best`` is called, in process 0, whenever the
-    score is higher than all before.
+    bit of the training, but ``run.stop_at`` ends it. ``on_best`` is called, in process 0, for each new highest score.
 
     Returns the history, a row (step, loss, lr, val_METRIC if taken) every `HISTORY_EVERY` steps, at every validation
     and at the end, and the seconds of training. Raises InputError for no such device, a batch that cannot be split or

@@ -33,8 +33,7 @@ def cross_entropy(
 ) -> Tensor:
     """Return the mean over the pixels that are not ignored; logits ``(B, K, *size)``, integer labels ``(B, *size)``.
 
-    The sum, with ``weights`` of the classes ``(K,)`` if given, is divided by ``count``, by default the `total_weight`
-    of ``labels``, at least 1.
+    The sum, with class ``weights`` ``(K,)`` if given, is divided by ``count`` (by default `total_weight`), at least 1.
     """
     if count is None:
         count = total_weight(labels, ignore_index, weights).clamp(min=1)

@@ -128,10 +128,7 @@ class VolumeTask(ImageTask):
         return evaluate(model, dataset, 1, watch, predict, restore if dataset.preprocessing else None)
 
     def score(self, model: nn.Module, dataset: VolumeDataset, run: RunParameters) -> float:
-        """Return the Dice of the structures over the voxels of all cases at once: nnU-Net's score while it trains.
-
-        Of generated volumes it is as in 2D.
-        """
+        """Return Dice over the voxels of all cases at once, nnU-Net's score in training; of generated ones as in 2D."""
         if run.dataset in GENERATED:
             return super().score(model, dataset, run)
         iou = torch.tensor(self.confusion(model, dataset, run).metrics()["iou"][1:])
