@@ -54,7 +54,6 @@ def drawn(dataset: str = "scenes", **options: object) -> dict:
         ({"seed": True}, "parameter seed=True: must be a whole number from 0 to"),
         ({"lr": math.nan}, "parameter lr=nan: must be a number at least 0"),
         (yaml.safe_load("lr: 1e-3"), "lr='1e-3': must be a number at least 0 (in YAML write 1.0e-3, not 1e-3)"),
-        ({"compile": 1}, "parameter compile=1: must be true or false"),
         ({"overrides": []}, "parameter overrides=[]: must be a mapping"),
         ({"precision": "fp16"}, "parameter precision='fp16': must be one of fp32, bf16"),
         ({"learning_rate": 0.1}, "unknown parameter 'learning_rate'; allowed: study, variant, seed, "),
