@@ -1,6 +1,6 @@
 """Several processes and micro-batches: the weights and counts of one process, nothing twice, exact resume, one writer.
 
-On the CPU (gloo) batch normalisation knows its own process's part alone, so the networks here have none.
+On the CPU (gloo) batch normalisation knows its own process's part alone, so most networks here have none.
 """
 
 import json
@@ -29,6 +29,7 @@ RANDOM = replace(RUN, batch_size=4, steps=6, checkpoint_every=3, accumulate=2)  
 # EXACT, evaluates.
 _PROGRAM = """
 import json, os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_distributed import EXACT, RANDOM, counted, scenes, trained
@@ -38,7 +39,9 @@ kill = lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == stop else 0
 trained(RANDOM, folder / "cut.safetensors", scenes(), on_step=kill)
 trained(RANDOM, folder / "whole.safetensors", scenes())
 counts, seen = counted(trained(EXACT, folder / "exact.safetensors", scenes())[0])
-(folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen]))
+upernet = trained(replace(EXACT, model="swin_nano_upernet", overrides={}), folder / "norm.safetensors", scenes())[0]
+normed = sum(buffer.double().sum().item() for buffer in upernet.buffers())
+(folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps([counts.tolist(), seen, normed]))
 """
 
 
@@ -86,11 +89,11 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
     counts, _ = counted(model)
-    (first, seen_first), (second, seen_second) = (
+    (first, seen_first, normed), (second, seen_second, also_normed) = (
         json.loads((tmp_path / f"seen-{rank}.json").read_text()) for rank in (0, 1)
     )
     assert (seen_first, seen_second) == ([0, 2, 4], [1, 3])
-    assert first == second
+    assert (first, normed) == (second, also_normed)
     assert np.array(first).sum() == counts.sum() == 32 * 8 * (0 + 1 + 2 + 3 + 4)
     assert np.abs(np.array(first) - counts).sum() <= 0.01 * counts.sum()  # ties of nearly equal weights
 

@@ -18,10 +18,6 @@ ROOMS = (
 FILES = {".".join(file.relative_to(ROOT.parent).with_suffix("").parts): file for file in ROOT.rglob("*.py")}
 
 
-def lines(file: Path) -> int:
-    return len(file.read_text().splitlines())
-
-
 def imported_by(name: str) -> set[str]:
     """Return the files of glamlib that one imports, inside its functions, too; a room is its ``__init__``."""
     found = set()
@@ -59,7 +55,7 @@ def test_no_file_imports_itself_through_others():
 
 
 def test_rooms_and_files_are_small():
-    sizes = {name: lines(file) for name, file in FILES.items()}
+    sizes = {name: len(file.read_text().splitlines()) for name, file in FILES.items()}
     assert {name: size for name, size in sizes.items() if size > 350} == {}
     files = Counter(name.split(".")[1] for name in FILES if not name.endswith("__init__"))
     assert {room: count for room, count in files.items() if count > 12} == {}

@@ -110,23 +110,20 @@ def test_without_a_class_to_score_in_validation_the_last_weights_are_tested(tmp_
     root = write_volumes(tmp_path / "own", (16, 16, 16), (1, 1, 1), count=6)
     (label,) = (item.label for item in load_volumes("volumes", "val", root=root).items)
     save(label, np.zeros((16, 16, 16)))
-    study = own.own_study(root, None, "nnformer_nano", [])
-    assert study.run("nnformer_nano", 0, own.PROFILE).validate_every == 0
-    assert "warning: no validation label holds a class to score: the last" in capsys.readouterr().err
+    for changes, warns in (([], True), (["validate_every=9"], True), (["validate_every=0", "data.val="], False)):
+        study = own.own_study(root, None, "nnformer_nano", changes)
+        assert study.run("nnformer_nano", 0, own.PROFILE).validate_every == 0
+        assert ("no validation label holds a class to score: the last weights" in capsys.readouterr().err) == warns
 
 
 def test_values_and_models_as_they_are_written():
     values = own.with_changes({"a": {"b": 1}, "c": 2}, ["a.d=[1,2]", "c=x=y", "e=1e-3"])
     assert values == {"a": {"b": 1, "d": [1, 2]}, "c": "x=y", "e": 1e-3}
     variants = own.own_variants("swin_nano_unet, glam_swin_nano_unet:num_global_tokens=[9,9]:mixer=gmsa")
-    assert [(key, one.model, one.overrides) for key, one in variants.items()] == [
-        ("swin_nano_unet", "swin_nano_unet", {}),
-        (
-            "glam_swin_nano_unet-num_global_tokens-9-9-mixer-gmsa",
-            "glam_swin_nano_unet",
-            {"num_global_tokens": [9, 9], "mixer": "gmsa"},
-        ),
-    ]
+    first, second = variants.items()
+    assert (first[0], first[1].model, first[1].overrides) == ("swin_nano_unet", "swin_nano_unet", {})
+    assert second[0] == "glam_swin_nano_unet-num_global_tokens-9-9-mixer-gmsa"
+    assert second[1].overrides == {"num_global_tokens": [9, 9], "mixer": "gmsa"}
     with pytest.raises(InputError, match="swin_nano_unet is given twice"):
         own.own_variants("swin_nano_unet,glam_swin_nano_unet,swin_nano_unet")
     with pytest.raises(InputError, match=r"^'gmsa': must be NAME=VALUE"):  # and not of an option that was not given
@@ -188,7 +185,7 @@ def test_compare_ends_with_a_table_and_is_done_once(tmp_path, monkeypatch, capsy
     for folder, number in product(("images", "labels"), range(12, 14)):  # more images: other splits
         shutil.copy(root / folder / "00.png", root / folder / f"{number}.png")
     assert main(["evaluate", str(out / f"runs/Wälder/{GLAM}/seed-1/best.safetensors"), "--device", "cpu"]) == 0
-    assert re.search(r"warning: 2 of them have names of training items, such as 00;", capsys.readouterr().err)
+    assert re.search(r"warning: 2 of them were trained on, if images/00.png is the same", capsys.readouterr().err)
 
 
 def test_train_and_compare_share_runs(tmp_path, monkeypatch, capsys):

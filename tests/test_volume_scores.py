@@ -156,6 +156,7 @@ def test_gallery_keeps_the_slice_with_most_of_the_structures() -> None:
         label[:] = 0
         label[index % 4, 1:4, 2] = 1
         label[3 - index % 4, 1, 1] = 2
+        label[3 - index % 4, 4:] = 255  # ignored, and no structure
     gallery = Gallery(volumes, count=3)
     for index in reversed(range(5)):  # whichever comes first, evenly spaced ones are shown
         label = volumes.items[index][1]

@@ -131,15 +131,14 @@ def find_pairs(
         Files(path, [f"{suffix}{end}" for end in ends])
         for path, suffix, ends in zip(folders, suffixes, (IMAGE_SUFFIXES, LABEL_SUFFIXES), strict=True)
     )
-    where = [f"{path.relative_to(root)}/*{suffix}" for path, suffix in zip(folders, suffixes, strict=True)]
-    return pair(images, labels)._replace(where=" and ".join(where))
+    where = " and ".join(f"{path.relative_to(root)}/*{suffix}" for path, suffix in zip(folders, suffixes, strict=True))
+    if more := images.left_out(labels.folder):
+        where += f" ({len(more)} in sub-folders such as {more[0].parent.name}/ left out)"
+    return pair(images, labels)._replace(where=where)
 
 
 def folder(root: Path) -> Layout:
-    """Describe one's own folder; what is wrong with it is among the description's problems.
-
-    Without a usable classes.json there are no classes, and every label value is allowed.
-    """
+    """Describe one's own folder, and what is wrong with it; without a usable classes.json any label value will do."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; expected {LAYOUT}")
     table, labels, splits, about, problems = ClassTable(("?",)), Labels((), dict(enumerate(range(256)))), {}, "", []
@@ -191,7 +190,7 @@ def suggest_classes(root: Path) -> str:
     if not labels:
         pairing = "an image and its label must have one name, but for an ending that all images or all labels have"
         raise InputError(f"{root}: nothing pairs up; {why[0]}; {pairing}")
-    numbers, colours = Counter(), Counter()
+    numbers, colours, why = Counter(), Counter(), []
     for label, (counter, coloured) in product(labels, ((colours, True), (numbers, False))):
         try:
             values, counts = np.unique(read_label(label, coloured), return_counts=True)

@@ -180,6 +180,10 @@ class FileItems:
         """Return the name of item ``index``."""
         return self.items[index].name
 
+    def places(self, root: str) -> tuple[str, ...]:
+        """Return where below ``root`` the items' images lie."""
+        return tuple(nfc(item.images[0].relative_to(root).as_posix()) for item in self.items)
+
 
 class Files(NamedTuple):
     """Files NAME + END in a folder; the first group of the pattern ``name`` is what an image's and a label's share."""
@@ -188,19 +192,23 @@ class Files(NamedTuple):
     ends: Sequence[str]
     name: str = "(.+)"
 
-    def find(self, problems: list[str]) -> dict[str, Path]:
-        """Return files by name (NFC), or those one folder deeper; problems: a name's second file, both depths, none."""
-        found: dict[str, Path] = {}
+    def at(self, depth: int) -> list[tuple[Path, str]]:
+        """Return the files in the folder (depth 0), or those one folder deeper (1), with their names (NFC)."""
         pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
-        for level in ("[!.]*", "[!.]*/[!.]*"):
-            paths = [(path, nfc(str(path.relative_to(self.folder)))) for path in sorted(self.folder.glob(level))]
-            matches = [(path, match[1]) for path, name in paths if (match := pattern.fullmatch(name))]
-            if found and matches:
-                problems.append(f"{matches[0][0]} and {next(iter(found.values()))} lie at two depths; allowed: one")
-                break
-            for path, name in matches:
-                if found.setdefault(name, path) != path:
-                    problems.append(f"{path} has the same name as {found[name].name}")
+        files = sorted(self.folder.glob("[!.]*/" * depth + "[!.]*"))
+        matches = ((file, pattern.fullmatch(nfc(str(file.relative_to(self.folder))))) for file in files)
+        return [(file, match[1]) for file, match in matches if match]
+
+    def left_out(self, other: Path) -> list[Path]:
+        """Return the files that `find` passes over because they lie deeper, but for those in the folder ``other``."""
+        return [path for path, _ in self.at(1) if other not in path.parents] if self.at(0) else []
+
+    def find(self, problems: list[str]) -> dict[str, Path]:
+        """Return files by name, or those one folder deeper; a name's second file, or none, is a problem."""
+        found: dict[str, Path] = {}
+        for path, name in self.at(0) or self.at(1):
+            if found.setdefault(name, path) != path:
+                problems.append(f"{path} has the same name as {found[name].name}")
         if not found:
             problems.append(f"{self.folder}: no files *{', *'.join(self.ends)}, here or one folder deeper")
         return found
@@ -244,7 +252,7 @@ def listed(root: Path, pool: Split, names: Mapping[str, Sequence[str]] | None = 
     if not lists and folds.is_file():
         with reading(folds, "nnU-Net's folds of train and val"):
             fold = json.loads(folds.read_text())[0]
-            lists = {split: (f"{folds.name}'s first fold", [*map(str, fold[split])]) for split in ("train", "val")}
+            lists = {one: (f"{folds.name}'s first fold", [nfc(str(n)) for n in fold[one]]) for one in ("train", "val")}
     depends = pool.problems if not lists else []
     lists = lists or {split: (f"the published {split} split", each) for split, each in (names or {}).items()}
     if lists and len({item.name for item in pool.items}) < len(pool.items):

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, pair, reading, sided, three_splits
+from glamlib.data.layout import Files, Item, Labels, Layout, Split, listed, nfc, pair, reading, sided, three_splits
 from glamlib.data.transforms import VOID
 from glamlib.data.volumes import FileVolumes, Preprocessing, Scale, Spacing, read_case, read_grid
 from glamlib.errors import InputError
@@ -97,7 +97,7 @@ def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
 
 
 def _stem(path: str) -> str:
-    return re.sub(r"\.nii(\.gz)?$", "", Path(path).name)
+    return nfc(re.sub(r"\.nii(\.gz)?$", "", Path(path).name))
 
 
 @lru_cache(maxsize=2)

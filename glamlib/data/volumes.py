@@ -88,10 +88,7 @@ def read_volume(path: Path, channels: int = 1) -> Volume:
 
 
 def read_channels(paths: Sequence[Path], channels: int) -> Volume:
-    """Read an image (C, D, H, W) from one file or from one for each channel, of the same voxels; errors as above.
-
-    Also InputError for a channel that has one value only.
-    """
+    """Read an image (C, D, H, W) from one file, or one a channel; errors as above, and for a channel of one value."""
     first, *others = (read_volume(path, channels if len(paths) == 1 else 1) for path in paths)
     for path, other in zip(paths[1:], others, strict=True):
         first.check_same_voxels(other, f"{paths[0]} and {path.name} differ in")

@@ -123,7 +123,7 @@ class Gallery:
             return
         image, _ = self.dataset[index]
         if label.ndim == 3:
-            depth = int((label > 0).flatten(1).sum(1).argmax())
+            depth = int(((label > 0) & (label != self.dataset.ignore_index)).flatten(1).sum(1).argmax())
             image = F.interpolate(image[None, :1], label.shape, mode="nearest-exact")[0]  # labels may have own voxels
             image, label, prediction = image[0, depth], label[depth], prediction[depth]
             image = (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6) * 255

@@ -131,9 +131,9 @@ def predict_volume_classes(
 def _classes(model: nn.Module, items: Tensor, precision: str, classes_of: Callable[[Tensor], Tensor]) -> Tensor:
     device = next(model.parameters()).device
     what = f"{len(items)} item(s) of {'x'.join(str(side) for side in items.shape[2:])} do not fit"
-    less = "a smaller batch (--batch), windows (--slide) or a smaller size (--resize)"
+    less = "windows (--slide) or a smaller size (--resize)" if items.ndim == 4 else "a coarser data.spacing"
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-    with memory_suffices(device, what, less), autocast:
+    with memory_suffices(device, what, f"a smaller batch (--batch), another device or {less}"), autocast:
         return classes_of(items.to(device)).cpu()
 
 

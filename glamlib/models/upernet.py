@@ -104,10 +104,7 @@ class UPerNetDecoder(nn.Module):
 
 
 class FCNHead(nn.Sequential):
-    """A 3x3 convolution and a classifier on one level: the auxiliary loss of UPerNet's training (weight 0.4).
-
-    ``(B, dim, h, w)`` to logits ``(B, num_classes, h, w)``.
-    """
+    """UPerNet's auxiliary head, 3x3 convolution and classifier: ``(B, dim, h, w)`` to ``(B, num_classes, h, w)``."""
 
     def __init__(self, dim: int, channels: int, num_classes: int, dropout: float = 0.1) -> None:
         convs = nn.Sequential(conv_module(dim, channels, 3))

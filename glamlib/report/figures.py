@@ -1,7 +1,4 @@
-"""Charts of a study's scores and curves, and the look of all figures.
-
-They are colour-blind safe, and readable in grey: markers and line styles stand beside colours.
-"""
+"""Charts of a study's scores and curves, and the look of all figures: colour-blind safe, and readable in grey."""
 
 from io import BytesIO
 from itertools import cycle

@@ -21,10 +21,7 @@ from glamlib.studies.study import Study
 
 
 def cue_tile(scenes: CueScenes, index: int) -> np.ndarray:
-    """Return where the cue's tile lies in scene ``index``: ``(H, W)`` bool.
-
-    A scene's noise is drawn last, so the scene without noise has the same layout in pure colours.
-    """
+    """Return where the cue's tile lies in scene ``index``, ``(H, W)`` bool, by its colour without noise."""
     clean = draw_scene(replace(scenes.config, noise=0), scenes.seed, index)
     return (clean.image == np.array(CUE_COLOURS[clean.cue - 1])[:, None, None]).all(axis=0)
 

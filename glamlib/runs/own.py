@@ -88,10 +88,12 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
     rate = RATE_PRETRAINED if checked.pretrained else RATES[large]
     usual |= {"steps": steps, "lr": rate, "warmup_steps": steps // 20}
     usual |= {"validate_every": max(1, steps // VALIDATIONS), "checkpoint_every": max(1, steps // 50)}
-    held_out = (load_volumes if volumes else load_dataset)(dataset, values["data"]["val"], root=checked.root)
-    if not any(((label >= volumes) & (label < VOID)).any() for _, label in held_out):
-        print("warning: no validation label holds a class to score: the last weights are tested", file=sys.stderr)
-        usual["validate_every"] = 0
+    if values.get("validate_every", 1) and values["data"].get("val"):
+        layout = FINDERS[dataset](path)
+        labels = (np.asarray(layout.read(item)[1]) for item in layout.chosen(values["data"]["val"]))
+        if not any(((label >= volumes) & (label < VOID)).any() for label in labels):
+            print("warning: no validation label holds a class to score: the last weights are tested", file=sys.stderr)
+            values["validate_every"] = 0
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
     values = usual | values

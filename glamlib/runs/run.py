@@ -23,10 +23,7 @@ from glamlib.zoo import create_model
 
 
 def build_model(run: RunParameters, dataset: AnyDataset) -> nn.Module:
-    """Return the untrained model of a run, for the channels and classes of its data.
-
-    The seed is set just before, so that variants that share a seed draw from the same state.
-    """
+    """Return the untrained model of a run, for its data's channels and classes, drawn from the state of its seed."""
     channels = dataset[0][0].shape[0]
     pretrained = (imagenet_file(run.model) or True) if run.pretrained == "imagenet" else (run.pretrained or False)
     torch.manual_seed(run.seed)
@@ -94,7 +91,7 @@ class Job:
             put_aside(self.folder, self.identity, always=path.parent == self.folder)
             data = self.data["train"]
             own = {name: getattr(data, name) for name in ("preprocessing", "channels") if hasattr(data, name)}
-            own["trained_on"] = tuple(map(data.name, range(len(data)))) if self.run.root else ()
+            own["trained_on"] = data.places(self.run.root) if self.run.root else ()
             save_model(path, SavedModel(self.model, self.run, data.classes, data.palette, **own))
 
     def evaluate(self) -> None:

@@ -28,7 +28,7 @@ HeightWidth = Annotated[tuple[int, int] | None, arg(metavar="H W")]
 class SavedModel:
     """What a weights file holds: the network, the run that trained it, and one name and (r, g, b) a class.
 
-    ``preprocessing`` and ``channels``: of volumes that lie in files. ``trained_on``: of own data, the items' names.
+    ``preprocessing`` and ``channels``: of volumes that lie in files. ``trained_on``: of own data, `FileItems.places`.
     """
 
     model: nn.Module
@@ -125,7 +125,7 @@ def chosen_data(
 ) -> tuple[RunParameters, AnyDataset]:
     """Return ``run`` and its test data as the options of `evaluate` change them; InputError where they do not fit.
 
-    It is told on stderr what they are, and whether some have the names of training items.
+    It is told on stderr what they are, and whether the model was trained on some.
     """
     if data is not None and dataset is not None:
         raise InputError("give either --data PATH or --dataset NAME")
@@ -152,7 +152,7 @@ def chosen_data(
             raise InputError(f"{weights}: {what} {ours}; of the data: {theirs}")
     where = f", split {run.data['test']}; {items.about}" if hasattr(items, "about") else ""
     print(f"{len(items)} items of {dataset}{where}".rstrip("; "), file=sys.stderr)
-    if seen := {*saved.trained_on} & {*map(items.name, range(len(items)))}:
+    if run.root and (seen := {*saved.trained_on}.intersection(items.places(run.root))):
         why = "without lists (train.txt, ...) splits are drawn anew when a folder's items change"
-        print(f"warning: {len(seen)} of them have names of training items, such as {min(seen)}; {why}", file=sys.stderr)
+        print(f"warning: {len(seen)} of them were trained on, if {min(seen)} is the same; {why}", file=sys.stderr)
     return run, items
