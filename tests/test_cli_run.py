@@ -273,6 +273,7 @@ def test_bad_input_is_refused_before_anything_is_done(trained, tmp_path, monkeyp
         (["predict", weights, grey, "--out", out, "--stride", "8", "8"], "mode 'whole' takes no stride"),
         (["predict", weights, grey, "--out", out, "--raw-ids"], "glam_swin_nano_linear was trained on scenes"),
         (["predict", weights, grey, "--out", file], "cannot write"),
+        (["evaluate", weights, "--dataset", "camvidd", "--split", "val"], "unknown dataset 'camvidd'; allowed: scenes"),
         (["evaluate", weights, "--dataset", "camvid"], "--dataset camvid: give its --split, too"),
         (["evaluate", weights, "--split", "val"], "scenes are drawn: for models trained on them alone"),
         (["evaluate", weights, "--data", none], "none: no such folder"),
@@ -344,7 +345,7 @@ def test_weights_of_other_classes_are_not_scored(trained, tmp_path, monkeypatch,
     grey, file = create_model("swin_nano_linear", num_classes=2, in_channels=1), tmp_path / "grey"
     glamlib.save_model(file, grey, ["ground", "thing"])
     command = ["evaluate", str(file), "--data", str(root), *arguments[-2:]]
-    refused_by_main(capsys, command, "grey: number of channels 1; of the data: 3")
+    refused_by_main(capsys, command, "grey: channels 1; of the data: 3")
     (root / "classes.json").write_text(json.dumps({"classes": load_model(weights).classes, "ignore_index": None}))
     assert main(arguments) == 0
     said, err = capsys.readouterr()

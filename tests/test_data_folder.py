@@ -247,7 +247,7 @@ LAYOUTS = [  # of images and labels, with the split and the name; and what class
     ("images/{}/{}.png", "annotations/{}/{}.png", {}),
     ("{}/{}.png", "{}_labels/{}.png", {}),
     ("{}/imgs/city/{}.png", "{}/masks/city/{}.png", {}),
-    ("{}/images/{}_image.jpg", "{}/masks/{}_mask.png", {"image_suffix": "_image", "label_suffix": "_mask"}),
+    ("{}/images/{}_mi\u0308ne.jpg", "{}/masks/{}_mask.png", {"image_suffix": "_m\u00efne", "label_suffix": "_mask"}),
     ("{}/{}.png", "{}/{}_mask.png", {"label_suffix": "_mask"}),
     ("left/{}/{}.png", "gt/{}/{}.png", {"folders": ["left", "gt"]}),
     ("{}/{}.png", "{}/gt/{}.png", {"folders": ["", "gt"]}),

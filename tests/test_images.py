@@ -35,10 +35,8 @@ def grey(dtype, *values):
         ("tif", grey("f4", 0.5, 1), [128, 255]),
         ("tif", grey("f4", 0.6, 254.7), [1, 255]),
         ("jpg", Image.new("CMYK", (2, 1)), [255, 255]),  # no ink is white
-        ("tif", Image.new("CMYK", (2, 1)), [255, 255]),
         ("tif", Image.new("CMYK", (2, 1), (0, 0, 0, 155)), [100, 100]),
         ("tif", Image.new("YCbCr", (2, 1), (90, 128, 128)), [90, 90]),
-        ("bmp", Image.new("1", (2, 1), 1), [255, 255]),
         ("webp", Image.new("RGBA", (2, 1), (9, 9, 9, 255)), [9, 9]),
         ("gif", Image.new("L", (2, 1), 9), [9, 9]),
     ],
@@ -49,6 +47,11 @@ def test_every_mode_becomes_rgb(tmp_path, suffix, pixels, values):
     image = read_image(path)
     assert image.shape == (3, 1, 2)
     assert image.tolist() == [[values]] * 3
+
+
+def test_signed_16_bits_are_16_bits(tmp_path):
+    grey("u2", 200, 40 * 256 + 5).save(tmp_path / "a.tif", tiffinfo={339: 2})  # PIL opens it as one of 32
+    assert read_image(tmp_path / "a.tif")[0].tolist() == [[0, 40]]
 
 
 @pytest.mark.parametrize(

@@ -210,4 +210,6 @@ def test_channels_in_another_order_are_refused(tmp_path, capsys):
     model = create_model("nnformer_nano", num_classes=3, in_channels=2)
     run = replace(saved().run, data={"train": "train", "test": "test"})
     save_model(file, replace(saved(2), model=model, run=run, channels=("T2", "T1")))
-    refused_by_main(capsys, ["evaluate", str(file), "--data", str(root)], "channels ('T2', 'T1'); of the data: ('T1', ")
+    refused_by_main(
+        capsys, ["evaluate", str(file), "--data", str(root)], "channels ('T2', 'T1'); the data have another order: "
+    )

@@ -229,7 +229,7 @@ TO_RUN_AGAIN = {"camvid", "neighbours"}
 def computed_the_same(record: dict) -> bool:
     """Tell whether a run's scores were the same bit for bit by the code that its ``first_code`` names.
 
-    The last changes reach one's own data and several processes alone. Before, a decoder's levels did not keep their place:
+    The last changes reach one's own data and several processes alone. Before, coarse levels did not keep their place:
     then a run had no such decoder, or one whose maps fill the image, where nothing is cut off.
     """
     run = record["parameters"]

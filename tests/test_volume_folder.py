@@ -150,7 +150,7 @@ def table(**changes):
         (table(labels=["a"]), "cannot be read as a dataset.json"),
         (table(labels={"background": 0, "all": [1, 2]}), "label 'all' is a region"),
         (table(labels={"1": "a", "2": "b"}), "labels are 1 'a', 2 'b'; allowed: 0, the background"),
-        (table(labels={"0": "a", "1": "a"}), "labels are 0 'a', 1 'a'; allowed: .* each with a name of its own"),
+        (table(labels={"0": "a", " -1": "a"}), "labels are 0 'a', -1 'a'; allowed: .* each with a name of its own"),
         (table(labels={"background": 0, "a": "one"}), "cannot be read as a dataset.json"),
         (table(labels={"background": 0}), "labels are 0 'background';"),
         (table(channel_names={"0": "A", "1": "B"}), "case-01.nii.gz has 1 of 2 images"),

@@ -27,7 +27,7 @@ def read_image(path: Path) -> Tensor:
     """
     with _opened(path) as image:
         if image.mode == "F" or image.mode.startswith("I"):
-            image = Image.fromarray(_to_bytes(np.asarray(image), sixteen_bits=image.mode.startswith("I;16")))
+            image = Image.fromarray(_to_bytes(np.asarray(image), sixteen_bits=image.info["bits"] == 16))
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
 
 

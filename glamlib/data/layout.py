@@ -194,7 +194,7 @@ class Files(NamedTuple):
 
     def at(self, depth: int) -> list[tuple[Path, str]]:
         """Return the files in the folder (depth 0), or those one folder deeper (1), with their names (NFC)."""
-        pattern = re.compile(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})", re.IGNORECASE | re.DOTALL)
+        pattern = re.compile(nfc(f"{self.name}(?:{'|'.join(map(re.escape, self.ends))})"), re.IGNORECASE | re.DOTALL)
         files = sorted(self.folder.glob("[!.]*/" * depth + "[!.]*"))
         matches = ((file, pattern.fullmatch(nfc(str(file.relative_to(self.folder))))) for file in files)
         return [(file, match[1]) for file, match in matches if match]

@@ -77,7 +77,7 @@ def _read_table(path: Path) -> tuple[Labels, tuple[str, ...], dict[str, str]]:
             raise ValueError(f"label {regions[0]!r} is a region; allowed: one value for each label")
         # {"1": "name"} in the Decathlon's, {"name": 1} in nnU-Net's
         pairs = [
-            (value, name) if isinstance(value, int) or not name.isdigit() else (name, value)
+            (value, name) if isinstance(value, int) or not name.strip(" -").isdigit() else (name, value)
             for name, value in table["labels"].items()
         ]
         names = {int(value): name for value, name in pairs}

@@ -93,7 +93,7 @@ def own_study(path: Path, name: str | None, models: str, changes: Iterable[str])
         labels = (np.asarray(layout.read(item)[1]) for item in layout.chosen(values["data"]["val"]))
         if not any(((label >= volumes) & (label < VOID)).any() for label in labels):
             print("warning: no validation label holds a class to score: the last weights are tested", file=sys.stderr)
-            values["validate_every"] = 0
+            values |= {"validate_every": 0, "stop_at": 0.0}
     usual |= {"precision": "bf16", "workers": min(8, checked.threads)} if on_gpu else {}
 
     values = usual | values

@@ -13,10 +13,10 @@ from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 from glamlib.data.datasets import dataset_of
 from glamlib.data.layout import reading
 from glamlib.data.volumes import Preprocessing
-from glamlib.errors import InputError
+from glamlib.errors import InputError, lookup
 from glamlib.studies.parameters import RunParameters
 from glamlib.training.checkpoint import load_weights, read_tensors, write_tensors
-from glamlib.training.datasets import GENERATED, VOLUME_DATA, AnyDataset, run_data
+from glamlib.training.datasets import GENERATED, OPTIONS, VOLUME_DATA, AnyDataset, run_data
 from glamlib.training.loop import resolve_device
 from glamlib.zoo import create_model
 
@@ -138,6 +138,7 @@ def chosen_data(
         raise InputError(f"{dataset} are drawn: for models trained on them alone, and without --split")
     if split is None and not same:
         raise InputError(f"--dataset {dataset}: give its --split, too")
+    lookup("dataset", dataset, OPTIONS)
     if volumes != (dataset in VOLUME_DATA):
         raise InputError(f"{weights}: a model of {'volumes' if volumes else 'images'}; {data or dataset} has none")
     options = (run.data if same else {"train": split}) | ({"test": split} if split else {})
@@ -145,14 +146,16 @@ def chosen_data(
         options |= {name: getattr(saved.preprocessing, name) for name in ("spacing", "scales")}
     run = replace(run, dataset=dataset, root=str(data) if own else run.root if same else "", data=options)
     items = run_data(run, "test")
-    channels = items.channels if len(saved.channels) > 1 else saved.channels  # of a single one any name will do
-    known = {"number of channels": saved.model.in_channels, "channels": saved.channels, "classes": saved.classes}
-    for (what, ours), theirs in zip(known.items(), (len(items[0][0]), channels, tuple(items.classes)), strict=True):
+    ours, theirs = ([name.lower() for name in names] for names in (saved.channels, getattr(items, "channels", ())))
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise InputError(f"{weights}: channels {saved.channels}; the data have another order: {items.channels}")
+    known = {"channels": saved.model.in_channels, "classes": saved.classes}
+    for (what, ours), theirs in zip(known.items(), (len(items[0][0]), tuple(items.classes)), strict=True):
         if ours != theirs:
             raise InputError(f"{weights}: {what} {ours}; of the data: {theirs}")
     where = f", split {run.data['test']}; {items.about}" if hasattr(items, "about") else ""
     print(f"{len(items)} items of {dataset}{where}".rstrip("; "), file=sys.stderr)
     if run.root and (seen := {*saved.trained_on}.intersection(items.places(run.root))):
-        why = "without lists (train.txt, ...) splits are drawn anew when a folder's items change"
-        print(f"warning: {len(seen)} of them were trained on, if {min(seen)} is the same; {why}", file=sys.stderr)
+        why = "; drawn splits change with a folder's items" if "held out of train" in items.about else ""
+        print(f"warning: {len(seen)} of them were trained on, if {min(seen)} is the same{why}", file=sys.stderr)
     return run, items
