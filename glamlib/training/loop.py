@@ -258,7 +258,7 @@ def train(
             loss_sum.zero_()
         if validates:
             best = max((row[metric] for row in history if metric in row), default=-np.inf)
-            broadcast([*model.buffers()])
+            broadcast([*model.buffers()])  # on CPUs each process's batch normalisation has counted its own part
             # images to evaluate have sizes of their own
             with torch.compiler.set_stance("force_eager") if run.compile else nullcontext():
                 # undefined (NaN) where nothing is labelled: no better than any other
@@ -277,7 +277,7 @@ def train(
             on_step(step)
     bar.close()
     accelerator.wait_for_everyone()  # the checkpoint is written before anyone goes on
-    broadcast([*model.buffers()])  # on CPUs each process's batch normalisation has counted its own part: all take one's
+    broadcast([*model.buffers()])  # as above
     for module in model.modules():
         module._compiled_call_impl = None  # nothing stays compiled: test images have sizes of their own
     model.eval()
