@@ -233,7 +233,7 @@ def computed_the_same(record: dict) -> bool:
     then a run had no such decoder, or one whose maps fill the image, where nothing is cut off.
     """
     run = record["parameters"]
-    if run["dataset"] in ("folder", "volumes") or record.get("first_code") == "d625a98dbaa4a33c":
+    if record.get("first_code") == "d625a98dbaa4a33c":
         return run["dataset"] not in ("folder", "volumes")
     config = model_config(run["model"], **run["overrides"])
     if not isinstance(config, ModelConfig) or config.decoder.startswith("unet"):

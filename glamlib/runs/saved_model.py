@@ -138,7 +138,7 @@ def chosen_data(
         raise InputError(f"{dataset} are drawn: for models trained on them alone, and without --split")
     if split is None and not same:
         raise InputError(f"--dataset {dataset}: give its --split, too")
-    lookup("dataset", dataset, OPTIONS)
+    lookup("dataset", dataset, OPTIONS)  # an unknown one is no question of dimensions
     if volumes != (dataset in VOLUME_DATA):
         raise InputError(f"{weights}: a model of {'volumes' if volumes else 'images'}; {data or dataset} has none")
     options = (run.data if same else {"train": split}) | ({"test": split} if split else {})
