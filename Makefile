@@ -7,7 +7,7 @@ PROFILE ?= cpu# size of the studies: quick (a smoke run), cpu, gpu (longer), nig
 STUDY ?= all# or names with commas: context,decoders,mixers,release; those of a profile
 SEEDS ?=# seeds a variant; empty: as many as the profile says
 DEVICE ?=# cpu, cuda or auto; empty: what the profile says
-JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))# runs at a time, one thread each; without it, as many as there are processors
+JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN))# runs at a time, one thread each; without it, as many as there are processors: fewer need less memory
 GLAM_DATA ?= build/data# folder that holds camvid/ and others; absent data are left out, and the report says so
 RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))# where records, tables, figures and the report go; without it, results or results/PROFILE
 PYTHON := .venv/bin/python# PYTHON=python3 takes an environment that is already there, as it is
@@ -30,6 +30,7 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export PYTHONWARNINGS := ignore
+export PYTHONUTF8 := 1
 
 OLD := sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, this is %s" % sys.version.split()[0]
 NOTEBOOK := "$(PYTHON)" -m glamlib.runs.notebook
@@ -119,7 +120,7 @@ camvid brains hippocampus: setup ## fetch these data (from their public source, 
 	if [ ! -e "$$to" ]; then rm -rf "$$part"; mkdir -p "$$part"; check="$$part/$$3"; case "$$1" in \
 	*.git) git clone --quiet --filter=blob:none --no-checkout "$$1" "$$part"; \
 	git -C "$$part" sparse-checkout set --no-cone "/$$3/"; git -C "$$part" checkout --quiet "$$2";; \
-	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; }; cp glamlib/data/hippocampus_val.txt "$$part/$$3/val.txt";; esac; fi; \
+	*) "$(PYTHON)" -c '$(GET)' "$$1" "$$2" "$$part" 2> "$$part/log" || { tail -n 1 "$$part/log"; exit 1; };; esac; fi; \
 	"$(PYTHON)" -m glamlib check-data $@ "$$check"; [ -e "$$to" ] || mv "$$check" "$$to"; rm -rf "$$part"
 clean: ## remove what was built, plans included, and results/quick; the environment, data and other results stay
 	rm -rf results/quick $(addprefix build/,quick cpu gpu night paper bench site results readme.done)

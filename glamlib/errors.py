@@ -23,15 +23,14 @@ class InputError(ValueError):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process with one line on stderr and exit status 1 where input cannot be used."""
+    """End the process with one line on stderr and exit status 1 where input cannot be used, or at Ctrl-C."""
     try:
         yield
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except (InputError, OSError) as error:
+        named = getattr(error, "filename", None)  # not where a disk is full
+        sys.exit(f"error: {named}: {error.strerror}" if named else f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command continues from the last checkpoint")
 
 
 def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:

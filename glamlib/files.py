@@ -16,7 +16,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")  # a name as long as allowed has no room
+        handle, temporary = tempfile.mkstemp(".part", ".", path.parent)  # a name as long as allowed has no room
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()

@@ -75,18 +75,14 @@ def model_config(name: str, **overrides: object) -> Config:
 def create_model(
     name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool | str | Path = False, **overrides: object
 ) -> nn.Module:
-    """Build a model by name.
+    """Build a model: ``(B, in_channels, H, W)`` of any size to logits ``(B, num_classes, H, W)``; volumes have D, too.
 
     Args:
         name: one of `list_models`.
-        num_classes: channels of the logits.
-        in_channels: channels of the images or volumes.
+        num_classes, in_channels: channels of the logits, and of the images or volumes.
         pretrained: True for timm's ImageNet weights of the same size, or a local file of such weights (safetensors, or
             a torch file, read with weights_only).
         **overrides: fields of `ModelConfig`, for volumes of `VolumeConfig`, for the neighbours of `BackboneConfig`.
-
-    Returns:
-        A module: ``(B, in_channels, H, W)`` of any size to logits ``(B, num_classes, H, W)``; of volumes, D before H.
 
     Raises:
         InputError: unknown name or override, a value of the wrong type or out of range, weights that do not fit.

@@ -125,10 +125,10 @@ def test_evaluate_says_what_the_record_says(trained, tmp_path, capsys):
     assert [*classes] == record_of(trained)["classes"]
     assert [row["iou"] for row in classes.values()] == metrics["iou"]
     assert [row["pixels"] for row in classes.values()] == np.sum(metrics["confusion"], axis=1).tolist()
-    # one window that covers the image is the whole image
-    assert main(["evaluate", weights, "--slide", "32", "32", "--out", str(tmp_path / "m.json")]) == 0
-    assert capsys.readouterr().out == ""
-    assert json.loads((tmp_path / "m.json").read_text())["confusion"] == metrics["confusion"]
+    for side, same in (("32", True), ("16", False)):  # one window that covers the image is the whole image
+        assert main(["evaluate", weights, "--slide", side, side, "--out", str(tmp_path / "m.json")]) == 0
+        assert capsys.readouterr().out == ""
+        assert (json.loads((tmp_path / "m.json").read_text())["confusion"] == metrics["confusion"]) == same
 
 
 def test_predict_keeps_going_past_a_broken_file(trained, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import colorsys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ def test_values_are_independent() -> None:
     assert keys.min() > 130  # of 200
 
 
-def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path) -> None:
+def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose criterion guessing meets ends at its first validation."""
     run = find_study("legend").run("k4_n4", 0, "quick")
     assert (run.data["num_keys"], run.overrides["num_global_tokens"]) == (4, 4)
@@ -98,6 +99,10 @@ def test_a_run_ends_at_its_criterion_and_the_study_runs(tmp_path: Path) -> None:
         assert history["step"].max() == steps
         assert "val_right_given_found" in history
         assert record["metrics"]["steps_to_criterion"] == reached
+        kept = np.load(tmp_path / str(stop_at) / "runs/legend/k4_n4/seed-0/pictures.npz")
+        assert ("erf" in kept) == (steps == 5)
+        no_room = Mock(side_effect=InputError("no room"))  # then the run is written without it
+        monkeypatch.setattr("glamlib.runs.run.effective_receptive_field", no_room)
     with pytest.raises(InputError, match=r"stop_at=0\.5: needs validate_every"):
         replace(run, stop_at=0.5, validate_every=0)
 

@@ -46,6 +46,20 @@ def test_what_cannot_be_executed_is_one_line(tmp_path, monkeypatch, arguments, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "error: [Errno 28] No space left on device"),
+        (FileNotFoundError(2, "No such file", "a.csv"), "error: a.csv: No such file"),
+        (KeyboardInterrupt(), "interrupted; the same command continues from the last checkpoint"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(error, said):
+    with pytest.raises(SystemExit) as found, one_line_errors():
+        raise error
+    assert found.value.code == said
+
+
 def write_notebook(path: Path, *code: str) -> Path:
     cells = [nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]}), *map(nbformat.v4.new_code_cell, code)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}

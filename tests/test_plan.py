@@ -12,6 +12,7 @@ import pytest
 from conftest import REPOSITORY, refused
 
 from glamlib import studies
+from glamlib.files import write_whole
 from glamlib.runs import places, reproduce
 from glamlib.runs.places import run_folder
 from glamlib.runs.reproduce import unfinished, write_plan
@@ -76,6 +77,23 @@ def test_the_digest_is_the_same_under_a_python_whose_syntax_trees_have_more_list
     assert places.digest("glamlib/layers") == before
 
 
+def test_a_commit_is_the_projects_own(tmp_path, monkeypatch):
+    """What lies beside the code does not change it; a copy inside another clone has none."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    code = tmp_path / "glamlib" / "a.py"
+    code.parent.mkdir()
+    code.touch()
+    for command in (["init"], ["add", "."], ["commit", "-m", "first"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    (tmp_path / "slurm-1.out").touch()
+    assert places.commit()["dirty"] is False
+    code.write_text("x = 1")
+    assert places.commit()["dirty"] is True
+    monkeypatch.setattr(places, "ROOT", code.parent)
+    assert places.commit() == {"commit": None, "dirty": None}
+
+
 def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GLAM_DATA", str(tmp_path))
     generated = {"context", "legend", "legend_mixers", "decoders", "mixers", "release", "volumes_cues"}
@@ -94,11 +112,13 @@ def test_absent_data_are_left_out_of_all_and_an_error_by_name(tmp_path, monkeypa
     (tmp_path / "camvid").mkdir()
     found = {study.name for study in reproduce.chosen_studies("all", "quick")}
     assert found - generated == {"camvid"}
-    (tmp_path / "cityscapes").mkdir()
+    for file in ("leftImg8bit/train/a_leftImg8bit.png", "gtFine/train/a_gtFine_labelIds.png"):
+        write_whole(tmp_path / "cityscapes" / file, "")
     write_plan(tmp_path, "paper")
     absent = "studies of camvid or ImageNet weights in weights/ (make camvid), ade20k (README)"
     runs = "79 runs of camvid_tiny, neighbours_tiny, cityscapes; left out, because their data are not there"
-    assert capsys.readouterr().out == f"profile paper: {runs}: {absent}\n"
+    fewer = f"{tmp_path / 'cityscapes'}: 1 pairs; Cityscapes train has 2975"
+    assert capsys.readouterr().out == f"profile paper: {runs}: {absent}; {fewer}\n"
     assert (tmp_path / "plan.mk").read_text().count("/record.json") == 79
 
 
@@ -106,16 +126,18 @@ def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
     study, results = studies.find_study("context"), tmp_path / "results"
     names = write_plan(tmp_path, "cpu", "context", 2)  # 22 runs
     waiting = unfinished(names, tmp_path, results)
-    assert reproduce.time_left(names, waiting, results, jobs=2) == ""
+    assert reproduce.time_left({}, waiting, jobs=2) == ""
     record(results, study.run("swin", 0, "cpu"), seconds=600.0)
     waiting = unfinished(names, tmp_path, results)
     assert waiting == [name for name in names if name != "context/swin/seed-0"]
-    assert reproduce.time_left(names, waiting, results, jobs=2) == ", about 105 min left"  # 21 * 10 / 2
-    assert reproduce.time_left(names, waiting, results, jobs=1) == ", about 4 h left"
+    finished = {"context/swin/seed-0": 600.0}
+    assert reproduce.time_left(finished, waiting, jobs=2) == ", about 105 min left"  # 21 * 10 / 2
+    assert reproduce.time_left(finished, waiting, jobs=1) == ", about 4 h left"
     file = results / "runs/context/swin/seed-0/record.json"
     text = file.read_text()
-    file.write_text(text.replace(places.computing_digest(), "0" * 16))  # of other code, as after `git checkout`
-    assert unfinished(names, tmp_path, results) == list(names)
+    for old, new in ((places.computing_digest(), "0" * 16), ('"steps": 600', '"steps": 5')):  # of other code, values
+        file.write_text(text.replace(old, new))
+        assert unfinished(names, tmp_path, results) == list(names)
     file.write_text(text)
     os.utime(file, (0, 0))  # older than its plan: to be run again
     assert unfinished(names, tmp_path, results) == list(names)

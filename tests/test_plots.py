@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from glamlib.data.transforms import VOID
 from glamlib.report import figures, pictures
 from glamlib.report.looks import where_it_looks
 from glamlib.studies import find_study
@@ -106,6 +107,7 @@ def test_slices_show_truth_beside_prediction(tmp_path):
     folder = tmp_path / "runs" / find_study("volumes_cues").name / "nnformer" / "seed-0"
     folder.mkdir(parents=True)
     guess = np.where(labels == 1, 0, labels)  # structure 1 was missed
+    labels[0, 11] = VOID  # neither drawn nor named
     np.savez(folder / "pictures.npz", images=labels * 60, labels=labels, predictions=guess)
     record = {"parameters": {"variant": "nnformer", "seed": 0}, "metrics": {}, "cost": {}, "classes": ["-", "a", "b"]}
     (folder / "record.json").write_text(json.dumps(record))

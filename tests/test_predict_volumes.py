@@ -164,7 +164,6 @@ def test_from_a_folder_to_label_maps_by_the_command_line(tmp_path, capsys):
     )
     weights = tmp_path / "weights.safetensors"
     record = json.loads(run_one(run, tmp_path / "results", weights).read_text())
-    assert 0 <= record["metrics"]["dice"] <= 1
     # scores are of the voxels of the label files, in mm
     sizes = [np.prod(nib.load(file).shape) for file in (root / "labelsTr").glob("*")]
     assert np.sum(record["metrics"]["confusion"]) == len(record["metrics"]["cases"]) * sizes[0]

@@ -118,6 +118,7 @@ def test_imagenet_weights_are_found_below_the_data(tmp_path, monkeypatch, weight
     assert imagenet_file("glam_swin_tiny_upernet") == file
     assert imagenet_file("glam_swin_small_upernet") is None
     assert imagenet_file("glam_swin_nano_upernet") is None
+    assert imagenet_file("vit_tiny_upernet") is None  # a neighbour, whatever its size is called
     assert "camvid_imagenet" in {study.name for study in chosen_studies("all", "paper")}
     scenes = CueScenes(SceneConfig(size=32, num_shapes=1), 1, 0)
     model = build_model(studies.find_study("camvid_imagenet").run("swin", 0, "paper"), scenes)

@@ -8,7 +8,7 @@ from torch import nn
 
 from glamlib import create_model
 from glamlib.released import VOLUME_DIFFERENCES, differences_of, load_released
-from glamlib.released.stages import ReleasedBlock, colliding_index
+from glamlib.released.stages import ReleasedBlock
 
 NETWORKS = ["nnformer3d_small", "glam3d_p444_g1"]
 BLOCKS = ["glam3d_block_w4_s0_g1", "glam3d_block_w4_s2_g3"]
@@ -64,15 +64,6 @@ def test_block(name: str) -> None:
     assert norms.keys() == dict(block.named_parameters()).keys()
     for key, parameter in block.named_parameters():
         assert float(parameter.grad.norm()) == pytest.approx(norms[key], rel=1e-3), key
-
-
-@pytest.mark.parametrize(("side", "used"), [(2, 19), (4, 115), (8, 547)])
-def test_colliding_index(side: int, used: int) -> None:
-    """METHOD, section 5, point 21: of (2 w - 1)^3 rows few are used."""
-    index = colliding_index((side,) * 3, (side,) * 3, CPU)
-    if side == 4:
-        assert torch.equal(index, reference(BLOCKS[0])[0]["weight/attn.relative_position_index"].long())
-    assert len(index.unique()) == used
 
 
 def test_as_many_parameters_as_the_released_network() -> None:

@@ -91,7 +91,7 @@ def test_report_is_one_file_without_code(tmp_path: Path) -> None:
     assert 'name="viewport"' in html
     assert "all 4 columns</label>" in html
     assert re.search(r"<details><summary>More</summary>\s*<p>folded</p>\s*</details>", html)
-    assert [re.findall(f'(?:id|href)="#?{name}"', html) != [] for name in ("Section", "Another")] == [True, True]
+    assert re.findall(r'<li><a href="#(.*?)">', html) == ["Section", "Another"]  # the contents
     check_self_contained(html)
 
 

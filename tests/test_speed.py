@@ -36,11 +36,13 @@ def gradient(configuration: Configuration, group: Group) -> torch.Tensor:
     return next(model.parameters()).grad
 
 
-@pytest.mark.parametrize("backend", ["fused", "explicit", "bf16", "checkpointing"])
+@pytest.mark.parametrize("backend", ["explicit", "bf16", "checkpointing"])
 def test_all_backends_compute_the_same(backend):
-    """The gradient of the first weights is the fused one's: to rounding, and in bf16 nearly."""
+    """The gradient of the first weights is the fused one's: to rounding, in bf16 nearly, bit for bit if recomputed."""
     expected, found = (gradient(nano(2, name), SMALL) for name in ("fused", backend))
-    assert (found - expected).norm() / expected.norm() < (0.2 if backend == "bf16" else 1e-4)
+    far = (found - expected).norm() / expected.norm()
+    assert (far == 0) == (backend == "checkpointing")  # else it is not another way
+    assert far < (0.2 if backend == "bf16" else 1e-4)
 
 
 @pytest.mark.parametrize("backend", ["fused", "explicit"])
@@ -143,7 +145,7 @@ def test_paper_asks_before_it_runs(tmp_path, monkeypatch, capsys):
     for name in plan:
         for file in (tmp_path / "plan" / f"{name}.json", record := tmp_path / "runs" / name / "record.json"):
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(dict.fromkeys(("parameters", "metrics", "cost", "code"), 1)))
+            file.write_text(json.dumps({"parameters": {}, "metrics": 1, "cost": 1, "code": 1}))
     os.utime(record, (1, 1))
     monkeypatch.setattr(step, "write_plan", lambda *arguments: plan)
     monkeypatch.setattr(step, "image_seconds", lambda runs, device: [1.0 for _ in runs])

@@ -82,10 +82,7 @@ def test_tables_by_hand(tmp_path):
     assert runs["miou"].dtype == np.float64
     summary = summary_table(runs, studies.find_study("context")).set_index("variant")
     assert summary.loc["glam_2", "gain"] == pytest.approx(0.2)
-    # differences 0.3, 0.2, 0.1: deviation 0.1, t of 2 degrees of freedom at 97.5 % is 4.3027
-    assert summary.loc["glam_2", "gain_high"] == pytest.approx(0.2 + 4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert np.isnan(summary.loc["swin", "gain"])
-    assert (tmp_path / "tables/context.csv").exists()
     assert not (tmp_path / "tables/context_others.csv").exists()
     record_of(tmp_path, "glam_2", 3, 0.1, steps=1)
     write_tables(tmp_path, studies.find_study("context"))
@@ -229,8 +226,8 @@ TO_RUN_AGAIN = {"camvid", "neighbours"}
 def computed_the_same(record: dict) -> bool:
     """Tell whether a run's scores were the same bit for bit by the code that its ``first_code`` names.
 
-    The last changes reach one's own data and several processes alone. Before, coarse levels did not keep their place:
-    then a run had no such decoder, or one whose maps fill the image, where nothing is cut off.
+    The last changes reach pictures, one's own data and several processes alone. Before, coarse levels did not keep
+    their place: then a run had no such decoder, or one whose maps fill the image, where nothing is cut off.
     """
     run = record["parameters"]
     if record.get("first_code") == "d625a98dbaa4a33c":

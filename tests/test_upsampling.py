@@ -8,8 +8,7 @@ from conftest import loud
 from torch import Tensor
 
 from glamlib.layers.windows import WindowLayout, to_windows
-from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand, fine_to_coarse_index
-from glamlib.released.stages import scrambled_index
+from glamlib.models.unet import CrossWindowAttention, NonLocalUpsampling, PatchExpand
 
 DIM, HEADS = 16, 2
 # (window, size of the skip): whole windows, odd, one side smaller than a window, both, one patch
@@ -114,25 +113,3 @@ def test_upsampling_by_hand(window: tuple[int, int], size: tuple[int, int]) -> N
     assert trace["layout"] == layout
     cells = layout.window_area
     assert trace["cross"].shape == (2, layout.num_windows, HEADS, 4 * cells, cells)
-
-
-@pytest.mark.parametrize(
-    ("window", "columns", "right"), [(4, [0, 2, 0, 2], 4), (7, [0, 2, 4, 6, 1, 3, 5], 7)], ids=["w4", "w7"]
-)
-def test_the_released_index_by_its_formula(window: int, columns: list[int], right: int) -> None:
-    """METHOD, section 2.1: key k has row k // w, and the column of entry 4 k of the fine window's list."""
-    index = scrambled_index((window, window), torch.device("cpu"))
-    assert index.shape == (4 * window**2, window**2)
-    side = 2 * window
-    for q, k in product(range(side**2), range(window**2)):
-        row, column = 4 * k // side // 2, 4 * k % side // 2
-        assert row == k // window
-        assert column == columns[k % window]
-        dy, dx = q // side // 2 - row, q % side // 2 - column
-        assert index[q, k] == (dy + window - 1) * (2 * window - 1) + dx + window - 1
-    ours = fine_to_coarse_index((window, window), (window, window), torch.device("cpu"))
-    correct = (index == ours).all(dim=0)
-    assert correct.sum() == right  # the first column's
-    assert correct.view(window, window)[:, 0].all()
-    # METHOD: 42 of the 49 rows that w = 4 could use; w = 7 uses all 169 (the table has 27**2)
-    assert len(index.unique()) == {4: 42, 7: 169}[window]

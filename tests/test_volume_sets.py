@@ -17,15 +17,15 @@ from glamlib.errors import InputError
 
 def test_hippocampus_splits(tmp_path):
     root = hippocampus(tmp_path / "Task04_Hippocampus")
-    assert len(load_volumes("hippocampus", "train", root=tmp_path)) == 8  # as in the archive
+    assert len(load_volumes("hippocampus", "train", root=tmp_path)) == 9  # as in the archive
     (root / "imagesTr" / f"._{NAME}").write_bytes(b"a Mac's")
-    assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_005", "hippocampus_010"]
-    assert len(load_volumes("hippocampus", "train", root=root)) == 8
+    assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_003"]  # the study's, without a list
+    assert "hippocampus_003" not in names(load_volumes("hippocampus", "train", root=root))
     (root / "train.txt").write_text("hippocampus_002\nhippocampus_001\n")
-    (root / "val.txt").write_text("hippocampus_003\n")
+    (root / "val.txt").write_text("hippocampus_004\n")
     volumes = load_volumes("hippocampus", "train", root=root)
     assert names(volumes) == ["hippocampus_002", "hippocampus_001"]
-    assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_003"]
+    assert names(load_volumes("hippocampus", "val", root=root)) == ["hippocampus_004"]
     assert volumes.classes == ("background", "anterior", "posterior")
     assert not volumes.sided
     (root / "val.txt").write_text("hippocampus_003\nhippocampus_001\nhippocampus_999")
@@ -204,34 +204,34 @@ def test_a_data_set_can_be_resampled(tmp_path):
 
 
 def test_check_data_counts_volumes_and_names_what_is_wrong(tmp_path):
-    root = hippocampus(tmp_path, 5)
+    root = hippocampus(tmp_path, 6)
     report = check_data("hippocampus", root)
-    assert report.problems == [f"{root}: 5 cases; hippocampus has 260"]
+    assert report.problems == [f"{root}: 6 cases; hippocampus has 260"]
     assert report.splits["train"] == {
-        "pairs": 4,
-        "sizes": {"8 x 7 x 6": 4},
+        "pairs": 5,
+        "sizes": {"8 x 7 x 6": 5},
         "class_numbers": [0, 1, 2],
         "class_percent": pytest.approx(dict.fromkeys(("background", "anterior", "posterior"), 100 / 3)),
         "void_percent": 0.0,
-        "spacings": {"1 x 1 x 1": 4},
+        "spacings": {"1 x 1 x 1": 5},
         "absent": {},
     }
     json.dumps(report.to_dict())
     cut(root / "imagesTr" / "hippocampus_001.nii.gz")
     save(root / "labelsTr" / "hippocampus_002.nii.gz", np.full((6, 7, 8), 3))
-    save(root / "labelsTr" / "hippocampus_003.nii.gz", np.zeros((6, 7, 8)))
+    save(root / "labelsTr" / "hippocampus_006.nii.gz", np.zeros((6, 7, 8)))
     save(root / "imagesTr" / "hippocampus_004.nii.gz", np.ones((6, 7, 8)))
     (root / "imagesTr" / "hippocampus_005.nii.gz").unlink()
     report = check_data("hippocampus", root)
     needles = [
         "hippocampus_005.nii.gz has no image",
-        "4 cases; hippocampus has 260",
+        "5 cases; hippocampus has 260",
         "hippocampus_001.nii.gz: cannot be read",
         "hippocampus_002.nii.gz: unknown label value(s) 3",
         "hippocampus_004.nii.gz: all voxels of channel 0 have one value",
     ]
     assert len(report.problems) == len(needles)
-    assert "hippocampus_003.nii.gz: no voxel of any structure" in report.warnings[0]
+    assert "hippocampus_006.nii.gz: no voxel of any structure" in report.warnings[0]
     for needle, problem in zip(needles, report.problems, strict=True):
         assert needle in problem
     sizes = "depth x height x width: 8 x 7 x 6; class numbers: 0..2; mm: 1 x 1 x 1"

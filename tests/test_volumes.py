@@ -1,4 +1,4 @@
-"""nnFormer and GLAM-nnFormer: volumes of any size, deep supervision, parts by hand, errors, cost."""
+"""nnFormer and GLAM-nnFormer: parts by hand, cost."""
 
 import torch
 import torch.nn.functional as F

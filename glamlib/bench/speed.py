@@ -1,7 +1,6 @@
 """Time and memory of Swin and GLAM-Swin by image size, by how they are computed, and beside other libraries' Swin.
 
 python -m glamlib.bench.speed --out results/tables/speed.csv --cache build/bench [--device cpu] [--threads 2]
-
 Configurations of a group (a part of the network, a pass and an image size) are timed in turn, each right after Swin
 (A B, A C, A B, A C, ...), so that what slows the machine slows both, until their ratios hardly vary. Peak memory is
 measured in a fresh process for each. Finished groups are cached and not timed again.
@@ -28,7 +27,7 @@ from torch.utils import benchmark
 
 from glamlib.bench.peers import LIBRARIES
 from glamlib.cost.count import macs_by_module
-from glamlib.errors import one_line_errors
+from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.places import commit, computing_digest, device_name, peak_memory_mib
 from glamlib.training.loop import compile_blocks, resolve_device
@@ -193,7 +192,7 @@ def apart(function: Callable, *arguments: object) -> object:
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(function, *arguments).result()
-        except (torch.OutOfMemoryError, BrokenProcessPool):  # refused memory, or killed for it
+        except (torch.OutOfMemoryError, InputError, BrokenProcessPool):  # refused memory, or killed for it
             return float("nan")
 
 

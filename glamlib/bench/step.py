@@ -1,7 +1,6 @@
 """Before days of computing: what would run, for how long, by timed training steps; and a question.
 
 python -m glamlib.bench.step --profile paper --build build/paper --results results/paper [--yes]
-
 On a GPU every kind of network is timed; on a CPU, where that takes hours, one is, and multiply-adds tell the others.
 """
 

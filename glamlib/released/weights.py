@@ -64,16 +64,13 @@ def _rules(keys: str) -> tuple:
 
 
 def load_released(model: nn.Module, state_dict: dict[str, Tensor]) -> Loaded:
-    """Load weights that have the released code's names.
+    """Load weights that have the released code's names; return which keys were used and which not.
 
     Args:
         model: a `Segmenter`, a part of one (encoder, stage, block, attention, decoder), or a `VolumeSegmenter`, built
             with ``behaviour="released"``. A network for volumes has the windows that the released one ran with: its
             code cuts them, when it is built, to maps of the volume it is for.
         state_dict: of the released network or of the corresponding part.
-
-    Returns:
-        Which keys were used and which not.
 
     Raises:
         InputError: not a state dict; a key is left over or gives a weight again, one of the model's is missing, or a

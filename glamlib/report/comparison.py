@@ -30,7 +30,8 @@ def write_comparison(results: Path, study: Study, data: SegmentationDataset) -> 
     for (name, one), p in zip(found.items(), holm(one.p for one in found.values()), strict=True):
         verdicts[name] = one._replace(p=p).verdict
         if verdicts[name] == INCONCLUSIVE and one.n > 1:
-            verdicts[name] += f" (a difference of {one.detectable:.3f} would show)"
+            most = f"a difference of {one.detectable:.3f}" if one.detectable <= 1 else "no difference"
+            verdicts[name] += f" ({most} would show)"
     summary = tables.summary_table(runs, study)
     summary["verdict"] = [verdicts.get(variant, "") for variant in summary["variant"]]
     classes, score = (data.classes[1:], "Dice") if volumes else (data.classes, "IoU")

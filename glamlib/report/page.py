@@ -28,7 +28,7 @@ from glamlib.report.tables import METRIC_NAMES, study_markdown
 from glamlib.studies import find_study
 
 BEGIN, END = "<!-- results: written by `make readme` -->", "<!-- end of results -->"
-TEMPLATE = Template(Path(__file__).with_name("page.html").read_text())
+TEMPLATE = Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 SHOWN = 3  # columns of a table on a phone; the rest is there on tap
 _PHOTOGRAPH = 120_000  # bytes of a PNG: drawings have fewer
 
@@ -147,7 +147,7 @@ def write_report(notebook: Path, out: Path) -> None:
 
 def write_headline(readme: Path, results: Path) -> None:
     """Write a study's table and figure, and three claims, between the README's markers; InputError without these."""
-    found = re.fullmatch(f"(.*{BEGIN}).*({END}.*)", readme.read_text(), re.DOTALL)
+    found = re.fullmatch(f"(.*{BEGIN}).*({END}.*)", readme.read_text(encoding="utf-8"), re.DOTALL)
     if not found:
         raise InputError(f"{readme}: the markers {BEGIN!r} and {END!r} are missing")
     study = find_study("context")

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from glamlib.data.scenes import CUE_COLOURS, CueScenes, draw_scene
+from glamlib.data.transforms import VOID
 from glamlib.report.figures import show_image
 from glamlib.runs import records
 from glamlib.studies.study import Study
@@ -96,7 +97,7 @@ def slices(study: Study, results: Path, variants: Iterable[str] | None = None) -
     for column, planes in zip(grid.T, labels.values(), strict=True):
         for axes, plane in zip(column, planes, strict=True):
             draw_contours(axes, plane, palette)
-    shown = sorted({int(number) for planes in labels.values() for number in np.unique(planes)} - {0})
+    shown = sorted({int(number) for planes in labels.values() for number in np.unique(planes)} - {0, VOID})
     handles = [Line2D([], [], color=palette[number - 1], linewidth=2) for number in shown]
     names = [classes[number] for number in shown]
     columns = 3 if len(names) > 10 else min(len(labels), 5)
@@ -113,6 +114,6 @@ def draw_contours(axes: Axes, labels: np.ndarray, palette: list[tuple[float, flo
     """Draw the outline of every structure of a label map ``(H, W)``, structure k in ``palette[k - 1]``."""
     axes.autoscale(False)  # the picture keeps its size
     rows, columns = (np.arange(-1, side + 1) for side in labels.shape)
-    for number in np.unique(labels[labels > 0]):
+    for number in np.unique(labels[(labels > 0) & (labels != VOID)]):
         inside = np.pad(labels == number, 1)  # a structure at the border would have no line there
         axes.contour(columns, rows, inside, [0.5], colors=[palette[number - 1]], linewidths=1.3)

@@ -25,7 +25,7 @@ def run_table(results: Path, study: Study) -> pd.DataFrame:
     """Return one row a run, in the study's order; numbers are numbers, and costs carry their size.
 
     Columns: study, variant, seed, profile, steps, label; every metric that is one number, such as miou, iou_CLASS; of
-    volumes dice_CLASS, undefined_dice, undefined_hd95, and of those with sides side_accuracy; gmacs, g_msa_gmacs, depth
+    volumes dice_CLASS, undefined_dice, undefined_hd95, of sided brains side_accuracy; gmacs, g_msa_gmacs, depth
     (of volumes), height, width, parameters, train_seconds, peak_memory_mib, device, commit, dirty, torch.
     """
     rows = []

@@ -1,7 +1,6 @@
 """Executing notebooks with papermill, in kernels forked from one server process that has imported the library.
 
     python -m glamlib.runs.notebook NOTEBOOK ... OUTPUT [--set NAME=VALUE ...] [--jobs N]
-
 OUTPUT is a file, or a folder for the executed copies of several notebooks, N of which are executed at a time. Unknown
 parameters stop a notebook before its kernel starts (papermill would only warn). A notebook that fails leaves its output
 as OUTPUT.failed.ipynb and never OUTPUT itself, so `make` tries again. A forked kernel starts in 0.3 s instead of 5; the

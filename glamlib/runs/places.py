@@ -40,7 +40,7 @@ def run_folder(results: Path, run: RunParameters) -> Path:
 
 def imagenet_file(model: str) -> Path | None:
     """Return GLAM_DATA/weights/swin_SIZE_patch4_window7_224.safetensors or .pth, of a model's size; None if absent."""
-    size, folder = re.search(r"_(tiny|small|base)_", model), os.environ.get("GLAM_DATA")
+    size, folder = re.search(r"swin_(tiny|small|base)_", model), os.environ.get("GLAM_DATA")
     if not size or not folder:
         return None
     name = Path(folder) / "weights" / f"swin_{size[1]}_patch4_window7_224"
@@ -55,7 +55,7 @@ def digest(*places: str) -> str:
         if file.suffix in (".csv", ".toml", ".html"):
             whole.update(file.read_bytes())
         elif file.suffix in (".py", ".ipynb"):
-            text = file.read_text()
+            text = file.read_text(encoding="utf-8")
             if file.suffix == ".ipynb":
                 cells = json.loads(text)["cells"]
                 text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -77,11 +77,12 @@ def computing_digest() -> str:
 
 def commit() -> dict[str, object]:
     """Return the commit that the code is at, and whether it has changes; None for both outside a git clone."""
-    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True, check=True)
+    own = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # not the clone that a copy may lie in
+    git = partial(subprocess.run, cwd=ROOT, env=own, capture_output=True, text=True, check=True)
     try:
         head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
-        # what a run writes itself must not make the code look changed
-        changes = git(["git", "status", "--porcelain", "--", ".", ":!results", ":!README.md"]).stdout
+        # what lies beside the code, such as results, must not make it look changed
+        changes = git(["git", "status", "--porcelain", "--", "glamlib", "notebooks", "requirements.lock"]).stdout
     except (OSError, subprocess.CalledProcessError):  # no git, or no clone
         return {"commit": None, "dirty": None}
     return {"commit": head, "dirty": bool(changes)}

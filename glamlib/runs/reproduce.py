@@ -1,27 +1,27 @@
 """All runs of a profile: planned, and those that are missing or older than their plan executed, some at a time.
 
     python -m glamlib.runs.reproduce --profile cpu --build build/cpu --results results --jobs 2
-
 A plan file holds a run's parameters and a digest of the code that computes it, and is rewritten only when its content
 changes. So a change in one variant reruns that variant alone, and a change of the code that computes reruns everything.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import tyro
 
-from glamlib.data.datasets import VOLUMES, has_dataset
+from glamlib.data.datasets import FINDERS, VOLUMES, has_dataset
 from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.notebook import execute, execute_all, start_server
 from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file
-from glamlib.runs.records import read_record
+from glamlib.runs.records import ALIKE, differences, read_record
 from glamlib.studies import FETCHED, STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
@@ -75,27 +75,28 @@ def write_plan(
             write_whole(build / name, f"{text}\n")
     absent = _absent(one for one in STUDIES.values() if profile in one.profiles) if study == "all" else ""
     note = f"; left out, because their data are not there: studies of {absent}" if absent else ""
+    for name in sorted({one.dataset for one in studies} - GENERATED.keys()):
+        note += "".join(f"; {line}" for line in FINDERS[name](Path(os.environ["GLAM_DATA"], name)).incomplete)
     print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
     return runs
 
 
 def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
-    """Return the runs STUDY/VARIANT/seed-K that lack a record, or have one older than the plan or of other code."""
+    """Return the runs STUDY/VARIANT/seed-K without a record, or with one older than the plan or unlike it."""
 
     def stale(name: str) -> bool:
         run, plan = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
         older = not run.exists() or run.stat().st_mtime < plan.stat().st_mtime
-        return older or read_record(run).get("code") != json.loads(plan.read_text())["code"]
+        return older or bool(differences(read_record(run), json.loads(plan.read_text()), ("data", *ALIKE)))
 
     return [name for name in names if stale(name)]
 
 
-def time_left(names: Iterable[str], waiting: list[str], results: Path, jobs: int) -> str:
-    """Return ", about 40 min left" by the seconds in the records of the finished ones of ``names``; "" without any."""
-    finished = {name: results / "runs" / name / "record.json" for name in set(names) - set(waiting)}
+def time_left(finished: Mapping[str, float], waiting: Iterable[str], jobs: int) -> str:
+    """Return ", about 40 min left" by the seconds that finished runs took, by name; "" without any."""
     if not finished:
         return ""
-    seconds = pd.Series({name: read_record(file)["seconds"] for name, file in finished.items()})
+    seconds = pd.Series(finished)
     of_study = seconds.groupby(lambda name: name.split("/")[0]).mean()
     minutes = sum(of_study.get(name.split("/")[0], seconds.mean()) for name in waiting) / jobs / 60
     return f", about {minutes:.0f} min left" if minutes < 120 else f", about {minutes / 60:.0f} h left"
@@ -111,19 +112,25 @@ def main(
     jobs: int = 1,
 ) -> None:
     """Plan and execute the runs of a profile, ``jobs`` at a time."""
-    names = write_plan(build, profile, study, seeds, device)
-    started = 0
+    runs = write_plan(build, profile, study, seeds, device)
+    waiting = unfinished(runs, build, results)
+    number = count(len(runs) - len(waiting) + 1)
+    finished: dict[str, float] = {}
+
+    def note(name: str) -> None:
+        finished[name] = read_record(results / "runs" / name / "record.json")["seconds"]
 
     def execute_run(name: str) -> None:
-        nonlocal started
-        waiting = unfinished(names, build, results)
-        started = max(started, len(names) - len(waiting)) + 1
-        print(f"run {started} of {len(names)} {name}{time_left(names, waiting, results, jobs)}", flush=True)
+        left = time_left(finished.copy(), [one for one in waiting if one not in finished], jobs)
+        print(f"run {next(number)} of {len(runs)} {name}{left}", flush=True)
         plan = json.loads((build / "plan" / f"{name}.json").read_text())
         parameters = plan["parameters"] | {"results": str(results)}
         execute(ROOT / "notebooks" / "14_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
+        note(name)
 
-    execute_all([partial(execute_run, name) for name in unfinished(names, build, results)], jobs)
+    for name in runs.keys() - waiting:
+        note(name)
+    execute_all([partial(execute_run, name) for name in waiting], jobs)
 
 
 if __name__ == "__main__":

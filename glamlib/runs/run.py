@@ -1,15 +1,19 @@
 """One run, from its parameters to its record: `run_one` at once, notebook 14 step by step."""
 
 import math
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from glamlib.cost.count import cost
+from glamlib.errors import InputError
 from glamlib.evaluation.cues import steps_to_criterion
 from glamlib.evaluation.evaluate import is_main
+from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import location_prior
 from glamlib.files import check_writable, write_whole
 from glamlib.runs.places import CHECKPOINT, computing_digest, imagenet_file, run_folder
@@ -97,6 +101,10 @@ class Job:
     def evaluate(self) -> None:
         """Set ``metrics``, and ``pictures`` of the first seed."""
         self.metrics, self.pictures = self.task.evaluate(self.model, self.data["test"], self.run)
+        if self.pictures and self.task.ndim == 2:
+            with suppress(InputError):  # a record goes without where memory does not suffice
+                erf = effective_receptive_field(self.model, torch.from_numpy(self.pictures["images"]))
+                self.pictures["erf"] = (erf / erf.max()).astype(np.float16)
         if self.run.stop_at:
             last = self.history[-1]
             met = last[f"val_{self.task.score_name(self.run)}"] >= self.run.stop_at

@@ -15,7 +15,6 @@ from glamlib.errors import InputError
 from glamlib.evaluation.cues import CueAccuracy
 from glamlib.evaluation.evaluate import Gallery, ImageScores, evaluate, process_count
 from glamlib.evaluation.inference import predict_classes, predict_volume_classes, view_size
-from glamlib.evaluation.insight import effective_receptive_field
 from glamlib.evaluation.metrics import ConfusionMatrix, VolumeScores
 from glamlib.studies.parameters import InferenceOptions, RunParameters
 from glamlib.training.datasets import GENERATED, VOLUME_DATA, AnyDataset, data_options
@@ -90,11 +89,7 @@ class ImageTask:
         metrics = self.confusion(model, dataset, run, watch).metrics()
         for each in scores:
             metrics |= each.metrics()
-        pictures = gallery.arrays() if run.seed == 0 else {}
-        if pictures and self.ndim == 2:
-            erf = effective_receptive_field(model, torch.from_numpy(pictures["images"]))
-            pictures["erf"] = (erf / erf.max()).astype(np.float16)
-        return metrics, pictures
+        return metrics, gallery.arrays() if run.seed == 0 else {}
 
 
 class VolumeTask(ImageTask):
