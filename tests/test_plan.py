@@ -135,7 +135,9 @@ def test_the_time_left_is_estimated_by_the_finished_runs(tmp_path):
     assert reproduce.time_left(finished, waiting, jobs=1) == ", about 4 h left"
     file = results / "runs/context/swin/seed-0/record.json"
     text = file.read_text()
-    for old, new in ((places.computing_digest(), "0" * 16), ('"steps": 600', '"steps": 5')):  # of other code, values
+    other = {places.computing_digest(): "0" * 16, '"steps": 600': '"steps": 5', '"train": 4000': '"train": 9'}
+    for old, new in other.items():  # of other code, parameters, data
+        assert old in text
         file.write_text(text.replace(old, new))
         assert unfinished(names, tmp_path, results) == list(names)
     file.write_text(text)

@@ -25,7 +25,7 @@ from glamlib.training.checkpoint import NO_MATTER, changes, set_aside
 from glamlib.training.loop import resolve_device
 from glamlib.training.tasks import check_run
 
-ALIKE = ("seed", *NO_MATTER)  # may differ between the runs of one mean
+_ALIKE = ("seed", *NO_MATTER)  # may differ between the runs of one mean
 _BESIDE = ("history.csv", "pictures.npz", "best.safetensors", "last.safetensors")
 _LOCKS: dict[Path, FileLock] = {}  # a run's folder is locked until its record is written or the process ends
 _PATIENCE = 10  # seconds in which the loader processes of a run that was killed end, too
@@ -77,7 +77,7 @@ def put_aside(folder: Path, record: dict[str, object], always: bool = False) -> 
     With ``always``, that of a run which is done once more, too: its weights are about to be overwritten.
     """
     path, why = folder / "record.json", to_do(folder, record) or "done once more"
-    if is_main() and path.exists() and (always or differences(read_record(path), record, ("code", *ALIKE))):
+    if is_main() and path.exists() and (always or differences(read_record(path), record, ("code", *_ALIKE))):
         kept = set_aside(path, *(folder / name for name in _BESIDE))
         print(f"{folder}: {why}: the old record is kept as {kept.name}", flush=True)
 
@@ -89,16 +89,16 @@ def to_do(folder: Path, now: dict[str, object]) -> str:
     record = read_record(folder / "record.json")
     commit = (record.get("commit") or "unknown")[:7]
     changed = f"the code changed since commit {commit}" if record.get("code") != now["code"] else ""
-    return "; ".join(filter(None, (differences(record, now, ("code", *ALIKE)), changed)))
+    return "; ".join(filter(None, (differences(record, now, ("code", *_ALIKE)), changed)))
 
 
-def identity(record: dict[str, object], but: Iterable[str] = ALIKE) -> dict[str, object]:
+def identity(record: dict[str, object], but: Iterable[str] = _ALIKE) -> dict[str, object]:
     """Return what decides a record's numbers, by name: parameters, data and code, without the names in ``but``."""
     made_by = record["parameters"] | {"data": record.get("data"), "code": record.get("code")}
     return {name: value for name, value in json.loads(json.dumps(made_by)).items() if name not in but}
 
 
-def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = ALIKE) -> str:
+def differences(record: dict[str, object], other: dict[str, object], but: Iterable[str] = _ALIKE) -> str:
     """Return how the identities of two records differ, "steps 12 -> 1, code 0a.. -> 1b..", or an empty string."""
     return ", ".join(changes(identity(record, but), identity(other, but)))
 
@@ -111,7 +111,7 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
     """
     records = [one for one in read_records(results, study.name) if one["parameters"]["variant"] in study.variants]
     differ = ["data"] if any(variant.data for variant in study.variants.values()) else []
-    own = ("variant", "model", "overrides", *differ, *ALIKE)
+    own = ("variant", "model", "overrides", *differ, *_ALIKE)
 
     def largest(records: list[dict[str, object]], but: Iterable[str]) -> list[dict[str, object]]:
         keys = [json.dumps(identity(record, but), sort_keys=True) for record in records]
@@ -121,7 +121,7 @@ def comparable(results: Path, study: Study) -> tuple[list[dict[str, object]], li
 
     alike = largest(records, own)
     groups = {name: [one for one in alike if one["parameters"]["variant"] == name] for name in study.variants}
-    by_variant = {name: largest(group, ALIKE) for name, group in groups.items()}
+    by_variant = {name: largest(group, _ALIKE) for name, group in groups.items()}
     kept, others = list(chain(*by_variant.values())), []
     for record in (record for record in records if record not in kept):
         variant, seed = (record["parameters"][name] for name in ("variant", "seed"))

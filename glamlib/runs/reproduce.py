@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -21,10 +20,11 @@ from glamlib.errors import InputError, one_line_errors
 from glamlib.files import write_whole
 from glamlib.runs.notebook import execute, execute_all, start_server
 from glamlib.runs.places import ROOT, computing_digest, digest, imagenet_file
-from glamlib.runs.records import ALIKE, differences, read_record
+from glamlib.runs.records import read_record
 from glamlib.studies import FETCHED, STUDIES, check_profile, find_study
 from glamlib.studies.parameters import RunParameters
 from glamlib.studies.study import Study
+from glamlib.training.checkpoint import changes
 from glamlib.training.datasets import GENERATED
 
 
@@ -86,8 +86,10 @@ def unfinished(names: Iterable[str], build: Path, results: Path) -> list[str]:
 
     def stale(name: str) -> bool:
         run, plan = results / "runs" / name / "record.json", build / "plan" / f"{name}.json"
-        older = not run.exists() or run.stat().st_mtime < plan.stat().st_mtime
-        return older or bool(differences(read_record(run), json.loads(plan.read_text()), ("data", *ALIKE)))
+        if not run.exists() or run.stat().st_mtime < plan.stat().st_mtime:
+            return True
+        record, now = read_record(run), json.loads(plan.read_text())
+        return record.get("code") != now["code"] or bool(changes(record["parameters"], now["parameters"]))
 
     return [name for name in names if stale(name)]
 
@@ -114,23 +116,21 @@ def main(
     """Plan and execute the runs of a profile, ``jobs`` at a time."""
     runs = write_plan(build, profile, study, seeds, device)
     waiting = unfinished(runs, build, results)
-    number = count(len(runs) - len(waiting) + 1)
-    finished: dict[str, float] = {}
 
-    def note(name: str) -> None:
-        finished[name] = read_record(results / "runs" / name / "record.json")["seconds"]
+    def seconds(name: str) -> float:
+        return read_record(results / "runs" / name / "record.json")["seconds"]
 
-    def execute_run(name: str) -> None:
+    finished = {name: seconds(name) for name in runs.keys() - waiting}
+
+    def execute_run(number: int, name: str) -> None:
         left = time_left(finished.copy(), [one for one in waiting if one not in finished], jobs)
-        print(f"run {next(number)} of {len(runs)} {name}{left}", flush=True)
+        print(f"run {number} of {len(runs)} {name}{left}", flush=True)
         plan = json.loads((build / "plan" / f"{name}.json").read_text())
         parameters = plan["parameters"] | {"results": str(results)}
         execute(ROOT / "notebooks" / "14_train.ipynb", build / "runs" / f"{name}.ipynb", parameters)
-        note(name)
+        finished[name] = seconds(name)
 
-    for name in runs.keys() - waiting:
-        note(name)
-    execute_all([partial(execute_run, name) for name in waiting], jobs)
+    execute_all([partial(execute_run, *one) for one in enumerate(waiting, len(runs) - len(waiting) + 1)], jobs)
 
 
 if __name__ == "__main__":
