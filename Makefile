@@ -7,7 +7,7 @@ PROFILE ?= cpu# size of the studies: quick (a smoke run), cpu, gpu (longer), nig
 STUDY ?= all# or names with commas: context,decoders,mixers,release; those of a profile
 SEEDS ?=# seeds a variant; empty: as many as the profile says
 DEVICE ?=# cpu, cuda or auto; empty: what the profile says
-JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN))# runs at a time, one thread each; without it, as many as there are processors: fewer need less memory
+JOBS ?= $(if $(filter paper,$(PROFILE)),1,$(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))# runs at a time, one thread each; without it, as many as there are processors: fewer need less memory
 GLAM_DATA ?= build/data# folder that holds camvid/ and others; absent data are left out, and the report says so
 RESULTS ?= $(if $(filter cpu,$(PROFILE)),results,results/$(PROFILE))# where records, tables, figures and the report go; without it, results or results/PROFILE
 PYTHON := .venv/bin/python# PYTHON=python3 takes an environment that is already there, as it is

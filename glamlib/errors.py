@@ -30,7 +30,7 @@ def one_line_errors() -> Iterator[None]:
         named = getattr(error, "filename", None)  # not where a disk is full
         sys.exit(f"error: {named}: {error.strerror}" if named else f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command continues from the last checkpoint")
+        sys.exit("interrupted")
 
 
 def one_of(what: str, value: object, allowed: Iterable[object]) -> InputError:

@@ -125,7 +125,7 @@ def server(tmp_path):
 @pytest.mark.slow
 def test_hippocampus_is_fetched_if_its_archive_is_whole(tmp_path, server, make):
     inside = "Task04_Hippocampus"
-    held_out = (REPOSITORY / "glamlib" / "data" / "hippocampus_val.txt").read_text().split()
+    held_out = (REPOSITORY / "glamlib" / "data" / "hippocampus_val.csv").read_text().split()
     for name in (f"{stem}.nii.gz" for stem in (*held_out, *(f"hippocampus_{number}" for number in range(400, 608)))):
         write_case(tmp_path / inside / "imagesTr" / name, tmp_path / inside / "labelsTr" / name, 0, 1, 2)
     (tmp_path / inside / "imagesTr" / "._hippocampus_400.nii.gz").write_bytes(b"a Mac's")  # as in the real archive

@@ -51,7 +51,7 @@ def test_what_cannot_be_executed_is_one_line(tmp_path, monkeypatch, arguments, m
     [
         (OSError(28, "No space left on device"), "error: [Errno 28] No space left on device"),
         (FileNotFoundError(2, "No such file", "a.csv"), "error: a.csv: No such file"),
-        (KeyboardInterrupt(), "interrupted; the same command continues from the last checkpoint"),
+        (KeyboardInterrupt(), "interrupted"),
     ],
 )
 def test_what_ends_a_command_is_one_line(error, said):

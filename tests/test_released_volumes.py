@@ -12,7 +12,6 @@ from glamlib.released.stages import ReleasedBlock
 
 NETWORKS = ["nnformer3d_small", "glam3d_p444_g1"]
 BLOCKS = ["glam3d_block_w4_s0_g1", "glam3d_block_w4_s2_g3"]
-CPU = torch.device("cpu")
 
 
 def released_network(name: str, **overrides: object) -> nn.Module:

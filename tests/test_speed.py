@@ -130,6 +130,7 @@ def test_hours_by_hand(monkeypatch):
     more, less = (count_macs(model, 64, 64)["total"] for model in models)
     ratio = more / less
     assert seconds == pytest.approx([1.5 * ratio, 1.5])
+    assert step.listing([small, large], [1.0, float("nan")]).endswith("; without 1 that could not be timed here")
     _, first, _, last = step.listing([small, large], seconds[::-1]).splitlines()
     assert first.split() == ["ade20k", "a", "0", "1000", "16", f"{1.5 * 16000 / 3600:.1f}"]
     assert last == f"2 runs, {1.5 * 16 * (1000 + 2000 * ratio) / 3600:.0f} hours, one process each"

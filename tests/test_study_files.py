@@ -228,7 +228,7 @@ def computed_the_same(record: dict) -> bool:
     their place: then a run had no such decoder, or one whose maps fill the image, where nothing is cut off.
     """
     run = record["parameters"]
-    if record.get("first_code") == "d625a98dbaa4a33c":
+    if record.get("first_code") in ("d625a98dbaa4a33c", "5e6a598a9cf1b98c"):
         return run["dataset"] not in ("folder", "volumes")
     config = model_config(run["model"], **run["overrides"])
     if not isinstance(config, ModelConfig) or config.decoder.startswith("unet"):

@@ -64,8 +64,8 @@ def load_weights(encoder: nn.Module, name: str, source: bool | str | Path) -> No
         except Exception as error:  # hub, network and cache each raise their own
             raise InputError(
                 f"pretrained=True: cannot fetch timm/{_TIMM[name]} ({type(error).__name__}); download its "
-                "model.safetensors from huggingface.co and pass pretrained=PATH; for Swin and GLAM, make it "
-                "GLAM_DATA/weights/swin_SIZE_patch4_window7_224.safetensors, of which all sizes are found"
+                "model.safetensors from huggingface.co and pass pretrained=PATH; runs with pretrained=imagenet "
+                "find Swin's as GLAM_DATA/weights/swin_SIZE_patch4_window7_224.safetensors"
             ) from None
     else:
         state = read_weights(Path(source))

@@ -32,7 +32,7 @@ from glamlib.errors import InputError
 ENDS = (".nii.gz", ".nii")
 BRAIN_TRAIN = tuple(f"10{n:02}" for n in (0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 36))  # the challenge's
 # Of Task04's training cases, as the labels of its test cases are not public
-HIPPOCAMPUS_VAL = frozenset(Path(__file__).with_name("hippocampus_val.txt").read_text().split())
+HIPPOCAMPUS_VAL = frozenset(Path(__file__).with_name("hippocampus_val.csv").read_text().split())
 SYNAPSE_TEST = ("0001", "0002", "0003", "0004", "0008", "0022", "0025", "0029", "0032", "0035", "0036", "0038")
 SYNAPSE_TRAIN = tuple(name for n in (*range(1, 11), *range(21, 41)) if (name := f"{n:04}") not in SYNAPSE_TEST)
 # Soft tissue, -175..250 HU, to -1..1; the range of MONAI's BTCV recipes (Tang et al., Swin UNETR, CVPR 2022)

@@ -68,7 +68,7 @@ def predictions(
 
 def receptive_fields(study: Study, results: Path, variants: Iterable[str] | None = None) -> Figure:
     """Effective receptive field of the centre pixel, its largest value 1, on a log scale; zero is white."""
-    pictures = _pictures(study, results, variants)
+    pictures = {label: arrays for label, arrays in _pictures(study, results, variants).items() if "erf" in arrays}
     columns = min(len(pictures), 4)
     rows = -(-len(pictures) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(1.7 * columns + 0.9, 2.1 * rows), squeeze=False)

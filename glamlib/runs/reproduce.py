@@ -66,6 +66,10 @@ def write_plan(
     runs = [run for one in studies for run in one.runs(profile, seeds)]
     runs = {f"{run.study}/{run.variant}/seed-{run.seed}": replace(run, device=device or run.device) for run in runs}
     records = " ".join(f"$(RESULTS)/runs/{name}/record.json" for name in runs)
+    absent = _absent(one for one in STUDIES.values() if profile in one.profiles) if study == "all" else ""
+    note = f"; left out, because their data are not there: studies of {absent}" if absent else ""
+    for name in sorted({one.dataset for one in studies} - GENERATED.keys()):
+        note += "".join(f"; {line}" for line in FINDERS[name](Path(os.environ["GLAM_DATA"], name)).incomplete)
     files = {"code.txt": digest("glamlib")}
     files["plan.mk"] = f"STUDIES := {' '.join(one.name for one in studies)}\nRECORDS := {records}"
     for name, run in runs.items():
@@ -73,10 +77,6 @@ def write_plan(
     for name, text in files.items():
         if not (build / name).exists() or (build / name).read_text() != f"{text}\n":
             write_whole(build / name, f"{text}\n")
-    absent = _absent(one for one in STUDIES.values() if profile in one.profiles) if study == "all" else ""
-    note = f"; left out, because their data are not there: studies of {absent}" if absent else ""
-    for name in sorted({one.dataset for one in studies} - GENERATED.keys()):
-        note += "".join(f"; {line}" for line in FINDERS[name](Path(os.environ["GLAM_DATA"], name)).incomplete)
     print(f"profile {profile}: {len(runs)} runs of {', '.join(one.name for one in studies)}{note}", flush=True)
     return runs
 

@@ -32,7 +32,7 @@ from glamlib.training.losses import balanced_weights, total_weight
 from glamlib.training.tasks import Transform, task_of
 
 HISTORY_EVERY = 10  # steps that one row of the history averages
-_LESS = "a smaller batch_size, more micro-batches (accumulate), a smaller crop_size or patch_size, or fewer JOBS"
+_LESS = "a smaller batch_size, more micro-batches (accumulate), smaller crops (augment), or fewer runs at a time"
 # Parts of names: custom_keys of the released configurations (themyrl/glam at 44abe55)
 _NO_DECAY_RELEASED = ("absolute_pos_embed", "relative_position_bias_table", "norm")
 
