@@ -95,7 +95,6 @@ build/readme.done: $(RESULTS)/report.html
 	@"$(PYTHON)" -m glamlib.report.page readme README.md results
 	@touch $@
 
-# Finished groups of a bench that was interrupted are not timed again.
 bench: setup ## time and memory of Swin, GLAM and other libraries' Swin, and their notebook; a quarter of an hour on two quiet cores
 	@OMP_NUM_THREADS=2 "$(PYTHON)" -m glamlib.bench.speed --out $(RESULTS)/tables/speed.csv --cache build/bench $(DEVICE:%=--device %)
 	@$(NOTEBOOK) notebooks/10_speed.ipynb $(RESULTS)/notebooks/10_speed.ipynb $(SET)
