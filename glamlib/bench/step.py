@@ -67,7 +67,8 @@ def listing(runs: list[RunParameters], seconds: list[float]) -> str:
     table = pd.DataFrame(runs)[["study", "variant", "seed", "steps", "batch_size"]]
     table["hours"] = table["steps"] * table["batch_size"] * seconds / 3600
     total = f"{len(runs)} runs, {table['hours'].sum():.0f} hours, one process each"
-    total += f"; without {table['hours'].isna().sum()} that could not be timed here" * bool(table["hours"].isna().any())
+    if unknown := table["hours"].isna().sum():
+        total += f"; without {unknown} that could not be timed here"
     return f"{table.round(1).to_string(index=False)}\n{total}"
 
 

@@ -77,8 +77,8 @@ def computing_digest() -> str:
 
 def commit() -> dict[str, object]:
     """Return the commit that the code is at, and whether it has changes; None for both outside a git clone."""
-    own = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # not the clone that a copy may lie in
-    git = partial(subprocess.run, cwd=ROOT, env=own, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(ROOT.parent)}  # not the clone that a copy may lie in
+    git = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     try:
         head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
         # what lies beside the code, such as results, must not make it look changed
